@@ -1,0 +1,49 @@
+# make env    the environment, in .venv (every other target calls it)
+# make book   execute the notebooks and build the book: _build/html/index.html
+# make test   unit tests, the notebooks' contract, and notebooks executed twice and compared
+# make lab    JupyterLab on the notebooks
+# make clean  remove everything that was built (the environment stays; remove .venv to drop it too)
+
+PYTHON ?= $(firstword $(shell command -v python3.11 python3 2>/dev/null))
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help env book test lab clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+env: $(STAMP)
+
+$(STAMP): constraints.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed; name one with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}; name another with: make PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[book,test]"
+	@touch $@
+
+# The book is always built from nothing, because Sphinx repeats the warnings of a page only when it reads it again.
+# Executed notebooks are kept under _build/cache for as long as nothing that they depend on has changed.
+book: $(STAMP)
+	$(BIN)/python tools/stage.py --to _build/stage
+	rm -rf _build/html _build/.doctrees
+	$(BIN)/jupyter-book build _build/stage --path-output . -W -n --keep-going
+	@echo "The book is at _build/html/index.html"
+
+# nbval executes the executed notebooks once more and compares what they print.
+test: $(STAMP)
+	$(BIN)/python -m pytest
+	$(BIN)/python tools/stage.py --profile fast --to _build/fast
+	TQDM_DISABLE=1 GLUTILS_RECORDS=$(CURDIR)/_build/fast/records $(BIN)/python -m pytest \
+	    -o norecursedirs= -o filterwarnings=default -o cache_dir=_build/fast/pytest \
+	    --nbval --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 300 _build/fast/notebooks
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab notebooks
+
+clean:
+	rm -rf _build .pytest_cache .ruff_cache
+	find glutils tests tools benchmarks -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,221 @@
+"""Execute the notebooks and lay out the tree that the book is built from.
+
+    python tools/stage.py --to _build/stage                     # the book: every notebook with its defaults
+    python tools/stage.py --profile fast --to _build/fast       # for the tests: book/profiles/fast.yaml
+
+Jupyter Book cannot pass parameters, so notebooks are executed here and the book is built with execution off. A staged
+notebook differs from papermill's output in three ways: run metadata (paths, times) is dropped, the cell that papermill
+injects is not shown, and the alt text and caption that a figure carries move to where MyST-NB reads them.
+
+An executed notebook is kept under _build/cache and used again while its key stays the same: the notebook, every file of
+glutils, the published records, the parameters, the pinned environment, and the kind of machine. A change of any of
+them executes it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("_config.yml", "_toc.yml", "book")
+MATHJAX = "tex-svg-full.js"  # one file with its glyphs inside: pages show their formulas from a folder, offline
+LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "lpips", "jupyter-book")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Execute, then stage; the exit status says whether every notebook ran and every figure has alt text."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--to", type=Path, required=True, help="folder to fill")
+    parser.add_argument("--profile", default="", help="a profile of book/profiles; without it, defaults and the pages")
+    options = parser.parse_args(arguments)
+    to = options.to.resolve()
+    shutil.rmtree(to, ignore_errors=True)
+    records = to / "records" if options.profile else to.parent / "records"
+    shutil.rmtree(records, ignore_errors=True)
+    rows, failed = [], []
+    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        try:
+            entry = execute(notebook, options.profile, records)
+            staged = clean(json.loads((entry / notebook.name).read_text(encoding="utf-8")), notebook.name)
+        except (RuntimeError, ValueError) as error:
+            print(f"  {error}", flush=True)
+            failed.append(notebook.stem)
+            continue
+        write(to / "notebooks" / notebook.name, dump(staged))
+        rows.append(json.loads((entry / "run.json").read_text(encoding="utf-8")))
+    if failed:
+        print(f"failed: {', '.join(failed)}")
+        return 1
+    if not options.profile:
+        stage_pages(to, rows)
+    return 0
+
+
+def execute(notebook: Path, profile: str, records: Path) -> Path:
+    """The cache entry of an executed notebook: the notebook, its record, and ``run.json``."""
+    from glutils.runs import notebook as runner
+
+    given = runner.profile(notebook, profile) if profile else {}
+    key = cache_key(notebook, given)
+    entry = ROOT / "_build" / "cache" / (profile or "book") / notebook.stem
+    run = entry / "run.json"
+    print(f"{notebook.stem:28}{profile or 'defaults':10}", end="", flush=True)
+    if run.is_file() and json.loads(run.read_text(encoding="utf-8"))["key"] == key:
+        print("unchanged", flush=True)
+    else:
+        bar = sys.stderr.isatty() and not os.environ.get("TQDM_DISABLE")
+        shutil.rmtree(entry, ignore_errors=True)
+        start = time.perf_counter()
+        with quiet_kernels():
+            runner.run(notebook, given, out=entry / notebook.name, records=entry / "records", progress=bar)
+        seconds = round(time.perf_counter() - start, 1)
+        facts = {"key": key, "notebook": notebook.stem, "seconds": seconds, "device": device(), "commit": commit()}
+        write(run, dump(facts))
+        print(f"{seconds:6.1f} s", flush=True)
+    if (entry / "records").is_dir():
+        shutil.copytree(entry / "records", records, dirs_exist_ok=True)
+    return entry
+
+
+def cache_key(notebook: Path, given: dict) -> str:
+    """A digest of everything that the outputs of a notebook depend on."""
+    digest = hashlib.sha256(json.dumps([given, device(), versions(), sys.version], sort_keys=True).encode())
+    sources = [path for path in (ROOT / "glutils").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    sources += [path for path in (ROOT / "book" / "records").rglob("*") if path.is_file()]
+    for path in [notebook, ROOT / "constraints.txt", Path(__file__), *sorted(sources)]:
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def clean(notebook: dict, name: str) -> dict:
+    """The executed notebook as it is published: no run metadata, no injected cell shown, alt text in its place."""
+    for key in ("papermill", "glutils", "widgets"):
+        notebook["metadata"].pop(key, None)
+    for number, cell in enumerate(notebook["cells"]):
+        about = cell["metadata"]
+        for key in ("papermill", "execution"):
+            about.pop(key, None)
+        if "injected-parameters" in about.get("tags", []) and "remove-cell" not in about["tags"]:
+            about["tags"] = [*about["tags"], "remove-cell"]
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)  # dead without a kernel
+        describe_figure(cell, f"{name}, cell {number}")
+    return notebook
+
+
+def describe_figure(cell: dict, where: str) -> None:
+    """Copy the alt text and caption of a cell's images into the cell; ``ValueError`` for an image without alt text."""
+    images = [output for output in cell.get("outputs", []) if {"image/png", "image/svg+xml"} & set(output.get("data", {}))]
+    mystnb = cell["metadata"].get("mystnb", {})
+    alts, captions = set(), set()
+    for output in images:
+        about = output.get("metadata", {})
+        about = about.get("image/png") or about.get("image/svg+xml") or about
+        alts.add(about.get("alt") or mystnb.get("image", {}).get("alt", ""))
+        captions.add(about.get("caption") or mystnb.get("figure", {}).get("caption", ""))
+    if "" in alts:
+        raise ValueError(f"{where}: a figure has no alt text; draw it through glutils.show")
+    if len(alts) > 1 or len(captions) > 1:
+        raise ValueError(f"{where}: figures with different alt texts or captions; show each in a cell of its own")
+    if alts:
+        cell["metadata"]["mystnb"] = mystnb
+        mystnb.setdefault("image", {})["alt"] = alts.pop()
+        if caption := captions.pop():
+            mystnb.setdefault("figure", {})["caption"] = caption
+    for output in cell.get("outputs", []):
+        html = "".join(output.get("data", {}).get("text/html", ""))
+        if any("alt=" not in tag for tag in re.findall(r"<img\b[^>]*>", html)):
+            raise ValueError(f"{where}: an <img> in an HTML output has no alt text")
+
+
+def stage_pages(to: Path, rows: list[dict]) -> None:
+    """Copy the book's pages beside the notebooks, with MathJax and the table of the status page."""
+    for name in PAGES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, to / name, ignore=shutil.ignore_patterns("profiles", "records"))
+        else:
+            shutil.copy2(source, to / name)
+    mathjax = [path for path in metadata.files("sphinx-mathjax-offline") or [] if path.name == MATHJAX]
+    target = to / "book" / "assets" / "mathjax"
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(mathjax[0].locate(), target / MATHJAX)
+    status = to / "book" / "status.md"
+    if status.exists():
+        write(status, status.read_text(encoding="utf-8").rstrip() + "\n\n" + status_table(rows))
+
+
+def status_table(rows: list[dict]) -> str:
+    """Markdown: what was executed, how long it took, on what, from which state of the code."""
+    lines = ["| Notebook | Seconds | Device | Code |", "|---|---:|---|---|"]
+    for row in rows:
+        link = f"[{row['notebook']}](../notebooks/{row['notebook']}.ipynb)"
+        lines.append(f"| {link} | {row['seconds']} | {row['device']} | `{row['commit']}` |")
+    lines += ["", "| Software | Version |", "|---|---|", f"| Python | {platform.python_version()} |"]
+    lines += [f"| {name} | {version} |" for name, version in versions().items()]
+    return "\n".join(lines) + "\n"
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that decide the numbers."""
+    return {name: metadata.version(name) for name in LIBRARIES}
+
+
+def device() -> str:
+    """The kind of machine, in words."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def commit() -> str:
+    """The commit that is checked out, marked ``+`` where files differ from it."""
+    git = ["git", "-C", str(ROOT)]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        name = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
+        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        return name.strip() + ("+" if dirty.strip() else "")
+    return "unknown"
+
+
+@contextlib.contextmanager
+def quiet_kernels():
+    """No progress bars inside executed notebooks; our own bar, which tqdm has set up already, stays."""
+    import papermill  # noqa: F401  (tqdm reads the environment once, when it is imported)
+
+    before = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TQDM_DISABLE"]
+
+
+def dump(value: dict) -> str:
+    """JSON as notebooks are written."""
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text file, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
