@@ -23,9 +23,9 @@ def number(
     name: str,
     value: Any,
     *,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    above: float | None = None,
+    at_least: int | float | None = None,
+    at_most: int | float | None = None,
+    above: int | float | None = None,
 ) -> float:
     """Return ``value`` as a finite ``float`` in the stated range; ``TypeError`` or ``ValueError`` otherwise."""
     if isinstance(value, bool) or not hasattr(value, "__float__"):
@@ -87,7 +87,7 @@ def finite(name: str, value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def _range(low: float | None, high: float | None) -> str:
+def _range(low: int | float | None, high: int | float | None) -> str:
     if low is not None and high is not None:
         return f"between {low} and {high}"
     return f"at least {low}" if low is not None else f"at most {high}"
