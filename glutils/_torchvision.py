@@ -1,13 +1,16 @@
-"""Make ``import torchvision`` work beside a CPU-only build of torch.
+"""Make ``import torchvision`` work beside a build of torch that its compiled operators do not fit.
 
-torchvision's wheel registers fake kernels for its compiled operators. Next to a CPU-only torch those operators do not
-load (they want CUDA libraries), and the import dies on ``operator torchvision::nms does not exist``. Declaring the two
-schemas first is enough: detection operators are never called in this project.
+torchvision declares shape rules for its compiled operators when it is imported. Where those operators do not load (the
+CUDA wheel of torchvision next to a CPU-only torch, say), the import dies on ``operator torchvision::nms does not
+exist``. Declaring the two schemas first is enough: detection operators are never called in this project.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 
 import torch
 
@@ -15,16 +18,30 @@ _library = None  # kept alive: the schemas vanish with the object
 
 
 def prepare() -> bool:
-    """Declare torchvision's detection operators if torch has no CUDA; returns whether anything had to be declared."""
+    """Declare torchvision's detection operators if its own do not load; returns whether they had to be declared."""
     global _library
-    if _library is not None or torch.version.cuda is not None or importlib.util.find_spec("torchvision") is None:
+    if _library is not None or "torchvision" in sys.modules:
         return False
-    if hasattr(torch.ops.torchvision, "nms"):  # a torchvision that loads its own operators
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or _own_operators_load(Path(spec.origin).parent):
         return False
     _library = torch.library.Library("torchvision", "DEF")
     _library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     return True
+
+
+def _own_operators_load(package: Path) -> bool:
+    # This has to be tried, not guessed from the version: operators that do load after a second declaration of the same
+    # schema abort the whole interpreter. Loading them here costs nothing, as torchvision's import would do the same.
+    for library in (package / f"_C{suffix}" for suffix in EXTENSION_SUFFIXES):
+        if library.exists():
+            try:
+                torch.ops.load_library(str(library))
+            except OSError:
+                return False
+            return True
+    return False
 
 
 prepare()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from .. import _check
@@ -34,6 +35,8 @@ class Batch:
         if len(self.classes) < 2:
             raise ValueError(f"classes must name at least two classes, got {self.classes!r}")
         _check.images_and_labels(self.images, self.labels, len(self.classes))
+        if self.labels.device != self.images.device:
+            raise ValueError(f"labels must be on the images' device {self.images.device}, got {self.labels.device}")
         if self.labels.is_floating_point():
             raise TypeError(f"labels of a Batch must be int64 class indices, got {self.labels.dtype}")
         if self.images.dtype != torch.float32:
@@ -48,8 +51,8 @@ class Batch:
 
     def __getitem__(self, index) -> Batch:
         """A batch of the chosen images; ``index`` is an int, a slice or a list of ints."""
-        if isinstance(index, int):
-            index = [index]
+        if isinstance(index, (int, np.integer)):
+            index = [int(index)]
         return Batch(self.images[index], self.labels[index], self.classes, self.source)
 
     @property

@@ -1,0 +1,146 @@
+"""Batches by the name of a set: a few images (``sample``), a whole split (``load``), public images (``public``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import _check, _device
+from . import embedded, external
+from .batch import Batch
+from .pool import SPLITS, Pool, choose, generator
+
+EMBEDDED = {
+    "photos": "embedded, needs nothing: colour crops of 9 photographs, size 8..128 (32 unless told)",
+    "digits": "embedded, needs nothing: 1,797 handwritten digits, one channel, 8x8, or resized to 8..128",
+}
+EXTERNAL_LARGEST = 1024
+
+
+def names() -> dict[str, str]:
+    """Every set by name, with what it is or needs; ``root`` is an argument of ``sample``, ``load``, ``partition``."""
+    needs = {name: external.loaders.get(name).needs for name in external.loaders.names()}
+    return EMBEDDED | {name: f"external, needs {text}" for name, text in needs.items()}
+
+
+def sample(
+    name: Any,
+    *,
+    count: Any = 1,
+    size: Any = None,
+    seed: Any = 0,
+    split: Any = "private",
+    classes: Any = None,
+    distinct: Any = None,
+    root: Any = None,
+    download: Any = False,
+    device: Any = None,
+) -> Batch:
+    """A few labelled images of the set called ``name``.
+
+    The same arguments give the same images, and the first images of a larger ``count`` are those of a smaller one.
+    Stored images are fitted by resizing the shorter side to ``size`` (bilinear, antialiased) and cropping the centre.
+
+    Args:
+        name: a key of :func:`names`.
+        count: how many images, or ``"all"`` (:func:`load`; then ``seed`` has no say).
+        size: side of the images in pixels: 8..128 for embedded sets, 8..1024 for external ones. None: the set's own
+            (photos 32, digits 8, mnist 28, cifar10 and cifar100 32, tinyimagenet 64, others 224).
+        seed: at least 0; private and public draws of one seed are independent.
+        split: ``"private"`` (a client's data; the test part of external sets) or ``"public"`` (what anyone may hold;
+            the training part). No image, and no pixel of a photograph, is in both.
+        classes: draw only from these classes, given by name or index; labels keep their numbers. None: from all.
+        distinct: draw every class once before any comes again. None: True for ``photos``; False elsewhere, which
+            draws images uniformly without replacement (labels of ``photos`` uniformly with replacement).
+        root: the folder of an external set.
+        download: let torchvision fetch an external set into ``root``, where it can.
+        device: where the batch goes. None: a GPU where there is one, else the CPU.
+
+    Returns:
+        Batch: images (count, C, size, size) float32 in [0, 1], labels (count,) int64, and the names of all classes.
+
+    Raises:
+        TypeError, ValueError: a bad argument, among them an unknown name (the message lists the valid ones), a ``root``
+            that is missing or superfluous, and more images than there are.
+        FileNotFoundError: ``root`` does not hold the set. ConnectionError: it could not be downloaded.
+    """
+    device = _device.resolve(device)
+    size = _checked(name, size, split)
+    if not (distinct is None or isinstance(distinct, bool)):
+        raise TypeError(f"distinct must be True, False or None, got {distinct!r}")
+    if isinstance(count, str) and count == "all":
+        if classes is not None or distinct is not None:
+            raise ValueError("count must be an integer where classes or distinct is given, got 'all'")
+        return load(name, split=split, size=size, root=root, download=download, device=device)
+    if isinstance(count, str):
+        raise ValueError(f"count must be an integer of at least 1, or 'all'; got {count!r}")
+    count = _check.integer("count", count, at_least=1)
+    draw = generator(seed, split)
+    if name == "photos":
+        _no_root(name, root, download)
+        size = size or embedded.PHOTO_SIZE
+        return embedded.photos(count, size, seed, split, classes, distinct is not False).to(device)
+    found = _pool(name, split, root, download)
+    return found.batch(choose(found, count, draw, classes, bool(distinct)), size).to(device)
+
+
+def load(
+    name: Any,
+    *,
+    split: Any = "private",
+    size: Any = None,
+    root: Any = None,
+    download: Any = False,
+    device: Any = None,
+) -> Batch:
+    """A whole split, in the order of the set. ``photos`` have no last crop: 64 fixed ones of every photograph.
+
+    Everything is held in memory: fine for ``digits`` and small images, not for all of ImageNet. Arguments and errors
+    are those of :func:`sample`.
+    """
+    device = _device.resolve(device)
+    size = _checked(name, size, split)
+    if name == "photos":
+        _no_root(name, root, download)
+        count = embedded.CROPS_PER_PHOTO * len(embedded.PHOTOS)
+        return embedded.photos(count, size or embedded.PHOTO_SIZE, 0, split).to(device)
+    found = _pool(name, split, root, download)
+    return found.batch(list(range(len(found))), size).to(device)
+
+
+def public(
+    of: Any, *, count: Any = "all", size: Any = None, seed: Any = 0, root: Any = None, device: Any = None
+) -> Batch:
+    """Public images of the set called ``of``, or of the set that the Batch ``of`` was drawn from, at that batch's size.
+
+    For a Batch of an external set ``root`` has to be given again: a batch does not remember folders. Arguments and
+    errors are otherwise those of :func:`sample`; a Batch that was not drawn from a set by name raises ``ValueError``.
+    """
+    if not isinstance(of, Batch):
+        return sample(of, count=count, size=size, seed=seed, split="public", root=root, device=device)
+    name = of.source.split(",")[0]
+    if name not in names():
+        raise ValueError(f"of must be a set's name or a Batch drawn from one, got a Batch with source {of.source!r}")
+    if size is None:
+        size = of.shape[-1]
+    device = of.images.device if device is None else device
+    return sample(name, count=count, size=size, seed=seed, split="public", root=root, device=device)
+
+
+def _checked(name: Any, size: Any, split: Any) -> int | None:
+    if not isinstance(name, str) or name not in names():
+        raise ValueError(f"name must be one of {', '.join(names())}; got {name!r}")
+    _check.choice("split", split, SPLITS)
+    largest = embedded.LARGEST if name in EMBEDDED else EXTERNAL_LARGEST
+    return None if size is None else _check.integer("size", size, at_least=embedded.SMALLEST, at_most=largest)
+
+
+def _no_root(name: str, root: Any, download: Any) -> None:
+    if root is not None or download is not False:
+        raise ValueError(f"root and download must be left alone for the embedded {name!r}, got {root!r}, {download!r}")
+
+
+def _pool(name: str, split: str, root: Any, download: Any) -> Pool:
+    if name == "digits":
+        _no_root(name, root, download)
+        return embedded.digits(split)
+    return external.pool(name, root, split, download)
