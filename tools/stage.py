@@ -31,6 +31,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("_config.yml", "_toc.yml", "book")
 MATHJAX = "tex-svg-full.js"  # one file with its glyphs inside: pages show their formulas from a folder, offline
+IMAGES = {"image/png", "image/jpeg", "image/svg+xml"}
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "lpips", "jupyter-book")
 
 
@@ -109,21 +110,26 @@ def clean(notebook: dict, name: str) -> dict:
             about.pop(key, None)
         if "injected-parameters" in about.get("tags", []) and "remove-cell" not in about["tags"]:
             about["tags"] = [*about["tags"], "remove-cell"]
-        for output in cell.get("outputs", []):
-            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)  # dead without a kernel
+        if cell["cell_type"] == "code":  # a widget is dead without a kernel, and its scripts would come from a network
+            widget = "application/vnd.jupyter.widget-view+json"
+            cell["outputs"] = [output for output in cell["outputs"] if widget not in output.get("data", {})]
         describe_figure(cell, f"{name}, cell {number}")
     return notebook
 
 
 def describe_figure(cell: dict, where: str) -> None:
     """Copy the alt text and caption of a cell's images into the cell; ``ValueError`` for an image without alt text."""
-    images = [output for output in cell.get("outputs", []) if {"image/png", "image/svg+xml"} & set(output.get("data", {}))]
     mystnb = cell["metadata"].get("mystnb", {})
     alts, captions = set(), set()
-    for output in images:
+    for output in cell.get("outputs", []):
+        html = "".join(output.get("data", {}).get("text/html", ""))
+        if any("alt=" not in tag for tag in re.findall(r"<img\b[^>]*>", html)):
+            raise ValueError(f"{where}: an <img> in an HTML output has no alt text")
+        if not (kinds := IMAGES & set(output.get("data", {}))):
+            continue
         about = output.get("metadata", {})
-        about = about.get("image/png") or about.get("image/svg+xml") or about
-        alts.add(about.get("alt") or mystnb.get("image", {}).get("alt", ""))
+        own = mystnb.get("image", {}).get("alt", "")
+        alts.add(next((about[kind]["alt"] for kind in kinds if about.get(kind, {}).get("alt")), own))
         captions.add(about.get("caption") or mystnb.get("figure", {}).get("caption", ""))
     if "" in alts:
         raise ValueError(f"{where}: a figure has no alt text; draw it through glutils.show")
@@ -134,10 +140,6 @@ def describe_figure(cell: dict, where: str) -> None:
         mystnb.setdefault("image", {})["alt"] = alts.pop()
         if caption := captions.pop():
             mystnb.setdefault("figure", {})["caption"] = caption
-    for output in cell.get("outputs", []):
-        html = "".join(output.get("data", {}).get("text/html", ""))
-        if any("alt=" not in tag for tag in re.findall(r"<img\b[^>]*>", html)):
-            raise ValueError(f"{where}: an <img> in an HTML output has no alt text")
 
 
 def stage_pages(to: Path, rows: list[dict]) -> None:

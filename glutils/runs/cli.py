@@ -56,7 +56,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     run.add_argument("--out", metavar="PATH", help="where the executed notebook goes (default: under _build/runs)")
     run.add_argument("--resume", action="store_true", help="reuse an output made with the same parameters")
     run.add_argument("--list", action="store_true", help="print the notebook's parameters and stop")
-    run.add_argument("-h", "--help", action="store_true", help="print this, and the parameters of NOTEBOOK if one is named")
+    run.add_argument("-h", "--help", action="store_true", help="print this, and the parameters of NOTEBOOK")
     return parser, run
 
 

@@ -152,7 +152,7 @@ def run(
         try:
             papermill.execute_notebook(
                 str(path), str(partial), parameters=given, cwd=str(path.parent), progress_bar=progress,
-                kernel_name="python3",
+                kernel_name="python3", extra_arguments=["--IPKernelApp.log_level=40"],
             )  # fmt: skip
         except papermill.PapermillExecutionError as error:
             where = f"cell {error.cell_index} of {path.name}"
@@ -220,7 +220,7 @@ def _literal(text: str) -> Any:
 
 
 def _fits(value: Any, annotation: ast.expr) -> bool:
-    """Whether ``value`` is allowed by an annotation built from plain types, ``|``, ``Literal``, and containers."""
+    """Whether ``value`` is allowed by an annotation built from plain types, ``|``, lists and dicts."""
     match annotation:
         case ast.Constant(value=None):
             return value is None
@@ -230,21 +230,14 @@ def _fits(value: Any, annotation: ast.expr) -> bool:
             return isinstance(value, int | float) and not isinstance(value, bool)
         case ast.Name(id="int"):
             return isinstance(value, int) and not isinstance(value, bool)
-        case ast.Name(id=("str" | "bool" | "list" | "tuple" | "dict") as kind):
-            return type(value).__name__ == kind or (kind == "tuple" and isinstance(value, list))
+        case ast.Name(id=("str" | "bool" | "list" | "dict") as kind):
+            return type(value).__name__ == kind
         case ast.BinOp(op=ast.BitOr(), left=left, right=right):
             return _fits(value, left) or _fits(value, right)
-        case ast.Subscript(value=ast.Name(id="Optional"), slice=inner):
-            return value is None or _fits(value, inner)
-        case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
-            return value in ast.literal_eval(ast.Tuple([inner]) if not isinstance(inner, ast.Tuple) else inner)
         case ast.Subscript(value=ast.Name(id="list"), slice=inner):
             return isinstance(value, list) and all(_fits(item, inner) for item in value)
-        case ast.Subscript(value=ast.Name(id="tuple"), slice=ast.Tuple(elts=[inner, ast.Constant(value=x)])) if x is ...:
-            return isinstance(value, list | tuple) and all(_fits(item, inner) for item in value)
-        case ast.Subscript(value=ast.Name(id="tuple"), slice=inner):
-            kinds = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-            return isinstance(value, list | tuple) and len(value) == len(kinds) and all(map(_fits, value, kinds))
         case ast.Subscript(value=ast.Name(id="dict"), slice=ast.Tuple(elts=[key, inner])):
             return isinstance(value, dict) and all(_fits(k, key) and _fits(v, inner) for k, v in value.items())
-    raise ValueError(f"cannot check a parameter annotated {ast.unparse(annotation)!r}; use plain types and containers")
+    raise ValueError(
+        f"cannot check a parameter annotated {ast.unparse(annotation)!r}; use plain types, |, list[...] and dict[...]"
+    )
