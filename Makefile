@@ -31,6 +31,7 @@ book: $(STAMP)
 	$(BIN)/python tools/stage.py --to _build/stage
 	rm -rf _build/html _build/.doctrees
 	$(BIN)/jupyter-book build _build/stage --path-output . -W -n --keep-going
+	$(BIN)/python -m pytest -m book tests/test_book.py
 	@echo "The book is at _build/html/index.html"
 
 # nbval executes the executed notebooks once more and compares what they print.
