@@ -1,0 +1,13 @@
+"""How close a reconstruction is, and how close one gets without any attack.
+
+Every metric is taken per image on pixels in [0, 1] and in float64. A reconstructed batch has no order, so `score`
+matches it to the truth once (Hungarian, least MSE), and that one matching serves every metric and the labels.
+"""
+
+from .pixels import LPIPSUnavailable, affine_psnr, label_accuracy, lpips, match, mean_psnr, mse, psnr, ssim
+from .scores import METRICS, Control, Score, Summary, score, summary
+
+__all__ = [
+    "METRICS", "Control", "LPIPSUnavailable", "Score", "Summary", "affine_psnr", "label_accuracy", "lpips", "match",
+    "mean_psnr", "mse", "psnr", "score", "ssim", "summary",
+]  # fmt: skip

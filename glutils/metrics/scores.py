@@ -1,0 +1,226 @@
+"""A reconstruction's score, beside what is reached without any attack."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, NamedTuple
+
+import torch
+
+from .. import _check
+from ..data.batch import Batch
+from . import perceptual, pixels
+
+METRICS = ("psnr", "ssim", "mse", "lpips")
+
+
+class Control(torch.Tensor):
+    """What is reached without the attack: a (B,) tensor of PSNRs in dB that also knows ``.psnr .ssim .mse .lpips``.
+
+    Tables set one number of a control beside the attack's PSNR, so that number is what the object is; the siblings
+    ride along for whoever compares another metric. Arithmetic on a control gives plain tensors.
+    """
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def of(measured: Mapping[str, torch.Tensor]) -> Control:
+        """A control from its four per-image metrics."""
+        control = measured["psnr"].clone().as_subclass(Control)
+        for name in METRICS:
+            setattr(control, name, measured[name])
+        return control
+
+    def __deepcopy__(self, memo: dict) -> Control:
+        return Control.of({name: getattr(self, name).clone() for name in METRICS})
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Score:
+    """Metrics of one reconstruction, per image, in the order of the truth.
+
+    Attributes:
+        psnr: (B,) float64, dB, infinite for an exact image. ssim: at most 1. mse: 0 to 1. lpips: 0 and up, or NaN.
+        label_accuracy: share of images whose label was found, 0 to 1; ``label_hits``: (B,) bool, which.
+        matching: (B,) int64; reconstruction ``matching[i]`` was compared with truth ``i``.
+        controls: name to `Control`.
+        notes: what a reader of the numbers must know (why LPIPS is NaN, which images failed).
+    """
+
+    psnr: torch.Tensor
+    ssim: torch.Tensor
+    mse: torch.Tensor
+    lpips: torch.Tensor
+    label_accuracy: float
+    label_hits: torch.Tensor
+    matching: torch.Tensor
+    controls: dict[str, Control]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.psnr)
+
+    @property
+    def mean_psnr(self) -> float:
+        """Mean over images in dB, each capped at 100 dB where there are several."""
+        return pixels.mean_psnr(self.psnr)
+
+    def mean(self) -> dict[str, float]:
+        """Each metric's mean over the images (PSNR as in `mean_psnr`), and the label accuracy."""
+        means = {name: float(getattr(self, name).mean()) for name in METRICS}
+        return means | {"psnr": self.mean_psnr, "label_accuracy": self.label_accuracy}
+
+    @property
+    def beaten_by(self) -> tuple[str, ...]:
+        """The controls at least as good in mean PSNR, over the images a control has; a failed attack loses to all."""
+        return tuple(name for name, control in self.controls.items() if self._loses_to(control))
+
+    def _loses_to(self, control: Control) -> bool:
+        known = ~control.isnan()  # the class mean of a class without public images is NaN
+        wins = pixels.mean_psnr(self.psnr[known]) > pixels.mean_psnr(control[known])  # False where self is NaN
+        return bool(known.any()) and not wins
+
+    def __repr__(self) -> str:
+        means, count = self.mean(), len(self)
+        capped = " (each capped at 100)" if count > 1 and bool((self.psnr > pixels.CAP).any()) else ""
+        text = f"PSNR {means['psnr']:.3g} dB{capped}, SSIM {means['ssim']:.3g}, LPIPS {means['lpips']:.3g}, "
+        text += f"labels {int(self.label_hits.sum())} of {count}; mean of {count} image{'s' * (count > 1)}"
+        for name, control in self.controls.items():
+            reached = pixels.mean_psnr(control[~control.isnan()])
+            text += f"\n  control {name}: {reached:.3g} dB{' (not beaten)' * self._loses_to(control)}"
+        return "\n  note: ".join([text, *self.notes])
+
+
+def score(result: Any, batch: Any, *, public: Any = None, controls: Any = None, lpips_net: Any = None) -> Score:
+    """Compare a reconstruction with the truth, and with what is reached without it.
+
+    Args:
+        result: a Reconstruction: ``.images`` (B, C, H, W), ``.labels`` (B,) int64.
+        batch: the private `Batch`, of the same size and shape.
+        public: a `Batch` of public images with the same classes and shape; adds the controls "class_mean" (mean public
+            image of the true class, NaN where there is none) and "nearest_public".
+        controls: name to a further Reconstruction or image stack (wrong seed, zero gradient), scored by the same rule.
+        lpips_net: backbone of LPIPS, "alex", "vgg" or "squeeze"; by default "alex". Without its weights LPIPS is NaN;
+            the reason is in ``notes``, and whoever named a network is also warned.
+
+    Returns:
+        A `Score`. Its controls always hold "mean_colour" (each image painted in its own mean colour) and "grey" (0.5).
+
+    Raises:
+        TypeError, ValueError: naming the argument of a wrong type, size, shape or range.
+    """
+    _check.instance("batch", batch, Batch)
+    images, found = _reconstructed("result", result, batch)
+    truth = batch.images.cpu()
+    net, notes = _backbone(lpips_net, truth.shape[1])
+    failed = int(images.isnan().flatten(1).any(1).sum())
+    if failed:
+        notes.append(f"{failed} of {len(images)} reconstructions contain NaN; their metrics are NaN.")
+
+    def measure(stack: torch.Tensor) -> dict[str, torch.Tensor]:
+        far = pixels.lpips(stack, truth, net=net) if net else torch.full((len(truth),), math.nan, dtype=torch.float64)
+        return {name: getattr(pixels, name)(stack, truth) for name in METRICS[:3]} | {"lpips": far}
+
+    stacks = {
+        "mean_colour": truth.double().mean((2, 3), keepdim=True).expand_as(truth),
+        "grey": torch.full_like(truth, 0.5),
+    }
+    stacks |= _public_stacks(public, batch) if public is not None else {}
+    for name, other in _named(controls).items():
+        if name in stacks:
+            raise ValueError(f"controls must not be called {name!r}: that control is always there")
+        guess = other if isinstance(other, torch.Tensor) else _reconstructed(f"controls[{name!r}]", other, batch)[0]
+        stacks[name] = guess[pixels.match(guess, truth)]
+
+    matching = pixels.match(images, truth)
+    hits = found.cpu()[matching] == batch.labels.cpu()
+    return Score(
+        **measure(images[matching]),
+        label_accuracy=float(hits.double().mean()),
+        label_hits=hits,
+        matching=matching,
+        controls={name: Control.of(measure(stack)) for name, stack in stacks.items()},
+        notes=tuple(notes),
+    )
+
+
+class Summary(NamedTuple):
+    """Median, least and greatest of ``n`` runs."""
+
+    median: float
+    min: float
+    max: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.median:.3g} ({self.min:.3g} to {self.max:.3g}, n = {self.n})"
+
+
+def summary(scores: Any, metric: Any = "psnr") -> Summary:
+    """Median and range across runs (seeds): of numbers, or of ``metric`` in each `Score`'s ``mean()``.
+
+    ``metric`` is "psnr" (dB), "ssim", "mse", "lpips" or "label_accuracy". A NaN run makes all three NaN.
+    """
+    _check.choice("metric", metric, (*METRICS, "label_accuracy"))
+    _check.instance("scores", scores, Iterable)
+    values = []
+    for one in scores:
+        if not isinstance(one, (Score, Real)) and not (isinstance(one, torch.Tensor) and one.ndim == 0):
+            raise TypeError(f"scores must hold Scores or numbers, got {type(one).__name__}")
+        values.append(one.mean()[metric] if isinstance(one, Score) else float(one))
+    if not values:
+        raise ValueError("scores must hold at least one run, got none")
+    if any(map(math.isnan, values)):
+        return Summary(math.nan, math.nan, math.nan, len(values))
+    return Summary(statistics.median(values), min(values), max(values), len(values))
+
+
+def _backbone(asked: Any, channels: int) -> tuple[str | None, list[str]]:
+    """The network to take LPIPS with, or ``None`` and the reason; who asked for one by name is also warned."""
+    net = _check.choice("lpips_net", "alex" if asked is None else asked, perceptual.BACKBONES)
+    if perceptual.find(net) is not None and channels in (1, 3):
+        return net, []
+    unfit = f"LPIPS is nan: it takes images of 1 or 3 channels, not {channels}."
+    reason = perceptual.missing(net) if channels in (1, 3) else unfit
+    if asked is not None:
+        pixels.warn_once(reason)
+    return None, [reason]
+
+
+def _reconstructed(name: str, result: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and labels of a reconstruction that fits ``batch``."""
+    images, labels = getattr(result, "images", None), getattr(result, "labels", None)
+    if not isinstance(images, torch.Tensor) or not isinstance(labels, torch.Tensor):
+        raise TypeError(f"{name} must hold tensors .images and .labels, got {type(result).__name__}")
+    if images.shape != batch.images.shape:
+        raise ValueError(f"{name}.images must have shape {tuple(batch.images.shape)}, got {tuple(images.shape)}")
+    if labels.dtype != torch.int64:
+        raise TypeError(f"{name}.labels must be int64 class indices, got {labels.dtype}")
+    if labels.shape != batch.labels.shape:
+        raise ValueError(f"{name}.labels must have shape {tuple(batch.labels.shape)}, got {tuple(labels.shape)}")
+    return images.detach(), labels.detach()
+
+
+def _named(controls: Any) -> Mapping[str, Any]:
+    """``controls`` as a mapping from strings; empty for ``None``."""
+    controls = {} if controls is None else controls
+    if not isinstance(controls, Mapping) or not all(isinstance(name, str) for name in controls):
+        raise TypeError(f"controls must map names to Reconstructions, got {type(controls).__name__}")
+    return controls
+
+
+def _public_stacks(public: Any, batch: Batch) -> dict[str, torch.Tensor]:
+    """For each private image: the mean public image of its class, and the public image nearest to it."""
+    _check.instance("public", public, Batch)
+    if public.shape != batch.shape or public.classes != batch.classes:
+        raise ValueError(
+            f"public must have image shape {batch.shape} and classes {batch.classes!r} like the private batch, "
+            f"got {public.shape} and {public.classes!r}"
+        )
+    shown, truth, labels = public.images.cpu().double(), batch.images.cpu(), public.labels.cpu()
+    means = [shown[labels == label].mean(0) for label in batch.labels.cpu()]  # the mean of no image is NaN
+    return {"class_mean": torch.stack(means), "nearest_public": pixels.nearest(shown, truth)}

@@ -1,0 +1,13 @@
+"""What a reader sees: figures with alt text, tables, and sliders that also work in a static page.
+
+Every function here displays and returns nothing, so it may end a cell. Figures take their look from one style file
+inside a context, so importing or calling this package changes no global setting.
+"""
+
+from .figures import decibels, figure, style
+from .frames import frames_html, scrubber
+from .images import gallery
+from .lines import curves
+from .tables import table, table_html
+
+__all__ = ["curves", "decibels", "figure", "frames_html", "gallery", "scrubber", "style", "table", "table_html"]

@@ -1,0 +1,166 @@
+"""A slider over precomputed pictures that needs no kernel, no network and no script file."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .. import _check, metrics
+from .figures import decibels, emit, words
+from .images import stack
+
+SHOWN = 192  # CSS pixels the shorter side of small pictures is enlarged to, as far as 640 px of width allow
+BUDGET = 700_000  # bytes of PNG in one scrubber at most; text encoding adds a third
+
+# JupyterLab's own arrow keys stay off the slider (data-lm-suppress-shortcuts).
+# On input: show the frame of that number, hide the others, and say the frame's alt text, seen and to screen readers.
+_ON_INPUT = (
+    "var f=this.closest('figure'),m=f.querySelectorAll('img'),i=+this.value;"
+    "m.forEach(function(e,k){e.style.display=k===i?'block':'none'});"
+    "this.setAttribute('aria-valuetext',m[i].alt);f.querySelector('[data-status]').textContent=m[i].alt"
+)
+
+
+def frames_html(
+    name: Any,
+    pngs: Any,
+    alts: Any,
+    label: Any,
+    caption: Any = None,
+    *,
+    width: Any = 320,
+    start: Any = None,
+) -> str:
+    """HTML of a figure with a slider over pictures; it works in JupyterLab, in a built page and from a file.
+
+    The pictures are in the page itself; arrow keys move the slider; nothing plays by itself. A reader without script
+    sees the frame ``start``.
+
+    Args:
+        name: what its ids are made of: lower-case letters, digits and hyphens, once per page.
+        pngs: the frames, PNG bytes, all of one size.
+        alts: one alt text per frame; the current one is also printed below the slider.
+        label: what the slider moves through, as in "iteration".
+        caption: the line below.
+        width: CSS pixels, on screens that have them; narrower screens shrink the picture.
+        start: index of the frame shown first; the last one by default.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+        raise ValueError(f"name must be lower-case letters, digits and hyphens, got {name!r}")
+    _check.instance("pngs", pngs, Sequence), _check.instance("alts", alts, Sequence)
+    if not pngs or len(pngs) != len(alts):
+        raise ValueError(f"pngs and alts must be equally many and not none, got {len(pngs)} and {len(alts)}")
+    if not all(isinstance(png, bytes) and png.startswith(b"\x89PNG") for png in pngs):
+        raise TypeError("pngs must be the bytes of PNG files")
+    last = len(pngs) - 1
+    start = last if start is None else _check.integer("start", start, at_least=0, at_most=last)
+    _check.integer("width", width, at_least=1)
+    said = [html.escape(words("an alt text", alt)) for alt in alts]
+    label, ident = html.escape(words("label", label)), f"frames-{name}"
+    look = f"width:{width}px;max-width:100%;height:auto;image-rendering:pixelated;margin:0"
+    images = "\n".join(
+        f'<img src="data:image/png;base64,{base64.b64encode(png).decode("ascii")}" alt="{alt}" '
+        f'style="display:{"block" if index == start else "none"};{look}">'
+        for index, (png, alt) in enumerate(zip(pngs, said, strict=True))
+    )
+    below = "" if caption is None else f"\n<figcaption>{html.escape(words('caption', caption))}</figcaption>"
+    return (
+        f'<figure id="{ident}" style="margin:1em 0;max-width:100%">\n{images}\n'
+        f'<label for="{ident}-range" style="display:block;margin-top:.5em">{label}</label>\n'
+        f'<input type="range" id="{ident}-range" min="0" max="{last}" step="1" value="{start}" aria-label="{label}" '
+        f'aria-valuetext="{said[start]}" autocomplete="off" '
+        f'style="display:block;box-sizing:border-box;width:{width}px;max-width:100%;height:2em;margin:0" '
+        f'data-lm-suppress-shortcuts="true" oninput="{html.escape(_ON_INPUT)}">\n'
+        f'<div data-status="">{said[start]}</div>{below}\n</figure>'
+    )
+
+
+def scrubber(
+    result: Any, truth: Any = None, *, name: Any, alt: Any = "Reconstruction", caption: Any = None,
+    max_frames: Any = 24,
+) -> None:  # fmt: skip
+    """Display a reconstruction over its iterations, with a slider that also works in a static page.
+
+    Args:
+        result: a Reconstruction whose ``history`` kept frames.
+        truth: the private `Batch` or images. Shown beside one image, or below several; each frame then tells its PSNR
+            (of several images the mean, each capped at 100 dB), with images matched as in the last frame. Without it a
+            frame tells its loss, where the history has it.
+        name: as in `frames_html`.
+        alt: what the pictures show; each frame adds its step and PSNR, as in "Reconstruction, step 7 of 15: 103 dB".
+        caption: the line below.
+        max_frames: frames at most, evenly spaced, first and last included; fewer where all would exceed 700 kB.
+
+    Raises:
+        TypeError, ValueError: no frames kept, or a truth of another size.
+    """
+    history = getattr(result, "history", None)
+    if not getattr(history, "frames", None):
+        raise ValueError("result must have a history with frames; run the attack with frames kept")
+    words("alt", alt)
+    _check.integer("max_frames", max_frames, at_least=2)
+    frames = [stack("result.history.frames", frame) for frame in history.frames]
+    beside, order = None, slice(None)
+    if truth is not None:
+        beside = stack("truth", truth)
+        order = metrics.match(frames[-1], beside)
+    picked = _spaced(range(len(frames)), max_frames)
+    pngs = {i: _png(_montage(frames[i][order], beside)) for i in picked}
+    while len(picked) > 2 and (size := sum(len(pngs[i]) for i in picked)) > BUDGET:
+        picked = _spaced(picked, max(2, min(len(picked) - 1, len(picked) * BUDGET // size)))
+    alts = [f"{alt}, {_step(history, i, history.frames[i][order], beside)}" for i in picked]
+    label = "Iteration"
+    if beside is not None:
+        label += (
+            " (left: reconstruction, right: truth)" if len(beside) == 1 else " (above: reconstruction, below: truth)"
+        )
+    height, width = _montage(frames[0], beside).shape[1:]
+    width = max(width, min(640, width * SHOWN // min(height, width)))
+    pictures = [pngs[i] for i in picked]
+    emit({"text/html": frames_html(name, pictures, alts, label, caption, width=width), "text/plain": alts[-1]})
+
+
+def _spaced(indices: Sequence, count: int) -> list[int]:
+    """At most ``count`` of the indices, evenly spaced, with the first and the last."""
+    return [indices[i] for i in sorted({round(x) for x in np.linspace(0, len(indices) - 1, min(count, len(indices)))})]
+
+
+def _step(history: Any, index: int, frame: torch.Tensor, truth: torch.Tensor | None) -> str:
+    step = history.frame_steps[index]
+    text = f"step {step} of {max(*history.frame_steps, *history.steps)}"
+    if truth is not None:
+        return f"{text}: {decibels(metrics.mean_psnr(metrics.psnr(frame, truth)))}"
+    loss = dict(zip(history.steps, history.loss, strict=True)).get(step)
+    return text if loss is None else f"{text}: loss {loss:.3g}"
+
+
+def _montage(images: torch.Tensor, truth: torch.Tensor | None) -> torch.Tensor:
+    """One picture (C, H', W'): images side by side, the truth's below them or, for a single image, right of it."""
+    gap = max(1, images.shape[3] // 16)
+
+    def joined(parts: list[torch.Tensor], axis: int) -> torch.Tensor:
+        shape = list(parts[0].shape)
+        shape[axis] = gap
+        pieces = [piece for part in parts for piece in (torch.ones(shape), part)][1:]
+        return torch.cat(pieces, axis)
+
+    row = joined(list(images), 2)
+    return row if truth is None else joined([row, joined(list(truth), 2)], 2 if len(images) == 1 else 1)
+
+
+def _png(image: torch.Tensor) -> bytes:
+    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).squeeze(-1).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
