@@ -1,4 +1,4 @@
-"""What reaches the page: alt text, sliders that need nothing, tables a screen reader can walk."""
+"""What reaches the page: figures with alt text, and sliders that need nothing."""
 
 import base64
 import io
@@ -303,42 +303,3 @@ def test_frames_refuse_bad_input():
         show.frames_html("x", [png], [""], "l")
     with pytest.raises(ValueError, match="start must be between 0 and 0, got 1"):
         show.frames_html("x", [png], ["a"], "l", start=1)
-
-
-# --- tables ---
-
-ROWS = [
-    {"attack": "zerogla", "PSNR (dB)": 103.27, "loss": 1.2e-9, "images": 4, "exact": True},
-    {"attack": "<dlg>", "PSNR (dB)": float("inf"), "loss": float("nan"), "images": 4, "note": None},
-]
-
-
-def test_a_table_is_accessible_and_formats_numbers(page):
-    show.table(ROWS, caption="Attacks & scores")
-    tags = Tags(page[0]["data"]["text/html"])
-    assert [cell["scope"] for cell in tags.all("th")] == ["col"] * 6 + ["row"] * 2
-    assert len(tags.all("caption")) == 1 and tags.all("div")[0]["aria-label"] == "Attacks & scores"
-    words = tags.text.split("\n")
-    assert "zerogla103.31.2e-094yes" in words and "<dlg>∞n/a4" in words
-    assert page[0]["data"]["text/plain"].split("\n")[3:] == [
-        "zerogla      103.3  1.2e-09       4  yes",
-        "<dlg>            ∞      n/a       4",
-    ]
-
-
-def test_a_table_takes_chosen_columns_and_digits():
-    rows = [{"a": torch.tensor(1.23456), "b": metrics.summary([1.0, 2.0, 3.0])}]
-    tags = Tags(show.table_html(rows, columns={"b": "Seeds", "a": "Value"}, digits=3))
-    assert tags.text.split("\n")[3:] == ["", "2 (1 to 3, n = 3)1.235", "", "", ""]
-    assert show.table_html(rows, columns=["a"]) == show.table_html([{"a": 1.23456}])
-
-
-def test_a_table_refuses_bad_input():
-    with pytest.raises(TypeError, match="rows must be a list of mappings, got dict"):
-        show.table({"a": 1})
-    with pytest.raises(TypeError, match="rows must be mappings"):
-        show.table([1, 2])
-    with pytest.raises(ValueError, match="at least one row"):
-        show.table([])
-    with pytest.raises(ValueError, match=r"columns must be among \['a'\], got \['b'\]"):
-        show.table([{"a": 1}], columns=["b"])
