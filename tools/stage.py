@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
             entry = execute(notebook, options.profile, records)
             staged = clean(json.loads((entry / notebook.name).read_text(encoding="utf-8")), notebook.name)
         except (RuntimeError, ValueError) as error:
-            print(f"  {error}", flush=True)
+            print("\n" + "\n".join([*getattr(error.__cause__, "traceback", []), str(error)]), flush=True)
             failed.append(notebook.stem)
             continue
         write(to / "notebooks" / notebook.name, dump(staged))
@@ -161,7 +161,7 @@ def stage_pages(to: Path, rows: list[dict]) -> None:
 
 def status_table(rows: list[dict]) -> str:
     """Markdown: what was executed, how long it took, on what, from which state of the code."""
-    lines = ["| Notebook | Seconds | Device | Code |", "|---|---:|---|---|"]
+    lines = ["| Notebook | Seconds | Device | Commit |", "|---|---:|---|---|"]
     for row in rows:
         link = f"[{row['notebook']}](../notebooks/{row['notebook']}.ipynb)"
         lines.append(f"| {link} | {row['seconds']} | {row['device']} | `{row['commit']}` |")
