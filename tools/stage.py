@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
             entry = execute(notebook, options.profile, records)
             staged = clean(json.loads((entry / notebook.name).read_text(encoding="utf-8")), notebook.name)
         except (RuntimeError, ValueError) as error:
-            print("\n" + "\n".join([*getattr(error.__cause__, "traceback", []), str(error)]), flush=True)
+            trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(getattr(error.__cause__, "traceback", [])))
+            print(f"\n{trace}\n{error}", flush=True)
             failed.append(notebook.stem)
             continue
         write(to / "notebooks" / notebook.name, dump(staged))
