@@ -1,0 +1,16 @@
+"""glutils: what federated learning gives away, in one street.
+
+Batch -> Protocol.transmit -> payload -> observe -> attack -> Reconstruction -> score -> figure, record.
+"""
+
+from . import _torchvision  # noqa: F401  (first: whatever imports torchvision later needs it)
+from . import attacks, data, labels, metrics, models, priors, protocols, runs, show, solvers, zo
+from .attacks import attack
+from .metrics import score
+from .observation import Observation, observe, tamper
+
+__version__ = "0.1.0"
+__all__ = [
+    "Observation", "attack", "attacks", "data", "labels", "metrics", "models", "observe", "priors", "protocols", "runs",
+    "score", "show", "solvers", "tamper", "zo",
+]  # fmt: skip

@@ -1,0 +1,6 @@
+"""Every attack, one paper a file. :func:`attack` runs one by name, :func:`table` prints them side by side."""
+
+from . import dlg, fc, idlg, ig, zerogla
+from .base import Card, Reconstruction, attack, names, table
+
+__all__ = ["Card", "Reconstruction", "attack", "dlg", "fc", "idlg", "ig", "names", "table", "zerogla"]

@@ -1,0 +1,150 @@
+"""What all attacks have in common: the registry with each attack's place in the threat model, and what comes back."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from .. import _check, _device, models
+from .._registry import Registry
+from ..observation import Observation
+from ..solvers import Found, History
+
+ATTACKS = Registry("attack")
+
+
+@dataclass(frozen=True)
+class Card:
+    """One row of the book's table of attacks, which is printed from these cards.
+
+    Attributes:
+        title: name in print.
+        adversary: who attacks (attacks' threat-model vocabulary: honest-but-curious server, malicious server, client).
+        kinds: payload kinds that the attack reads: any of "gradient", "delta", "scalars".
+        simulates, variable, distance, prior, solver, labels: the columns of the table.
+        source: key in the bibliography.
+        run: observation and options to reconstruction.
+    """
+
+    title: str
+    kinds: tuple[str, ...]
+    simulates: str
+    variable: str
+    distance: str
+    prior: str
+    solver: str
+    labels: str
+    source: str
+    adversary: str = "honest-but-curious server"
+    run: Callable[..., Reconstruction] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """What an attack believes the private batch to be.
+
+    Attributes:
+        images: (B, C, H, W); may leave [0, 1], metrics clamp. float64 where the attack works in float64.
+        labels: (B,) int64: told, inferred or optimised.
+        loss: the attacker's own loss of the reported iterate; what restarts are ranked by.
+        history: how the reported restart went.
+        seconds: wall-clock time of the attack.
+        attack: its name.
+        notes: what a reader of the result must know: an under-determined system, an interrupted search, knowledge that
+            the protocol does not give away.
+        diagnostics: numbers by name, for example the noise that the attacker estimated.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    loss: float
+    history: History = field(default_factory=History)
+    seconds: float = 0.0
+    attack: str = ""
+    notes: tuple[str, ...] = ()
+    diagnostics: dict[str, float] = field(default_factory=dict)
+
+
+def register(name: str, card: Card) -> Callable:
+    """Decorator: file ``run`` under ``name`` with its card."""
+
+    def add(run: Callable[..., Reconstruction]) -> Callable[..., Reconstruction]:
+        ATTACKS.register(name)(dataclasses.replace(card, run=run))
+        return run
+
+    return add
+
+
+def names() -> list[str]:
+    """Names that :func:`attack` accepts."""
+    return ATTACKS.names()
+
+
+def table() -> list[dict[str, str]]:
+    """The attacks side by side, one row each, generated from their cards."""
+    rows = []
+    for name in names():
+        card = ATTACKS.get(name)
+        columns = ("adversary", "simulates", "variable", "distance", "prior", "solver", "labels")
+        rows.append({"attack": card.title, "name": name} | {key: getattr(card, key) for key in columns})
+    return rows
+
+
+def attack(name: str, seen: Observation, *, device=None, seed: int = 0, **options) -> Reconstruction:
+    """Run an attack on an observation.
+
+    Args:
+        name: one of :func:`names`.
+        seen: what the adversary holds; nothing else is read.
+        device: where to compute; default: where the observed model is.
+        seed: of the attack's own randomness (starting points, noise); 0 or more.
+        options: the attack's own; see its docstring. Common to those that iterate: ``iterations``, ``restarts``,
+            ``seconds`` (time budget), ``progress``.
+
+    Returns:
+        The reconstruction. Ctrl-C during the search returns what was found so far.
+
+    Raises:
+        ValueError, TypeError: unknown attack or option, an observation of a kind that this attack cannot read, labels
+            needed but not known. All before any long work.
+    """
+    card = ATTACKS.get(name)
+    _check.instance("seen", seen, Observation)
+    _check.integer("seed", seed, at_least=0)
+    if seen.kind not in card.kinds:
+        raise ValueError(f"attack {name!r} reads payloads of kind {' or '.join(card.kinds)}, got {seen.kind!r}")
+    mode = models.batchnorm_mode(seen.model)
+    if mode != seen.batchnorm:
+        raise ValueError(f"the client ran batch norm in {seen.batchnorm!r} mode, the observed model is in {mode!r} mode")
+    if device is not None:
+        seen = seen.to(_device.resolve(device))
+    try:
+        begin = time.perf_counter()
+        result = card.run(seen, seed=seed, **options)
+    except TypeError as error:
+        if "unexpected keyword argument" in str(error) and error.__traceback__.tb_next.tb_next is None:
+            raise TypeError(f"attack {name!r}: {error}") from None
+        raise
+    notes = result.notes
+    if seen.beyond_protocol:
+        notes += (f"uses {', '.join(sorted(seen.beyond_protocol))}, which this protocol never sends",)
+    return dataclasses.replace(result, attack=name, seconds=time.perf_counter() - begin, notes=notes)
+
+
+def need_labels(seen: Observation, attack: str) -> torch.Tensor:
+    """The labels that the adversary was told; ``ValueError`` if it was not."""
+    if seen.labels is None:
+        raise ValueError(f"attack {attack!r} needs the labels: observe(..., knows={{'labels'}})")
+    return seen.labels
+
+
+def reconstruction(found: Found, images: torch.Tensor, labels: torch.Tensor, *notes: str, **extra) -> Reconstruction:
+    """Wrap what a search found."""
+    stopped = () if found.stopped is None else (found.stopped,)
+    return Reconstruction(
+        images.detach(), labels.detach(), found.loss, found.history, notes=tuple(notes) + stopped, diagnostics=extra
+    )

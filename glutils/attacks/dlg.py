@@ -1,0 +1,80 @@
+"""DLG: Deep Leakage from Gradients (Zhu, Liu, Han, NeurIPS 2019)."""
+
+from __future__ import annotations
+
+import torch
+
+from ..observation import Observation
+from ..solvers import lbfgs, search
+from .base import Card, Reconstruction, reconstruction, register
+from .objective import matching, normal_start, size
+
+CONVERGED = 1e-8
+"""A restart has converged when the squared distance is below this times the payload's own sum of squares."""
+HOPELESS = 1e-2
+"""... and is given up if after 20 outer steps it is still above this."""
+
+
+@register(
+    "dlg",
+    Card(
+        title="DLG",
+        kinds=("gradient",),
+        simulates="FedSGD",
+        variable="pixels, soft labels",
+        distance="squared",
+        prior="none",
+        solver="L-BFGS",
+        labels="optimised",
+        source="zhu2019dlg",
+    ),
+)
+def dlg(
+    seen: Observation,
+    *,
+    seed: int = 0,
+    iterations: int = 100,
+    restarts: int = 3,
+    lr: float = 1.0,
+    seconds: float | None = None,
+    progress: bool | None = None,
+) -> Reconstruction:
+    """Pixels and soft labels whose gradient is the one observed: min |grad l(f(x), softmax(v)) - g|^2.
+
+    L-BFGS without a line search, 20 inner steps an iteration, start N(0, 1) for both (section 3 and algorithm 1). The
+    network has to be twice differentiable: with ReLU almost every second derivative is zero.
+
+    Deviations: float64 arithmetic, because L-BFGS stalls on float32 round-off some 10 dB earlier; a restart that
+    diverges or has not come near the payload after 20 iterations is given up, and the next begins; the reported iterate
+    is the one with the lowest loss.
+    """
+    classes = seen.classes
+
+    def solve(trace, generator):
+        images = normal_start(seen, generator, torch.float64)
+        logits = torch.randn(seen.shape[0], classes, generator=generator).to(images)
+        _descend(seen, lambda v: (v[0], v[1].softmax(-1)), (images, logits), trace, iterations, lr)
+
+    found = _search(seen, solve, "dlg", iterations, restarts, seed, seconds, progress)
+    images, logits = found.variables
+    return reconstruction(found, images, logits.argmax(-1))
+
+
+def _descend(seen, decode, start, trace, iterations, lr) -> None:
+    scale = size(seen)
+    objective = matching(seen, decode, dtype=torch.float64)
+    lbfgs(objective, start, trace, iterations=iterations, lr=lr, hopeless=lambda k, f: k == 20 and f > HOPELESS * scale)
+
+
+def _search(seen, solve, label, iterations, restarts, seed, seconds, progress):
+    scale = size(seen)
+    return search(
+        solve,
+        iterations=iterations,
+        restarts=restarts,
+        seed=seed,
+        seconds=seconds,
+        good=lambda loss: loss < CONVERGED * scale,
+        progress=progress,
+        label=label,
+    )

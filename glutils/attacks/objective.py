@@ -1,0 +1,95 @@
+"""The objective of every attack that matches by simulation: distance of payloads plus priors, with its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from .. import models
+from ..observation import Observation
+from ..solvers.adam import Objective
+
+Decode = Callable[[tuple[torch.Tensor, ...]], tuple[torch.Tensor, torch.Tensor]]
+Prior = Callable[[torch.Tensor], torch.Tensor]
+Distance = Callable[[list[torch.Tensor], list[torch.Tensor]], tuple[torch.Tensor, list[torch.Tensor]]]
+
+
+def squared(found: list[torch.Tensor], target: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Sum of squared differences over all tensors, and its derivative in ``found``."""
+    apart = torch._foreach_sub(found, target)
+    value = torch.stack(torch._foreach_norm(apart)).square().sum()
+    return value, torch._foreach_mul(apart, 2.0)
+
+
+def cosine(found: list[torch.Tensor], target: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """1 - cosine of the angle between the concatenated tensors, and its derivative in ``found``.
+
+    One cosine over everything (IG, eq. 4), not a mean of cosines by layer.
+    """
+    dot = torch.stack([(a * b).sum() for a, b in zip(found, target, strict=True)]).sum()
+    norm = torch.stack(torch._foreach_norm(found)).norm().clamp_min(1e-30)
+    other = torch.stack(torch._foreach_norm(target)).norm().clamp_min(1e-30)
+    cos = dot / (norm * other)
+    slopes = torch._foreach_mul(found, cos / norm**2)
+    return 1 - cos, torch._foreach_sub(slopes, torch._foreach_div(target, norm * other))
+
+
+def matching(
+    seen: Observation,
+    decode: Decode,
+    *,
+    distance: Distance = squared,
+    weight: float = 1.0,
+    priors: Sequence[tuple[float, Prior]] = (),
+    dtype: torch.dtype = torch.float32,
+) -> Objective:
+    """Objective: weight x sum over rounds of distance(simulated payload, payload), plus weighted priors on the images.
+
+    The distance's derivative in the simulated payload has a closed form, so one graph to the payload and one
+    vector-Jacobian product through it are all that an iteration costs.
+    """
+    rounds = []
+    for entry in seen.rounds:
+        params = entry.parameters
+        if params is not None:
+            params = {name: p.to(dtype) for name, p in params.items()}
+        target = [t.to(dtype) for t in _tensors(entry.payload)]
+        extra = {"directions": entry.protocol.draw(seen.model)} if seen.kind == "scalars" else {}
+        rounds.append((entry.protocol, target, extra | {"params": params}))
+
+    def objective(variables: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        images, labels = decode(variables)
+        total = images.new_zeros(())
+        outputs, cotangents = [], []
+        for protocol, target, extra in rounds:
+            found = _tensors(protocol.simulate(seen.model, images, labels, **extra))
+            with torch.no_grad():
+                value, slope = distance([f.detach() for f in found], target)
+                total = total + weight * value
+                outputs += found
+                cotangents += slope if weight == 1 else torch._foreach_mul(slope, weight)
+        for factor, prior in priors:
+            term = factor * prior(images)
+            total = total + term.detach()
+            outputs.append(term)
+            cotangents.append(torch.ones_like(term))
+        grads = torch.autograd.grad(outputs, variables, cotangents, allow_unused=True)
+        return total, tuple(torch.zeros_like(v) if g is None else g for g, v in zip(grads, variables, strict=True))
+
+    return objective
+
+
+def _tensors(payload) -> list[torch.Tensor]:
+    return [payload] if isinstance(payload, torch.Tensor) else list(payload.values())
+
+
+def size(seen: Observation) -> float:
+    """Sum of squares of the first payload: the scale against which a squared distance is large or small."""
+    return float(torch.stack([t.double().square().sum() for t in _tensors(seen.payload)]).sum())
+
+
+def normal_start(seen: Observation, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Dummy images drawn from N(0, 1) on the CPU, so that every device starts from the same point."""
+    device = next(iter(models.parameters(seen.model).values())).device
+    return torch.randn(seen.shape, generator=generator).to(device, dtype)

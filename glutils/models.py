@@ -1,0 +1,268 @@
+"""Networks a client trains, and the pure functions of parameters and images that everything else is built on.
+
+Pixels live in [0, 1] everywhere; a network that wants normalised input carries the normalisation as its first layer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call
+
+from . import _check
+from ._registry import Registry
+from .data.batch import Batch
+
+Parameters = dict[str, torch.Tensor]
+
+_MODELS = Registry("model")
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "gelu": nn.GELU,
+    "softplus": nn.Softplus,
+    "relu": nn.ReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.2),
+}
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def names() -> list[str]:
+    """Names that :func:`build` accepts."""
+    return _MODELS.names()
+
+
+def build(name: str, batch: Batch, *, seed: int = 0, device: Any = None, **options: Any) -> nn.Module:
+    """A network whose input shape and classes come from ``batch``.
+
+    Args:
+        name: one of :func:`names`.
+        batch: decides channels, height, width, number of classes and, by default, the device.
+        seed: of the initial weights; the global random state is left as it was.
+        device: where the network lives; default: where the batch's images are.
+        options: ``activation`` (one of tanh, sigmoid, gelu, softplus, relu, leaky_relu) for ``lenet``, ``mlp``,
+            ``convnet`` and ``resnet8``; ``hidden`` (tuple of layer widths) for ``mlp``; ``width`` for ``resnet8``;
+            ``weights`` (path of a state dict) for the torchvision networks.
+
+    Returns:
+        The network in ``eval`` mode (batch norm uses its running statistics, dropout is off), float32. Attribute
+        ``classes`` holds the number of classes, ``name`` the name.
+
+    Raises:
+        TypeError: ``batch`` is not a :class:`~glutils.data.Batch`, or an unknown option.
+        ValueError: an unknown name or activation, or images too small for the network.
+    """
+    make = _MODELS.get(name)
+    _check.instance("batch", batch, Batch)
+    seed = _check.integer("seed", seed, at_least=0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make(batch.shape, len(batch.classes), **options)
+    model.classes, model.name, model.shape = len(batch.classes), name, batch.shape
+    return model.to(batch.images.device if device is None else device).eval()
+
+
+def _activation(name: str) -> nn.Module:
+    return ACTIVATIONS[_check.choice("activation", name, ACTIVATIONS)]()
+
+
+@_MODELS.register("lenet")
+def lenet(shape: tuple[int, int, int], classes: int, activation: str = "sigmoid") -> nn.Module:
+    """The network of DLG (Zhu et al. 2019): three 5x5 convolutions of 12 channels, strides 2, 2, 1, and one linear
+    layer, with all weights and biases uniform in [-0.5, 0.5]. 15,826 parameters at 3x32x32 and 10 classes."""
+    channels, height, width = shape
+    layers: list[nn.Module] = []
+    for stride in (2, 2, 1):
+        layers += [nn.Conv2d(channels, 12, 5, stride=stride, padding=2), _activation(activation)]
+        channels = 12
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(12 * -(-height // 4) * -(-width // 4), classes))
+    for parameter in model.parameters():
+        nn.init.uniform_(parameter, -0.5, 0.5)
+    return model
+
+
+@_MODELS.register("mlp")
+def mlp(shape, classes: int, hidden: tuple[int, ...] = (64,), activation: str = "tanh") -> nn.Module:
+    """Fully connected layers of the given widths, PyTorch's default initialisation."""
+    features = shape[0] * shape[1] * shape[2]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for width in hidden:
+        layers += [nn.Linear(features, _check.integer("hidden", width, at_least=1)), _activation(activation)]
+        features = width
+    return nn.Sequential(*layers, nn.Linear(features, classes))
+
+
+@_MODELS.register("convnet")
+def convnet(
+    shape, classes: int, activation: str = "relu", channels: tuple[int, int] = (16, 32), hidden: int | None = 128
+) -> nn.Module:
+    """conv3x3-16, conv3x3-32 with stride 2, a linear layer of 128, a linear layer; PyTorch's default initialisation.
+
+    ``channels`` and ``hidden`` resize it; ``hidden=None`` drops the first linear layer.
+    """
+    first, second = channels
+    features = second * -(-shape[1] // 2) * -(-shape[2] // 2)
+    head: list[nn.Module] = [nn.Flatten()]
+    if hidden is not None:
+        head += [nn.Linear(features, hidden), _activation(activation)]
+        features = hidden
+    return nn.Sequential(
+        nn.Conv2d(shape[0], first, 3, padding=1),
+        _activation(activation),
+        nn.Conv2d(first, second, 3, stride=2, padding=1),
+        _activation(activation),
+        *head,
+        nn.Linear(features, classes),
+    )
+
+
+class _Residual(nn.Module):
+    """Two 3x3 convolutions with batch norm, added to the input (He et al. 2016, basic block)."""
+
+    def __init__(self, before: int, after: int, stride: int, activation: str):
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after)
+        self.conv2, self.norm2 = nn.Conv2d(after, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after)
+        self.act = _activation(activation)
+        self.shortcut = nn.Identity()
+        if stride != 1 or before != after:
+            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inner = self.norm2(self.conv2(self.act(self.norm1(self.conv1(x)))))
+        return self.act(inner + self.shortcut(x))
+
+
+@_MODELS.register("resnet8")
+def resnet8(shape, classes: int, width: int = 16, activation: str = "relu") -> nn.Module:
+    """A stem and three residual blocks of ``width``, 2 ``width``, 4 ``width`` channels with batch norm (78 k
+    parameters at width 16 and 10 classes), global average pooling, a linear layer."""
+    return nn.Sequential(
+        nn.Conv2d(shape[0], width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        _activation(activation),
+        _Residual(width, width, 1, activation),
+        _Residual(width, 2 * width, 2, activation),
+        _Residual(2 * width, 4 * width, 2, activation),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4 * width, classes),
+    )
+
+
+class Normalise(nn.Module):
+    """(x - mean) / std per channel, so that networks that expect it can be fed pixels in [0, 1]."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - self.mean) / self.std
+
+
+def _torchvision(name: str) -> Callable[..., nn.Module]:
+    def make(shape, classes: int, weights: str | None = None) -> nn.Module:
+        import torchvision
+
+        if min(shape[1:]) < 32:
+            raise ValueError(f"images must be at least 32x32 for {name}, got {shape[1]}x{shape[2]}")
+        network = getattr(torchvision.models, name)(weights=None)
+        if weights is not None:
+            network.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
+        if name.startswith("resnet"):
+            if shape[0] != 3:
+                network.conv1 = nn.Conv2d(shape[0], 64, 7, 2, 3, bias=False)
+            network.fc = nn.Linear(network.fc.in_features, classes)
+        else:
+            if shape[0] != 3:
+                network.features[0] = nn.Conv2d(shape[0], 64, 3, padding=1)
+            network.classifier[6] = nn.Linear(4096, classes)
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if shape[0] == 3 else ((0.5,) * shape[0], (0.25,) * shape[0])
+        return nn.Sequential(Normalise(mean, std), network)
+
+    make.__doc__ = f"torchvision's {name} with a new last layer; ``weights`` is the path of a torchvision state dict."
+    return _MODELS.register(name)(make)
+
+
+resnet18, resnet50, vgg16 = (_torchvision(name) for name in ("resnet18", "resnet50", "vgg16"))
+
+
+# --- pure functions of parameters and images -------------------------------------------------------------------------
+
+
+def parameters(model: nn.Module, dtype: torch.dtype | None = None) -> Parameters:
+    """Named trainable parameters, detached; cast to ``dtype`` if given."""
+    found = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    return found if dtype is None else {name: p.to(dtype) for name, p in found.items()}
+
+
+def flatten(named: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """All tensors as one vector of length d, in the mapping's order."""
+    return torch.cat([tensor.reshape(-1) for tensor in named.values()])
+
+
+def unflatten(vector: torch.Tensor, like: Mapping[str, torch.Tensor]) -> Parameters:
+    """Views of a vector of length d with the names and shapes of ``like``; the inverse of :func:`flatten`."""
+    sizes = [tensor.numel() for tensor in like.values()]
+    return {name: part.view(t.shape) for (name, t), part in zip(like.items(), vector.split(sizes), strict=True)}
+
+
+@contextlib.contextmanager
+def stateless(model: nn.Module) -> Iterator[None]:
+    """Within this context batch norm layers in training mode leave their running statistics alone, so that a forward
+    pass is a pure function (and may be transformed by ``torch.func``)."""
+    tracking = [m for m in model.modules() if getattr(m, "track_running_stats", False) and m.training]
+    try:
+        for module in tracking:
+            module.track_running_stats = False
+        yield
+    finally:
+        for module in tracking:
+            module.track_running_stats = True
+
+
+def logits(model: nn.Module, params: Parameters, images: torch.Tensor) -> torch.Tensor:
+    """Outputs (B, classes) of ``model`` with its parameters replaced by ``params``; buffers follow the images' dtype."""
+    buffers = {name: b.to(images.dtype) if b.is_floating_point() else b for name, b in model.named_buffers()}
+    with stateless(model):
+        return functional_call(model, (params, buffers), (images,))
+
+
+def loss(model: nn.Module, params: Parameters, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross entropy averaged over the batch; labels are class indices (B,) or probabilities (B, classes)."""
+    return F.cross_entropy(logits(model, params, images), labels)
+
+
+def gradient(
+    model: nn.Module, params: Parameters, images: torch.Tensor, labels: torch.Tensor, *, create_graph: bool = False
+) -> Parameters:
+    """Gradient of :func:`loss` with respect to ``params``, by name; differentiable in images if ``create_graph``."""
+    leaves = {name: p if p.requires_grad else p.detach().requires_grad_() for name, p in params.items()}
+    with torch.enable_grad():
+        value = loss(model, leaves, images, labels)
+        grads = torch.autograd.grad(value, list(leaves.values()), create_graph=create_graph)
+    return dict(zip(leaves, grads, strict=True))
+
+
+def batchnorm_mode(model: nn.Module) -> str | None:
+    """``"train"`` or ``"eval"`` if the model has batch norm layers, ``None`` if not; ``ValueError`` if they disagree."""
+    modes = {m.training for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    if len(modes) > 1:
+        raise ValueError("model has batch norm layers in different modes; call model.train() or model.eval()")
+    return {True: "train", False: "eval"}[modes.pop()] if modes else None
+
+
+def check_deterministic(model: nn.Module) -> None:
+    """Refuse a model whose output depends on chance: an active dropout layer makes every equation of an attack void."""
+    _check.instance("model", model, nn.Module)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
+            raise ValueError(f"model has an active dropout layer {name!r} (p={module.p}); call model.eval()")
+    batchnorm_mode(model)

@@ -1,0 +1,215 @@
+"""What the adversary holds: everything it saw, everything it was told, and nothing else."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import _check, models, priors
+from .data.batch import Batch
+from .protocols import Payload, Protocol
+
+KNOWLEDGE = ("labels", "batch_stats", "public")
+"""What ``knows`` may name: the private labels, the batch norm statistics of the private batch, public data."""
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """One message: the protocol (with its public seed), the payload, and the model state it was computed from.
+
+    ``parameters`` is None where the state is the observation's model as it stands.
+    """
+
+    protocol: Protocol
+    payload: Payload
+    parameters: models.Parameters | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """All that the adversary holds. Made by :func:`observe`; attacks read nothing else.
+
+    Attributes:
+        model: the attacker's own copy of the global model.
+        rounds: the messages, in order.
+        shape: (B, C, H, W) of the private batch; the batch size is known in every threat model of this book.
+        classes: number of classes.
+        knows: what was told beyond the protocol; see :data:`KNOWLEDGE`.
+        labels: (B,) int64 if told, else None.
+        statistics: exact batch norm statistics of the private batch if told, else None.
+        public: public data if told, else None.
+        batchnorm: mode of the model's batch norm layers when the client ran it: "train", "eval", or None.
+        beyond_protocol: of ``knows``, what this protocol never sends; results that use it are marked.
+    """
+
+    model: nn.Module
+    rounds: tuple[Round, ...]
+    shape: tuple[int, int, int, int]
+    classes: int
+    knows: frozenset[str] = frozenset()
+    labels: torch.Tensor | None = None
+    statistics: Any = None
+    public: Batch | None = None
+    batchnorm: str | None = None
+    beyond_protocol: frozenset[str] = field(default_factory=frozenset)
+
+    def to(self, device: torch.device | str) -> Observation:
+        """The same observation on ``device``."""
+        move = lambda value: _mapped(value, lambda tensor: tensor.to(device))  # noqa: E731
+        rounds = tuple(replace(r, payload=move(r.payload), parameters=move(r.parameters)) for r in self.rounds)
+        return replace(
+            self,
+            model=copy.deepcopy(self.model).to(device),
+            rounds=rounds,
+            labels=move(self.labels),
+            statistics=move(self.statistics),
+            public=None if self.public is None else self.public.to(device),
+        )
+
+    @property
+    def protocol(self) -> Protocol:
+        """The protocol of the first round."""
+        return self.rounds[0].protocol
+
+    @property
+    def payload(self) -> Payload:
+        """The payload of the first round."""
+        return self.rounds[0].payload
+
+    @property
+    def kind(self) -> str:
+        """``"gradient"``, ``"delta"`` or ``"scalars"``: what kind of payload was seen."""
+        return self.protocol.kind
+
+
+def observe(
+    model: nn.Module,
+    protocol: Protocol,
+    payload: Payload,
+    batch: Batch,
+    *,
+    knows: Iterable[str] = (),
+    public: Batch | None = None,
+) -> Observation:
+    """What an honest-but-curious server holds after one message.
+
+    Args:
+        model: the global model in the state and mode in which the client ran it; it is copied.
+        protocol: how the payload was made; its seed is public.
+        payload: what ``protocol.transmit`` returned.
+        batch: the private batch. Only its size and shape, and what ``knows`` names, are passed on.
+        knows: any of ``"labels"``, ``"batch_stats"``, ``"public"``.
+        public: public data of the same kind; needed if and only if ``knows`` names ``"public"``.
+
+    Raises:
+        TypeError, ValueError: a payload of the wrong kind, shape or with non-finite entries; unknown knowledge; batch
+            statistics of a model without batch norm; a batch norm mode other than the client's.
+    """
+    _check.instance("protocol", protocol, Protocol)
+    models.check_deterministic(model)
+    _check.instance("batch", batch, Batch)
+    knows = _knowledge(knows)
+    _check_payload(model, protocol, payload)
+    mode = models.batchnorm_mode(model)
+    sent = getattr(payload, "batchnorm", mode)
+    if sent != mode:
+        raise ValueError(f"model has batch norm in {mode!r} mode, but the payload was computed in {sent!r} mode")
+    protocol.check(model, batch.images, batch.labels)
+    if ("public" in knows) != (public is not None):
+        raise ValueError("public must be given if and only if knows names 'public'")
+    statistics = None
+    if "batch_stats" in knows:
+        statistics = priors.batchnorm_statistics(model, batch.images)
+        if not statistics:
+            raise ValueError("knows names 'batch_stats', but the model has no batch norm layers")
+        statistics = {name: (mean.detach(), var.detach()) for name, (mean, var) in statistics.items()}
+    return Observation(
+        model=copy.deepcopy(model).requires_grad_(True),
+        rounds=(Round(protocol, _detached(payload)),),
+        shape=tuple(batch.images.shape),
+        classes=len(batch.classes),
+        knows=knows,
+        labels=batch.labels.clone() if "labels" in knows else None,
+        statistics=statistics,
+        public=public,
+        batchnorm=mode,
+        beyond_protocol=knows & {"batch_stats"},
+    )
+
+
+def _knowledge(knows: Iterable[str]) -> frozenset[str]:
+    if isinstance(knows, str):
+        raise TypeError(f"knows must be a collection of names, got the string {knows!r}")
+    for name in (found := frozenset(knows)):
+        _check.choice("knows", name, KNOWLEDGE)
+    return found
+
+
+def _check_payload(model: nn.Module, protocol: Protocol, payload: Payload) -> None:
+    if protocol.kind == "scalars":
+        _check.instance("payload", payload, torch.Tensor)
+        if payload.shape != (protocol.directions,):
+            raise ValueError(f"payload must hold {protocol.directions} scalars, got shape {tuple(payload.shape)}")
+        _check.finite("payload", payload)
+        return
+    _check.instance("payload", payload, Mapping)
+    wanted = models.parameters(model)
+    if set(payload) != set(wanted):
+        raise ValueError(f"payload must name the model's parameters, differs in {sorted(set(payload) ^ set(wanted))}")
+    for name, tensor in payload.items():
+        if tensor.shape != wanted[name].shape:
+            expected, got = tuple(wanted[name].shape), tuple(tensor.shape)
+            raise ValueError(f"payload[{name!r}] must have shape {expected}, got {got}")
+        _check.finite(f"payload[{name!r}]", tensor)
+
+
+def tamper(seen: Observation, how: str, *, seed: int = 0) -> Observation:
+    """The observation of an attacker who was misled: a negative control, on which an attack must fail.
+
+    Args:
+        how: ``"wrong_seed"``: scalars as sent, directions from another public seed; ``"permuted"``: the entries of
+            every payload tensor in random order; ``"wrong_gradient"``: a payload of the same norm in a random direction;
+            ``"zero"``: a payload of zeros, so that only the priors speak.
+        seed: of the permutation or the random direction.
+
+    Raises:
+        ValueError: an unknown ``how``, or ``"wrong_seed"`` for a protocol without directions.
+    """
+    _check.choice("how", how, ("wrong_seed", "permuted", "wrong_gradient", "zero"))
+    if how == "wrong_seed":
+        if seen.kind != "scalars":
+            raise ValueError(f"how='wrong_seed' needs a protocol with directions, got {seen.protocol}")
+        wrong = lambda protocol: replace(protocol, seed=protocol.seed + 1_000_003 + seed)  # noqa: E731
+        return replace(seen, rounds=tuple(replace(r, protocol=wrong(r.protocol)) for r in seen.rounds))
+    generator = torch.Generator().manual_seed(seed)
+
+    def spoil(tensor: torch.Tensor) -> torch.Tensor:
+        if how == "permuted":
+            order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
+            return tensor.flatten()[order].view(tensor.shape)
+        if how == "zero":
+            return torch.zeros_like(tensor)
+        noise = torch.randn(tensor.shape, generator=generator).to(tensor)
+        return noise * (tensor.norm() / noise.norm())
+
+    return replace(seen, rounds=tuple(replace(r, payload=_mapped(r.payload, spoil)) for r in seen.rounds))
+
+
+def _detached(payload: Payload) -> Payload:
+    return _mapped(payload, lambda tensor: tensor.detach().clone())
+
+
+def _mapped(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Apply ``function`` to every tensor in a payload, a set of parameters or statistics."""
+    if value is None:
+        return None
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, tuple):
+        return tuple(_mapped(entry, function) for entry in value)
+    return {name: _mapped(entry, function) for name, entry in value.items()}

@@ -1,0 +1,183 @@
+"""What a client sends: three protocols, each a pure function of model, images and labels.
+
+``transmit`` is what the honest client computes on its private batch. ``simulate`` is its twin for the attacker: the
+same function, differentiable in images (and in soft labels), or a cheaper function with the same value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from . import _check, models, zo
+
+Payload = torch.Tensor | dict[str, torch.Tensor]
+
+
+class Protocol:
+    """Base of all protocols. Subclasses are frozen dataclasses; ``dataclasses.replace`` works on them.
+
+    ``kind`` says what the payload is: ``"gradient"`` (named tensors), ``"delta"`` (named parameter differences) or
+    ``"scalars"`` (a vector).
+    """
+
+    kind: str
+
+    def transmit(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Payload:
+        """What leaves the client. Differentiable in ``images`` if they require grad; the model is left as it was.
+
+        Args:
+            model: the global model, as received.
+            images: (B, C, H, W); pixels may leave [0, 1], because the attacker's dummy images may.
+            labels: (B,) int64 class indices, or (B, classes) probabilities.
+
+        Raises:
+            TypeError, ValueError: wrong shapes, dtypes or labels; an active dropout layer; batch norm layers in
+                different modes.
+        """
+        self.check(model, images, labels)
+        payload = self._client(model, images, labels)
+        if isinstance(payload, dict):
+            payload = NamedTensors(payload)
+        payload.batchnorm = models.batchnorm_mode(model)  # the attacker has to run the model in the same mode
+        return payload
+
+    def simulate(
+        self,
+        model: nn.Module,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        params: models.Parameters | None = None,
+        directions: zo.Directions | None = None,
+    ) -> Payload:
+        """The attacker's twin of :meth:`transmit`, with a graph to ``images`` and soft ``labels``, in their precision.
+
+        ``params`` replaces the model's parameters (an earlier round's state, say); ``directions`` saves a zeroth-order
+        protocol from drawing its own again.
+        """
+        with torch.enable_grad():
+            return self._simulate(model, images, labels, params, directions)
+
+    def check(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """Refuse arguments that cannot work, before any work."""
+        models.check_deterministic(model)
+        _check.images_and_labels(images, labels, getattr(model, "classes", None))
+        shape = getattr(model, "shape", None)
+        if shape is not None and tuple(images.shape[1:]) != tuple(shape):
+            raise ValueError(f"images must have shape (B, {', '.join(map(str, shape))}), got {tuple(images.shape)}")
+        device = next(model.parameters()).device
+        if images.device != device or labels.device != device:
+            raise ValueError(
+                f"images and labels must be on the model's device {device}, got {images.device} and {labels.device}"
+            )
+
+    def _client(self, model, images, labels, params=None, graph: bool | None = None) -> Payload:
+        raise NotImplementedError
+
+    def _simulate(self, model, images, labels, params, directions) -> Payload:
+        return self._client(model, images, labels, params, graph=True)
+
+
+class NamedTensors(dict):
+    """Tensors by parameter name; remembers the mode of the batch norm layers that it was computed in."""
+
+    batchnorm: str | None = None
+
+
+def _wants_graph(images: torch.Tensor, graph: bool | None) -> bool:
+    return (images.requires_grad and torch.is_grad_enabled()) if graph is None else graph
+
+
+@dataclass(frozen=True)
+class FedSGD(Protocol):
+    """The gradient of the batch loss (McMahan et al. 2017, one local step)."""
+
+    kind = "gradient"
+
+    def _client(self, model, images, labels, params=None, graph=None):
+        params = models.parameters(model, images.dtype) if params is None else params
+        return models.gradient(model, params, images, labels, create_graph=_wants_graph(images, graph))
+
+
+@dataclass(frozen=True)
+class FedAvg(Protocol):
+    """Parameter differences theta_0 - theta_U after U = epochs * ceil(B / batch_size) local steps of SGD.
+
+    (McMahan et al. 2017.) Batches are taken in the order of the images, every epoch alike, with a smaller last one.
+
+    Args:
+        epochs: local epochs, 1 or more.
+        batch_size: images per local step, 1 or more.
+        lr: local step size, above 0.
+    """
+
+    epochs: int = 1
+    batch_size: int = 10
+    lr: float = 0.1
+    kind = "delta"
+
+    def __post_init__(self) -> None:
+        _check.integer("epochs", self.epochs, at_least=1)
+        _check.integer("batch_size", self.batch_size, at_least=1)
+        _check.number("lr", self.lr, above=0)
+
+    def _client(self, model, images, labels, params=None, graph=None):
+        graph = _wants_graph(images, graph)
+        start = params = models.parameters(model, images.dtype) if params is None else params
+        for _ in range(self.epochs):
+            for x, y in zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True):
+                grads = models.gradient(model, params, x, y, create_graph=graph)
+                params = {name: p - self.lr * grads[name] for name, p in params.items()}
+        return {name: start[name] - p if graph else (start[name] - p).detach() for name, p in params.items()}
+
+
+@dataclass(frozen=True)
+class ZerothOrder(Protocol):
+    """K slopes of the batch loss along public random directions (FedZO, Fang et al. 2022; DeComFL, Li et al. 2024).
+
+    ``transmit`` takes finite differences; ``simulate`` the exact directional derivatives, which are cheaper and differ
+    by the differences' truncation and round-off.
+
+    Args:
+        directions: number of scalars K, 1 or more.
+        mu: smoothing step, above 0, in units of the parameters times the direction's length.
+        scheme: ``"central"``, ``"forward"`` or ``"exact"``.
+        law: ``"unit"`` (directions of length one) or ``"gaussian"`` (length about sqrt(d)).
+        dtype: ``"float32"`` or ``"float64"``: the precision in which the client evaluates its loss.
+        seed: public seed of the directions.
+        memory: bytes of directions that may be kept (not part of the protocol; a matter of the machine).
+    """
+
+    directions: int = 64
+    mu: float = 1e-3
+    scheme: str = "central"
+    law: str = "unit"
+    dtype: str = "float32"
+    seed: int = 0
+    memory: int = zo.MEMORY
+    kind = "scalars"
+
+    def __post_init__(self) -> None:
+        _check.integer("directions", self.directions, at_least=1)
+        _check.number("mu", self.mu, above=0)
+        _check.choice("scheme", self.scheme, zo.SCHEMES)
+        _check.choice("law", self.law, zo.LAWS)
+        _check.choice("dtype", self.dtype, zo.DTYPES)
+        _check.integer("seed", self.seed, at_least=0)
+
+    def draw(self, model: nn.Module) -> zo.Directions:
+        """The public directions for this model, on its device."""
+        params = models.parameters(model)
+        dim, device = sum(p.numel() for p in params.values()), next(iter(params.values())).device
+        return zo.Directions(self.seed, self.directions, dim, self.law, device=device, memory=self.memory)
+
+    def _client(self, model, images, labels, params=None, graph=None):
+        how = {"mu": self.mu, "scheme": self.scheme, "dtype": zo.DTYPES[self.dtype], "params": params}
+        return zo.slopes(model, images, labels, self.draw(model), **how)
+
+    def _simulate(self, model, images, labels, params, directions):
+        directions = self.draw(model) if directions is None else directions
+        return zo.exact_slopes(model, images, labels, directions, dtype=images.dtype, params=params)

@@ -1,0 +1,211 @@
+"""Zeroth-order queries: public random directions, and the slope of the loss along them.
+
+A zeroth-order client answers K questions. Question i is a direction z_i in parameter space, which everybody can draw
+from a public seed; the answer is one number, the slope of the client's loss along it (Spall 1992; FedZO, Fang et al.
+2022; DeComFL, Li et al. 2024). With V the K x d matrix whose rows are the directions, the answers are V times the
+gradient, up to the error of finite differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.func import vmap
+
+from . import _check, models
+
+LAWS = ("gaussian", "unit")
+SCHEMES = ("forward", "central", "exact")
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+MEMORY = 2 * 2**30
+"""Bytes of directions that are kept; more than that is drawn again from the seed, block by block, at every use."""
+_BLOCK_BYTES = 2**23  # rows drawn or cast at a time
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+class Directions:
+    """K public directions in d dimensions: a K x d matrix V that is never needed whole.
+
+    Row i depends on ``(seed, i)`` alone. It is drawn as float32 normals on the CPU whatever the device and precision of
+    the work: CPU and GPU generators differ, and a public seed must mean the same direction to everybody. Law
+    ``"gaussian"`` leaves it so; law ``"unit"`` divides it by its length (in float64).
+
+    Args:
+        seed: public seed, 0 or more.
+        count: number of directions K.
+        dim: number of parameters d.
+        law: ``"gaussian"`` or ``"unit"``.
+        device: where products are computed.
+        memory: bytes that may be kept; beyond it blocks are drawn again at every use.
+    """
+
+    def __init__(self, seed: int, count: int, dim: int, law: str = "unit", *, device="cpu", memory: int = MEMORY):
+        self.seed = _check.integer("seed", seed, at_least=0)
+        self.count = _check.integer("count", count, at_least=1)
+        self.dim = _check.integer("dim", dim, at_least=1)
+        self.law = _check.choice("law", law, LAWS)
+        self.device = torch.device(device)
+        self._generator = torch.Generator()
+        self._start = _mix(self.seed)
+        self._kept: torch.Tensor | None = None
+        self._scale = torch.ones(self.count, dtype=torch.float64)
+        self._scaled = 0  # rows whose length is known
+        self.block = min(self.count, max(1, _BLOCK_BYTES // (4 * self.dim)))
+        if 4 * self.count * self.dim <= memory:
+            self._kept = self._draw(0, self.count).to(self.device)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def _draw(self, start: int, stop: int) -> torch.Tensor:
+        """float32 normals of rows ``start`` to ``stop`` on the CPU; their lengths are noted on the way."""
+        rows = torch.empty(stop - start, self.dim)
+        for i in range(start, stop):
+            # torch's CPU generator uses the low 32 bits of its seed: consecutive numbers are distinct for every row
+            torch.randn(self.dim, generator=self._generator.manual_seed((self._start + i) % 2**32), out=rows[i - start])
+        if self.law == "unit" and stop > self._scaled:
+            for i in range(start, stop):
+                self._scale[i] = 1 / rows[i - start].double().norm()
+            if start <= self._scaled:
+                self._scaled = stop
+        return rows
+
+    def normals(self, start: int, stop: int) -> torch.Tensor:
+        """Rows ``start`` to ``stop`` before scaling, float32, shape (stop - start, d), on the device."""
+        return self._draw(start, stop).to(self.device) if self._kept is None else self._kept[start:stop]
+
+    def rows(self, start: int = 0, stop: int | None = None, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Directions ``start`` to ``stop`` (default: all) in ``dtype``, shape (stop - start, d)."""
+        stop = self.count if stop is None else stop
+        normals = self.normals(start, stop).to(dtype)
+        return normals if self.law == "gaussian" else normals * self._scale[start:stop, None].to(normals)
+
+    def blocks(self, size: int | None = None) -> Iterator[tuple[int, int]]:
+        """``(start, stop)`` of consecutive blocks of at most ``size`` rows (default: 8 MiB of them)."""
+        size = self.block if size is None else size
+        for start in range(0, self.count, size):
+            yield start, min(start + size, self.count)
+
+    def _spans(self, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
+        """One span where the kept normals can be used as they are, cache-sized ones where they are drawn or cast."""
+        return self.blocks(self.count if self._kept is not None and dtype == torch.float32 else None)
+
+    def project(self, vector: torch.Tensor) -> torch.Tensor:
+        """V @ vector, shape (K,): the slope along every direction, in the vector's precision."""
+        parts = [self.normals(start, stop).to(vector.dtype) @ vector for start, stop in self._spans(vector.dtype)]
+        return torch.cat(parts) * self._scale.to(vector)
+
+    def combine(self, weights: torch.Tensor) -> torch.Tensor:
+        """V.T @ weights, shape (d,): the directions added up with the given weights."""
+        out = weights.new_zeros(self.dim)
+        for start, stop in self._spans(weights.dtype):
+            normals = self.normals(start, stop).to(weights.dtype)
+            out += (weights[start:stop] * self._scale[start:stop].to(weights)) @ normals
+        return out
+
+
+def _mix(seed: int) -> int:
+    """splitmix64, so that neighbouring public seeds start far apart."""
+    z = (seed + _GOLDEN) % 2**64
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+    return z ^ (z >> 31)
+
+
+def slopes(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    directions: Directions,
+    *,
+    mu: float,
+    scheme: str = "central",
+    dtype: torch.dtype = torch.float32,
+    params: models.Parameters | None = None,
+) -> torch.Tensor:
+    """What an honest client answers: the K slopes of its loss, shape (K,), in ``dtype``.
+
+    ``"central"``: (l(theta + mu z) - l(theta - mu z)) / (2 mu); ``"forward"``: (l(theta + mu z) - l(theta)) / mu;
+    ``"exact"``: the directional derivative itself. Losses are computed in ``dtype``. The model's own parameters and
+    buffers are never written to, so they are bit-identical afterwards. Differentiable in ``images``.
+    """
+    if scheme == "exact":
+        return exact_slopes(model, images, labels, directions, dtype=dtype, params=params)
+    params = models.parameters(model, dtype) if params is None else params
+    images = images.to(dtype)
+    labels = labels.to(dtype) if labels.is_floating_point() else labels
+    theta = models.flatten(params)
+
+    def loss(theta: torch.Tensor) -> torch.Tensor:
+        return models.loss(model, models.unflatten(theta, params), images, labels)
+
+    def slope(z: torch.Tensor) -> torch.Tensor:
+        if scheme == "central":
+            return (loss(theta + mu * z) - loss(theta - mu * z)) / (2 * mu)
+        return (loss(theta + mu * z) - here) / mu
+
+    with torch.set_grad_enabled(images.requires_grad and torch.is_grad_enabled()):
+        here = loss(theta) if scheme == "forward" else None
+        size = max(1, min(32, 2**25 // directions.dim))  # many small networks at once; a large one alone
+        parts = []
+        for start, stop in directions.blocks(size):
+            z = directions.rows(start, stop, dtype)
+            parts.append(vmap(slope)(z) if stop - start > 1 else slope(z[0])[None])
+        return torch.cat(parts)
+
+
+def exact_slopes(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    directions: Directions,
+    *,
+    dtype: torch.dtype = torch.float32,
+    params: models.Parameters | None = None,
+) -> torch.Tensor:
+    """The limit mu -> 0 of :func:`slopes`: V times the gradient, shape (K,). Differentiable in ``images``."""
+    params = models.parameters(model, dtype) if params is None else params
+    labels = labels.to(dtype) if labels.is_floating_point() else labels
+    graph = torch.is_grad_enabled() and (images.requires_grad or labels.requires_grad)
+    gradient = models.flatten(models.gradient(model, params, images.to(dtype), labels, create_graph=graph))
+    return _Project.apply(gradient, directions) if graph else directions.project(gradient)
+
+
+class _Project(torch.autograd.Function):
+    """V @ gradient with V.T as its backward, neither of which needs V whole."""
+
+    @staticmethod
+    def forward(ctx, gradient, directions):
+        ctx.directions = directions
+        return directions.project(gradient)
+
+    @staticmethod
+    def backward(ctx, weights):
+        return ctx.directions.combine(weights), None
+
+
+def estimate(scalars: torch.Tensor, directions: Directions, *, unbiased: bool = True) -> torch.Tensor:
+    """Gradient estimate (1/K) sum_i s_i z_i, shape (d,).
+
+    Its mean is the gradient for Gaussian directions, and the gradient divided by d for unit ones; ``unbiased=True``
+    multiplies the latter by d. The reference code of ZeroGLA leaves that factor out (``unbiased=False``).
+    """
+    if scalars.shape != (directions.count,):
+        raise ValueError(f"scalars must have shape ({directions.count},), got {tuple(scalars.shape)}")
+    factor = directions.dim if unbiased and directions.law == "unit" else 1
+    return directions.combine(scalars) * (factor / directions.count)
+
+
+def replay(
+    params: models.Parameters, scalars: torch.Tensor, directions: Directions, lr: float, *, unbiased: bool = True
+) -> models.Parameters:
+    """Parameters after one step of SGD along the estimate: what every party computes from seed and scalars alone."""
+    step = models.unflatten(estimate(scalars.to(directions.device), directions, unbiased=unbiased), params)
+    return {name: p - lr * step[name].to(p.dtype) for name, p in params.items()}
+
+
+def roundoff(loss: float, mu: float, dtype: torch.dtype = torch.float32, scheme: str = "central") -> float:
+    """Expected size of a slope's round-off: machine epsilon x loss / (2 mu) (twice that for forward differences)."""
+    return torch.finfo(dtype).eps * abs(loss) / (mu * (2 if scheme == "central" else 1))
