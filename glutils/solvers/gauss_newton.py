@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -19,6 +19,7 @@ REUSE = 1e-3
 """The matrix of the normal equations is kept for one more step if the last step shrank the loss by this factor."""
 
 
+@runtime_checkable
 class LeastSquares(Protocol):
     """What the solver asks of a problem: K equations r(u) = 0 in D unknowns."""
 
