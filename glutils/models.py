@@ -6,6 +6,7 @@ Pixels live in [0, 1] everywhere; a network that wants normalised input carries 
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -60,6 +61,9 @@ def build(name: str, batch: Batch, *, seed: int = 0, device: Any = None, **optio
     make = _MODELS.get(name)
     _check.instance("batch", batch, Batch)
     seed = _check.integer("seed", seed, at_least=0)
+    allowed = list(inspect.signature(make).parameters)[2:]
+    for option in sorted(options.keys() - set(allowed)):
+        raise TypeError(f"model {name!r} has no option {option!r}; its options: {', '.join(allowed)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make(batch.shape, len(batch.classes), **options)
@@ -229,10 +233,12 @@ def stateless(model: nn.Module) -> Iterator[None]:
 
 
 def logits(model: nn.Module, params: Parameters, images: torch.Tensor) -> torch.Tensor:
-    """Outputs (B, classes) of ``model`` with its parameters replaced by ``params``; buffers follow the images' dtype."""
-    buffers = {name: b.to(images.dtype) if b.is_floating_point() else b for name, b in model.named_buffers()}
+    """Outputs (B, classes) of ``model`` with its parameters replaced by ``params``; buffers and frozen parameters follow
+    the images' dtype."""
+    rest = dict(model.named_buffers()) | {n: p.detach() for n, p in model.named_parameters() if n not in params}
+    rest = {name: t.to(images.dtype) if t.is_floating_point() else t for name, t in rest.items()}
     with stateless(model):
-        return functional_call(model, (params, buffers), (images,))
+        return functional_call(model, (params, rest), (images,))
 
 
 def loss(model: nn.Module, params: Parameters, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
