@@ -1,0 +1,38 @@
+"""Small private batches that many tests share; everything on the CPU, whatever this machine has."""
+
+import pytest
+import torch
+
+import glutils as gl
+from glutils.data.batch import Batch
+
+
+@pytest.fixture(scope="session")
+def digit() -> Batch:
+    """One 8x8 digit."""
+    return gl.data.sample("digits", seed=3, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def digits() -> Batch:
+    """Five 8x8 digits of different classes."""
+    return gl.data.sample("digits", count=5, seed=0, distinct=True, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def photo() -> Batch:
+    """One 16x16 colour photograph."""
+    return gl.data.sample("photos", size=16, seed=0, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def speck() -> Batch:
+    """Three images of 2x2 pixels in three classes: a linear model of them has 15 parameters."""
+    images = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+    return Batch(images, torch.tensor([0, 2, 1]), ("a", "b", "c"))
+
+
+@pytest.fixture
+def no_lpips(monkeypatch, tmp_path):
+    """No LPIPS weights, so that scoring costs nothing."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
