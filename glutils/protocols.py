@@ -167,6 +167,7 @@ class ZerothOrder(Protocol):
         _check.choice("law", self.law, zo.LAWS)
         _check.choice("dtype", self.dtype, zo.DTYPES)
         _check.integer("seed", self.seed, at_least=0)
+        _check.integer("memory", self.memory, at_least=0)
 
     def draw(self, model: nn.Module) -> zo.Directions:
         """The public directions for this model, on its device."""

@@ -131,6 +131,8 @@ def slopes(
     ``"exact"``: the directional derivative itself. Losses are computed in ``dtype``. The model's own parameters and
     buffers are never written to, so they are bit-identical afterwards. Differentiable in ``images``.
     """
+    _check.choice("scheme", scheme, SCHEMES)
+    mu = _check.number("mu", mu, above=0)
     if scheme == "exact":
         return exact_slopes(model, images, labels, directions, dtype=dtype, params=params)
     params = models.parameters(model, dtype) if params is None else params

@@ -2,5 +2,8 @@
 
 from . import dlg, fc, idlg, ig, zerogla
 from .base import Card, Reconstruction, attack, names, table
+from .equations import singular_values
 
-__all__ = ["Card", "Reconstruction", "attack", "dlg", "fc", "idlg", "ig", "names", "table", "zerogla"]
+__all__ = [
+    "Card", "Reconstruction", "attack", "dlg", "fc", "idlg", "ig", "names", "singular_values", "table", "zerogla",
+]  # fmt: skip

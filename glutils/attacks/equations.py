@@ -110,5 +110,17 @@ class ScalarEquations:
         return float(torch.cat(noises).square().mean().sqrt()) / self.scale
 
 
+def singular_values(seen: Observation, images: torch.Tensor) -> torch.Tensor:
+    """Singular values of the scalars' Jacobian at ``images``, largest first, shape (min(K, D),), float64.
+
+    An analysis, not an attack: it is usually asked about the private images. Labels must be known.
+    """
+    if seen.labels is None or seen.kind != "scalars":
+        raise ValueError("singular_values needs an observation of scalars with knows={'labels'}")
+    equations = ScalarEquations(seen, lambda u: (u.view(seen.shape), seen.labels), images.numel())
+    rows = torch.cat(list(equations.jacobian(images.double().flatten(), torch.float64)))
+    return torch.linalg.svdvals(rows * equations.scale)
+
+
 def _cast(params: models.Parameters | None) -> models.Parameters:
     return {} if params is None else {name: p.detach().double() for name, p in params.items()}

@@ -7,7 +7,7 @@ import torch
 from .. import labels
 from ..observation import Observation
 from .base import Card, Reconstruction, reconstruction, register
-from .dlg import _descend, _search
+from .dlg import descend, restarted
 from .objective import normal_start
 
 
@@ -44,8 +44,8 @@ def idlg(
     known = labels.infer("idlg", seen).labels
 
     def solve(trace, generator):
-        start = (normal_start(seen, generator, torch.float64),)
-        _descend(seen, lambda v: (v[0], known), start, trace, iterations, lr)
+        start = (0.5 + 0.25 * normal_start(seen, generator, torch.float64),)
+        descend(seen, lambda v: (v[0], known), start, trace, iterations, lr)
 
-    found = _search(seen, solve, "idlg", iterations, restarts, seed, seconds, progress)
+    found = restarted(seen, solve, "idlg", iterations, restarts, seed, seconds, progress)
     return reconstruction(found, found.variables[0], known)
