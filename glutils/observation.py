@@ -129,8 +129,8 @@ def observe(
             raise ValueError("knows names 'batch_stats', but the model has no batch norm layers")
         statistics = {name: (mean.detach(), var.detach()) for name, (mean, var) in statistics.items()}
     return Observation(
-        model=copy.deepcopy(model).requires_grad_(True),
-        rounds=(Round(protocol, _detached(payload)),),
+        model=copy.deepcopy(model),
+        rounds=(Round(protocol, _received(model, payload)),),
         shape=tuple(batch.images.shape),
         classes=len(batch.classes),
         knows=knows,
@@ -200,7 +200,10 @@ def tamper(seen: Observation, how: str, *, seed: int = 0) -> Observation:
     return replace(seen, rounds=tuple(replace(r, payload=_mapped(r.payload, spoil)) for r in seen.rounds))
 
 
-def _detached(payload: Payload) -> Payload:
+def _received(model: nn.Module, payload: Payload) -> Payload:
+    """A copy without a graph; named tensors in the order of the model's parameters, which simulation follows."""
+    if isinstance(payload, Mapping):
+        payload = {name: payload[name] for name in models.parameters(model)}
     return _mapped(payload, lambda tensor: tensor.detach().clone())
 
 

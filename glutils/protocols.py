@@ -116,7 +116,7 @@ class FedAvg(Protocol):
 
     epochs: int = 1
     batch_size: int = 10
-    lr: float = 0.1
+    lr: float | int = 0.1
     kind = "delta"
 
     def __post_init__(self) -> None:
@@ -152,7 +152,7 @@ class ZerothOrder(Protocol):
     """
 
     directions: int = 64
-    mu: float = 1e-3
+    mu: float | int = 1e-3
     scheme: str = "central"
     law: str = "unit"
     dtype: str = "float32"
