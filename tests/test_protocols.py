@@ -1,0 +1,275 @@
+"""What leaves a client: gradients against backward, differences against a real optimiser, scalars against the exact."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from glutils import models, zo
+from glutils.protocols import FedAvg, FedSGD, ZerothOrder
+
+DOUBLE = torch.float64
+ALL = [
+    FedSGD(),
+    FedAvg(epochs=2, batch_size=2, lr=0.1),
+    ZerothOrder(directions=5, mu=1e-3, dtype="float64"),
+    ZerothOrder(directions=5, mu=1e-2, scheme="forward", law="gaussian", dtype="float64"),
+    ZerothOrder(directions=5, scheme="exact", dtype="float64"),
+]
+ids = lambda protocol: f"{type(protocol).__name__}-{getattr(protocol, 'scheme', '')}"  # noqa: E731
+
+
+def vector(payload):
+    return payload if isinstance(payload, torch.Tensor) else models.flatten(payload)
+
+
+def smooth(speck, seed=0):
+    """A smooth network of 19 parameters."""
+    return models.build("mlp", speck, hidden=(2,), activation="tanh", seed=seed)
+
+
+def real_client(model, images, labels, epochs, batch_size, lr):
+    """Parameter differences of torch's own SGD on a copy of the model."""
+    local = copy.deepcopy(model).to(images.dtype)
+    optimiser = torch.optim.SGD(local.parameters(), lr=lr)
+    for _ in range(epochs):
+        for start in range(0, len(images), batch_size):
+            optimiser.zero_grad()
+            F.cross_entropy(local(images[start : start + batch_size]), labels[start : start + batch_size]).backward()
+            optimiser.step()
+    before = dict(model.named_parameters())
+    return {name: before[name].detach() - p.detach() for name, p in local.named_parameters()}
+
+
+# --- values ---
+
+
+@pytest.mark.parametrize("name", ["lenet", "mlp", "convnet", "resnet8"])
+def test_fedsgd_sends_the_gradient_of_backward(digits, name):
+    model = models.build(name, digits)
+    twin = copy.deepcopy(model)
+    F.cross_entropy(twin(digits.images), digits.labels).backward()
+    payload = FedSGD().transmit(model, digits.images, digits.labels)
+    assert list(payload) == [n for n, _ in twin.named_parameters()]
+    for name, p in twin.named_parameters():
+        torch.testing.assert_close(payload[name], p.grad)
+        assert not payload[name].requires_grad
+
+
+@pytest.mark.parametrize(("epochs", "batch_size"), [(1, 5), (1, 2), (3, 2), (2, 100), (4, 1)])
+def test_fedavg_is_a_real_client_to_machine_precision(digits, epochs, batch_size):
+    """Five images in batches of two leave a ragged last batch."""
+    model = models.build("convnet", digits, activation="tanh", channels=(3, 4), hidden=None)
+    images = digits.images.double()
+    found = FedAvg(epochs, batch_size, 0.3).transmit(model, images, digits.labels)
+    wanted = real_client(model, images, digits.labels, epochs, batch_size, 0.3)
+    assert list(found) == list(wanted)
+    for name in wanted:
+        torch.testing.assert_close(found[name], wanted[name], rtol=1e-10, atol=1e-10)
+
+
+def test_one_local_step_over_the_learning_rate_is_the_gradient(digits):
+    model, images = models.build("lenet", digits), digits.images.double()
+    delta = FedAvg(1, 5, 0.05).transmit(model, images, digits.labels)
+    gradient = FedSGD().transmit(model, images, digits.labels)
+    for name in gradient:
+        torch.testing.assert_close(delta[name] / 0.05, gradient[name], rtol=1e-9, atol=1e-12)
+
+
+def test_two_local_steps_are_not_the_gradient(digits):
+    model, images = models.build("lenet", digits), digits.images.double()
+    delta = FedAvg(2, 5, 0.05).transmit(model, images, digits.labels)
+    gradient = vector(FedSGD().transmit(model, images, digits.labels))
+    assert float((vector(delta) / 0.1 - gradient).norm() / gradient.norm()) > 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_zeroth_order_sends_slopes_along_its_public_directions(digit, dtype):
+    model = models.build("mlp", digit, hidden=(4,))
+    protocol = ZerothOrder(directions=6, mu=1e-3, scheme="forward", law="gaussian", dtype=dtype, seed=3)
+    payload = protocol.transmit(model, digit.images, digit.labels)
+    directions = zo.Directions(3, 6, 64 * 4 + 4 + 50, "gaussian")
+    how = {"mu": 1e-3, "scheme": "forward", "dtype": zo.DTYPES[dtype]}
+    assert torch.equal(payload, zo.slopes(model, digit.images, digit.labels, directions, **how))
+    assert payload.shape == (6,) and payload.dtype == zo.DTYPES[dtype]
+    other = dataclasses.replace(protocol, seed=4).transmit(model, digit.images, digit.labels)
+    assert not torch.allclose(payload, other)
+    forgetful = dataclasses.replace(protocol, memory=0).transmit(model, digit.images, digit.labels)
+    torch.testing.assert_close(forgetful, payload)
+
+
+@pytest.mark.parametrize("protocol", ALL, ids=ids)
+def test_one_hot_soft_labels_are_hard_labels(digits, protocol):
+    model, images = models.build("mlp", digits, hidden=(4,)), digits.images.double()
+    hard = vector(protocol.transmit(model, images, digits.labels))
+    soft = vector(protocol.transmit(model, images, F.one_hot(digits.labels, 10).double()))
+    torch.testing.assert_close(soft, hard, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("protocol", ALL, ids=ids)
+def test_dummy_images_may_leave_the_pixel_range(digit, protocol):
+    model = models.build("mlp", digit, hidden=(4,))
+    payload = vector(protocol.transmit(model, digit.images * 5 - 2, digit.labels))
+    assert torch.isfinite(payload).all()
+
+
+# --- the client is left alone ---
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("protocol", ALL, ids=ids)
+def test_transmit_leaves_the_model_bit_identical(digits, protocol, mode):
+    model = models.build("resnet8", digits, width=2).train(mode == "train")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    payload = protocol.transmit(model, digits.images, digits.labels)
+    assert payload.batchnorm == mode
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+    assert all(p.grad is None for p in model.parameters()) and model.training == (mode == "train")
+    assert torch.equal(vector(payload), vector(protocol.transmit(model, digits.images, digits.labels)))
+
+
+# --- the attacker's twin ---
+
+
+@pytest.mark.parametrize("protocol", ALL[:2], ids=ids)
+def test_simulate_is_transmit(digits, protocol):
+    model, images = models.build("lenet", digits), digits.images.double()
+    sent = protocol.transmit(model, images, digits.labels)
+    with torch.no_grad():  # simulate opens its own graph
+        twin = protocol.simulate(model, images.clone().requires_grad_(), digits.labels)
+    assert list(twin) == list(sent)
+    for name in sent:
+        torch.testing.assert_close(twin[name].detach(), sent[name], rtol=1e-10, atol=1e-13)
+    assert all(tensor.requires_grad for tensor in twin.values())
+
+
+@pytest.mark.parametrize(("scheme", "order"), [("central", 2), ("forward", 1), ("exact", None)])
+def test_zeroth_order_simulate_is_transmit_up_to_truncation(speck, scheme, order):
+    model, images = smooth(speck), speck.images.double()
+    gaps = []
+    for mu in (1e-2, 1e-3):
+        protocol = ZerothOrder(directions=8, mu=mu, scheme=scheme, dtype="float64", seed=2)
+        sent = protocol.transmit(model, images, speck.labels)
+        twin = protocol.simulate(model, images.clone().requires_grad_(), speck.labels)
+        assert twin.requires_grad
+        gaps.append(float((sent - twin.detach()).norm()))
+    if order is None:
+        assert max(gaps) < 1e-14
+    else:
+        assert gaps[0] / gaps[1] == pytest.approx(10**order, rel=0.1)
+
+
+@pytest.mark.parametrize("protocol", ALL, ids=ids)
+def test_simulate_takes_other_parameters_and_saved_directions(speck, protocol):
+    model, later, images = smooth(speck), smooth(speck, seed=5), speck.images.double()
+    extra = {"directions": protocol.draw(model)} if protocol.kind == "scalars" else {}
+    state = models.parameters(later, DOUBLE)
+    found = protocol.simulate(model, images, speck.labels, params=state, **extra)
+    wanted = protocol.simulate(later, images, speck.labels)
+    torch.testing.assert_close(vector(found), vector(wanted), rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("protocol", ALL, ids=ids)
+def test_transmit_is_differentiable_in_the_images(speck, protocol):
+    """Against finite differences, over two local epochs of two steps for FedAvg."""
+    model = smooth(speck)
+    images = speck.images.double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: vector(protocol.transmit(model, x, speck.labels)), images)
+
+
+@pytest.mark.parametrize("protocol", ALL, ids=ids)
+def test_simulate_is_differentiable_in_images_and_soft_labels(speck, protocol):
+    model = smooth(speck)
+    images = speck.images.double().requires_grad_()
+    logits = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=DOUBLE).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, v: vector(protocol.simulate(model, x, v.softmax(-1))), (images, logits))
+
+
+def test_the_derivative_of_a_regenerated_projection_is_exact(speck):
+    model = smooth(speck)
+    protocol = ZerothOrder(directions=5, dtype="float64", memory=0)
+    images = speck.images.double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: protocol.simulate(model, x, speck.labels), images)
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize("protocol", ALL, ids=ids)
+def test_bad_batches_are_refused_before_any_work(digits, protocol):
+    model = models.build("mlp", digits, hidden=(4,))
+    images, labels = digits.images, digits.labels
+    for wrong_images, wrong_labels, error, text in [
+        (images[0], labels, ValueError, r"images must have shape \(B, C, H, W\)"),
+        (images[:, :, :7], labels, ValueError, r"images must have shape \(B, 1, 8, 8\), got \(5, 1, 7, 8\)"),
+        (images.expand(-1, 3, -1, -1), labels, ValueError, r"shape \(B, 1, 8, 8\)"),
+        (images[:0], labels[:0], ValueError, "no empty axis"),
+        ((images * 255).to(torch.uint8), labels, TypeError, "images must be floating point, got torch.uint8"),
+        (images.numpy(), labels, TypeError, "images"),
+        (images, labels.tolist(), TypeError, "labels"),
+        (images, labels + 6, ValueError, r"labels must lie in 0\.\.9"),
+        (images, labels - 10, ValueError, r"labels must lie in 0\.\.9"),
+        (images, labels.int(), TypeError, "int64 class indices or floating soft labels, got torch.int32"),
+        (images, labels[:4], ValueError, r"one entry per image \(5\), got 4"),
+        (images, labels[:, None], ValueError, r"labels must have shape \(B,\), got \(5, 1\)"),
+        (images, torch.full((5, 9), 1 / 9), ValueError, r"soft labels must have shape \(B, 10\), got \(5, 9\)"),
+        (images, torch.full((4, 10), 0.1), ValueError, r"one entry per image \(5\), got 4"),
+    ]:
+        with pytest.raises(error, match=text):
+            protocol.transmit(model, wrong_images, wrong_labels)
+
+
+@pytest.mark.parametrize("protocol", ALL, ids=ids)
+def test_models_that_an_attacker_cannot_share_are_refused(digits, protocol):
+    class Noisy(nn.Sequential):
+        classes, shape = 10, (1, 8, 8)
+
+    with pytest.raises(ValueError, match=r"active dropout layer '1' \(p=0.5\); call model.eval"):
+        protocol.transmit(
+            Noisy(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10)).train(), digits.images, digits.labels
+        )
+    mixed = models.build("resnet8", digits, width=2).train()
+    mixed[1].eval()
+    with pytest.raises(ValueError, match="batch norm layers in different modes"):
+        protocol.transmit(mixed, digits.images, digits.labels)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "error", "text"),
+    [
+        (ZerothOrder, {"directions": 0}, ValueError, "directions must be at least 1, got 0"),
+        (ZerothOrder, {"directions": 2.5}, TypeError, "directions"),
+        (ZerothOrder, {"mu": 0.0}, ValueError, "mu must be greater than 0, got 0.0"),
+        (ZerothOrder, {"mu": -1e-3}, ValueError, "mu must be greater than 0"),
+        (ZerothOrder, {"mu": float("nan")}, ValueError, "mu must be finite, got nan"),
+        (ZerothOrder, {"mu": "small"}, TypeError, "mu"),
+        (ZerothOrder, {"scheme": "backward"}, ValueError, "scheme must be one of 'forward', 'central', 'exact'"),
+        (ZerothOrder, {"law": "sphere"}, ValueError, "law must be one of 'gaussian', 'unit'; got 'sphere'"),
+        (ZerothOrder, {"dtype": "float16"}, ValueError, "dtype must be one of 'float32', 'float64'; got 'float16'"),
+        (ZerothOrder, {"seed": -1}, ValueError, "seed must be at least 0, got -1"),
+        (ZerothOrder, {"memory": -1}, ValueError, "memory must be at least 0, got -1"),
+        (FedAvg, {"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
+        (FedAvg, {"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
+        (FedAvg, {"lr": 0.0}, ValueError, "lr must be greater than 0, got 0.0"),
+        (FedAvg, {"lr": float("inf")}, ValueError, "lr must be finite, got inf"),
+    ],
+)
+def test_bad_protocols_are_refused_when_made_and_when_replaced(kind, options, error, text):
+    with pytest.raises(error, match=text):
+        kind(**options)
+    with pytest.raises(error, match=text):
+        dataclasses.replace(kind(), **options)
+
+
+def test_protocols_are_frozen_values():
+    protocol = ZerothOrder(directions=3, seed=1)
+    changed = dataclasses.replace(protocol, directions=9)
+    assert (changed.directions, changed.seed, protocol.directions) == (9, 1, 3)
+    assert protocol == ZerothOrder(directions=3, seed=1) and protocol != changed
+    assert (FedSGD().kind, FedAvg().kind, protocol.kind) == ("gradient", "delta", "scalars")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        protocol.mu = 1.0
+    assert "directions=3" in repr(protocol) and FedAvg(lr=1).lr == 1
