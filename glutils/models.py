@@ -233,8 +233,9 @@ def stateless(model: nn.Module) -> Iterator[None]:
 
 
 def logits(model: nn.Module, params: Parameters, images: torch.Tensor) -> torch.Tensor:
-    """Outputs (B, classes) of ``model`` with its parameters replaced by ``params``; buffers and frozen parameters follow
-    the images' dtype."""
+    """Outputs (B, classes) of ``model`` with its parameters replaced by ``params``.
+
+    Buffers and frozen parameters follow the images' dtype."""
     rest = dict(model.named_buffers()) | {n: p.detach() for n, p in model.named_parameters() if n not in params}
     rest = {name: t.to(images.dtype) if t.is_floating_point() else t for name, t in rest.items()}
     with stateless(model):
@@ -258,7 +259,7 @@ def gradient(
 
 
 def batchnorm_mode(model: nn.Module) -> str | None:
-    """``"train"`` or ``"eval"`` if the model has batch norm layers, ``None`` if not; ``ValueError`` if they disagree."""
+    """``"train"`` or ``"eval"`` where the model has batch norm layers, else None; ``ValueError`` if they disagree."""
     modes = {m.training for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
     if len(modes) > 1:
         raise ValueError("model has batch norm layers in different modes; call model.train() or model.eval()")

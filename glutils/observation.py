@@ -173,8 +173,8 @@ def tamper(seen: Observation, how: str, *, seed: int = 0) -> Observation:
 
     Args:
         how: ``"wrong_seed"``: scalars as sent, directions from another public seed; ``"permuted"``: the entries of
-            every payload tensor in random order; ``"wrong_gradient"``: a payload of the same norm in a random direction;
-            ``"zero"``: a payload of zeros, so that only the priors speak.
+            every payload tensor in random order; ``"wrong_gradient"``: a payload of the same norm in a random
+            direction; ``"zero"``: a payload of zeros, so that only the priors speak.
         seed: of the permutation or the random direction.
 
     Raises:

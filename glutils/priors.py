@@ -16,8 +16,8 @@ def tv(images: torch.Tensor, kind: str = "l1mean") -> torch.Tensor:
 
     ``"l1mean"``: mean absolute difference along each axis, added (IG, FGLA, CPA). ``"l1sum"``: sum of absolute
     differences over the batch, divided by B (GradInversion, ZeroGLA). ``"l2circ"``: squared differences with
-    wrap-around, summed per image, averaged over the batch (DLF). ``"l2count"``: squared differences, averaged along each
-    axis, added, times 2 / B, where the average is over one image's pixels (GRNN).
+    wrap-around, summed per image, averaged over the batch (DLF). ``"l2count"``: squared differences, averaged along
+    each axis, added, times 2 / B, where the average is over one image's pixels (GRNN).
     """
     _check.choice("kind", kind, TV_KINDS)
     if kind == "l2circ":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -119,16 +120,18 @@ def attack(name: str, seen: Observation, *, device=None, seed: int = 0, **option
         raise ValueError(f"attack {name!r} reads payloads of kind {' or '.join(card.kinds)}, got {seen.kind!r}")
     mode = models.batchnorm_mode(seen.model)
     if mode != seen.batchnorm:
-        raise ValueError(f"the client ran batch norm in {seen.batchnorm!r} mode, the observed model is in {mode!r} mode")
+        raise ValueError(
+            f"the client ran batch norm in {seen.batchnorm!r} mode, the observed model is in {mode!r} mode"
+        )
+    allowed = [option for option in inspect.signature(card.run).parameters if option not in ("seen", "seed")]
+    for option in options:
+        if option not in allowed:
+            known = ", ".join(allowed) or "none"
+            raise TypeError(f"attack {name!r} has no option {option!r}; its options: {known}")
     if device is not None:
         seen = seen.to(_device.resolve(device))
-    try:
-        begin = time.perf_counter()
-        result = card.run(seen, seed=seed, **options)
-    except TypeError as error:
-        if "unexpected keyword argument" in str(error) and error.__traceback__.tb_next.tb_next is None:
-            raise TypeError(f"attack {name!r}: {error}") from None
-        raise
+    begin = time.perf_counter()
+    result = card.run(seen, seed=seed, **options)
     notes = result.notes
     if seen.beyond_protocol:
         notes += (f"uses {', '.join(sorted(seen.beyond_protocol))}, which this protocol never sends",)

@@ -35,8 +35,8 @@ def dlg(
     seed: int = 0,
     iterations: int = 100,
     restarts: int = 3,
-    lr: float = 1.0,
-    seconds: float | None = None,
+    lr: float | int = 1.0,
+    seconds: float | int | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
     """Pixels and soft labels whose gradient is the one observed: min |grad l(f(x), softmax(v)) - g|^2.
@@ -44,9 +44,9 @@ def dlg(
     L-BFGS, 20 inner steps an iteration (section 3 and algorithm 1). The network has to be twice differentiable: with
     ReLU almost every second derivative is zero.
 
-    Deviations, each of which saves restarts: a strong Wolfe line search, without which about half of all starts diverge;
-    pixels start at N(0.5, 0.25) instead of N(0, 1); float64 arithmetic; a restart that has not come near the payload
-    after 20 iterations is given up, and the next begins. The reported iterate is the one with the lowest loss.
+    Deviations, each of which saves restarts: a strong Wolfe line search, without which about half of all starts
+    diverge; pixels start at N(0.5, 0.25) instead of N(0, 1); float64 arithmetic; a restart that has not come near the
+    payload after 20 iterations is given up, and the next begins. The reported iterate is the one with the lowest loss.
     """
     classes = seen.classes
 

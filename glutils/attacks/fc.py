@@ -32,11 +32,17 @@ def fc_inversion(seen: Observation, *, seed: int = 0) -> Reconstruction:
     rows with the largest bias gradients are returned and a note says so. ``seed`` is not used.
 
     Raises:
-        ValueError: the first layer with parameters is not ``nn.Linear`` with a bias.
+        ValueError: the first layer with parameters is not ``nn.Linear`` with a bias, or has fewer neurons than there
+            are images.
     """
     name, layer = _first(seen.model)
     if not isinstance(layer, nn.Linear) or layer.bias is None:
         raise ValueError(f"attack 'fc_inversion' needs a first layer that is linear with a bias, got {layer}")
+    if layer.out_features < seen.shape[0]:
+        raise ValueError(
+            f"attack 'fc_inversion' needs as many neurons in the first layer as there are images ({seen.shape[0]}), "
+            f"got {layer.out_features}"
+        )
     prefix = f"{name}." if name else ""
     weight, bias = seen.payload[prefix + "weight"].double(), seen.payload[prefix + "bias"].double()
     rows = bias.abs().argsort(descending=True)[: seen.shape[0]]
@@ -47,7 +53,8 @@ def fc_inversion(seen: Observation, *, seed: int = 0) -> Reconstruction:
     elif seen.shape[0] == 1 and seen.kind == "gradient":
         found = labels.infer("idlg", seen).labels
     else:
-        found, notes = torch.zeros(seen.shape[0], dtype=torch.int64), notes + ("labels are not inferred: zeros",)
+        found = torch.zeros(seen.shape[0], dtype=torch.int64, device=images.device)
+        notes += ("labels are not inferred: zeros",)
     return Reconstruction(images, found, loss=0.0, notes=notes)
 
 

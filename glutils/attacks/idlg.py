@@ -31,8 +31,8 @@ def idlg(
     seed: int = 0,
     iterations: int = 100,
     restarts: int = 3,
-    lr: float = 1.0,
-    seconds: float | None = None,
+    lr: float | int = 1.0,
+    seconds: float | int | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
     """DLG with the label read off the last layer's gradient first (eq. 5); one image only.

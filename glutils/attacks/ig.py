@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
+from .. import _check
 from ..observation import Observation
 from ..priors import tv
 from ..solvers import adam, search
@@ -31,11 +30,11 @@ def ig(
     seed: int = 0,
     iterations: int = 400,
     restarts: int = 1,
-    lr: float = 0.1,
-    tv_weight: float = 1e-2,
+    lr: float | int = 0.1,
+    tv_weight: float | int = 1e-2,
     sign: bool = True,
     box: bool = True,
-    seconds: float | None = None,
+    seconds: float | int | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
     """Pixels whose gradient points the observed way: min 1 - cos(grad l(f(x), y), g) + tv_weight TV(x) (eq. 4).
@@ -48,6 +47,8 @@ def ig(
     4,800; the start is N(0.5, 0.25), which is the paper's N(0, 1) in normalised pixels.
     """
     labels = need_labels(seen, "ig")
+    _check.number("lr", lr, above=0)
+    _check.number("tv_weight", tv_weight, at_least=0)
     objective = matching(
         seen, lambda v: (v[0], labels), distance=cosine, priors=[(tv_weight, tv)] if tv_weight else ()
     )

@@ -39,10 +39,10 @@ def zerogla(
     iterations: int | None = None,
     restarts: int = 1,
     prior: str = "tv",
-    tv_weight: float | None = None,
-    lr: float = 0.1,
-    noise: float = 0.0,
-    seconds: float | None = None,
+    tv_weight: float | int | None = None,
+    lr: float | int = 0.1,
+    noise: float | int = 0.0,
+    seconds: float | int | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
     """Images whose slopes along the public directions are the scalars that the client sent.
@@ -56,8 +56,8 @@ def zerogla(
         iterations: default 40, 60 (outer steps of 20) or 2,000, by solver.
         restarts: random starts, ranked by the attacker's own loss.
         prior: for Gauss-Newton, what decides where the scalars do not: ``"tv"`` (total variation), ``"smooth"``
-            (squared differences) or ``"none"`` (distance from grey). Its weight follows from the noise that the attacker
-            finds in its own simulation of the client; no truth enters.
+            (squared differences) or ``"none"`` (distance from grey). Its weight follows from the noise that the
+            attacker finds in its own simulation of the client; no truth enters.
         tv_weight: for the first-order solvers, weight of the total variation (mean form) beside the sum of squared
             scalar errors divided by the sum of squared scalars. Default: 1e-4 for L-BFGS and Adam; 0 turns it off.
         lr: step size of Adam.

@@ -1,4 +1,4 @@
-"""Solvers: how an attack searches. The engine does restarts, history and budgets; one file for each method of descent."""
+"""Solvers: how an attack searches. The engine does restarts, history and budgets; one file a method of descent."""
 
 from .adam import adam
 from .engine import Found, History, Trace, search

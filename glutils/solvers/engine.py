@@ -27,7 +27,8 @@ class History:
         loss: the attacker's loss there.
         frame_steps: iteration numbers of the kept reconstructions.
         frames: the reconstructions, each (B, C, H, W) float32 on the CPU.
-        restarts: final attacker's loss of every restart, in order; ``inf`` for one that diverged.
+        restarts: attacker's loss of what every restart had to offer, in order; ``inf`` for one that diverged before
+            it had found anything, or at all where the last iterate is the one to report.
     """
 
     steps: tuple[int, ...] = ()
@@ -76,7 +77,7 @@ class Trace:
     frame_steps: list[int] = field(default_factory=list)
     frames: list[torch.Tensor] = field(default_factory=list)
 
-    def note(self, step: int, loss: float | torch.Tensor, variables: tuple[torch.Tensor, ...]) -> None:
+    def note(self, step: int, loss: float | int | torch.Tensor, variables: tuple[torch.Tensor, ...]) -> None:
         """Note iterate ``step`` (from 0). Raises :class:`Abandon` if the loss is not finite or time is up."""
         loss = float(loss)
         if not math.isfinite(loss):
@@ -110,7 +111,7 @@ def search(
     iterations: int,
     restarts: int = 1,
     seed: int = 0,
-    seconds: float | None = None,
+    seconds: float | int | None = None,
     keep: str = "lowest",
     good: Callable[[float], bool] | None = None,
     progress: bool | None = None,
@@ -139,11 +140,12 @@ def search(
     iterations = _check.integer("iterations", iterations, at_least=0)
     restarts = _check.integer("restarts", restarts, at_least=1)
     seed = _check.integer("seed", seed, at_least=0)
+    _check.choice("keep", keep, ("lowest", "last"))
     deadline = math.inf if seconds is None else time.monotonic() + _check.number("seconds", seconds, above=0)
     show = _wanted() if progress is None else progress
     best: Trace | None = None
     finals: list[float] = []
-    stopped = None
+    stopped = diverged = None
     for k in range(restarts):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + k)
         name = label if restarts == 1 else f"{label} {k + 1}/{restarts}"
@@ -155,6 +157,7 @@ def search(
                 solve(trace, generator)
             except Abandon as reason:
                 stopped = reason.reason if reason.final else stopped
+                diverged = reason.reason
                 if not reason.final and keep == "last":
                     trace.loss = math.inf  # the last iterate of a diverged run is no candidate
             except KeyboardInterrupt:
@@ -168,6 +171,8 @@ def search(
             break
     if best is None:
         raise RuntimeError(f"{label}: every one of {restarts} restarts diverged before its first step")
+    if best.loss == math.inf and stopped is None:
+        stopped = diverged  # keep="last", and no restart came to its end
     history = best.history()
     return Found(best.best, best.loss, History(**{**history.__dict__, "restarts": tuple(finals)}), stopped)
 
