@@ -228,9 +228,7 @@ def test_models_that_an_attacker_cannot_share_are_refused(digits, protocol):
         classes, shape = 10, (1, 8, 8)
 
     with pytest.raises(ValueError, match=r"active dropout layer '1' \(p=0.5\); call model.eval"):
-        protocol.transmit(
-            Noisy(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10)).train(), digits.images, digits.labels
-        )
+        protocol.transmit(Noisy(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10)).train(), digits.images, digits.labels)
     mixed = models.build("resnet8", digits, width=2).train()
     mixed[1].eval()
     with pytest.raises(ValueError, match="batch norm layers in different modes"):

@@ -217,7 +217,8 @@ def test_slopes_refuse_what_cannot_work(speck):
 
 
 @pytest.mark.parametrize(
-    ("law", "unbiased", "factor"), [("gaussian", True, 1), ("gaussian", False, 1), ("unit", True, 1), ("unit", False, 19)]
+    ("law", "unbiased", "factor"),
+    [("gaussian", True, 1), ("gaussian", False, 1), ("unit", True, 1), ("unit", False, 19)],
 )
 def test_the_mean_of_many_estimates_is_the_gradient(speck, law, unbiased, factor):
     """K = 20,000 directions, d = 19: E|error|^2 = (d + 1)|g|^2 / K for Gaussian directions and less for unit ones, so
