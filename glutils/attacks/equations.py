@@ -65,9 +65,8 @@ class ScalarEquations:
     def normal(self, u: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """J(u).T J(u), shape (D, D), float64: rows computed in ``dtype``, products accumulated in float64."""
         total = torch.zeros(self.unknowns, self.unknowns, dtype=torch.float64, device=u.device)
-        for rows in self.jacobian(u, dtype):
-            rows = rows.double()
-            total.addmm_(rows.T, rows)
+        for rows in _gathered(self.jacobian(u, dtype), 1024):
+            add_gram(total, rows.double())
         return total
 
     def jacobian(self, u: torch.Tensor, dtype: torch.dtype = torch.float32):
@@ -120,6 +119,27 @@ def singular_values(seen: Observation, images: torch.Tensor) -> torch.Tensor:
     equations = ScalarEquations(seen, lambda u: (u.view(seen.shape), seen.labels), images.numel())
     rows = torch.cat(list(equations.jacobian(images.double().flatten(), torch.float64)))
     return torch.linalg.svdvals(rows * equations.scale)
+
+
+def add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
+    """total += rows.T @ rows. On the CPU through NumPy, which knows that the product is symmetric: half the work."""
+    if rows.device.type == "cpu":
+        array = rows.numpy()
+        total += torch.from_numpy(array.T @ array)
+    else:
+        total.addmm_(rows.T, rows)
+
+
+def _gathered(chunks, rows: int):
+    """Chunks joined until they hold at least ``rows`` rows: products of few rows are limited by memory traffic."""
+    held: list[torch.Tensor] = []
+    for chunk in chunks:
+        held.append(chunk)
+        if sum(map(len, held)) >= rows:
+            yield torch.cat(held)
+            held = []
+    if held:
+        yield torch.cat(held)
 
 
 def _cast(params: models.Parameters | None) -> models.Parameters:

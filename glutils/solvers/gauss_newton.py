@@ -62,7 +62,8 @@ def gauss_newton(
         damping: first lambda, relative to the mean diagonal of J.T J.
         prior: u to the matrix R(u) (D, D); None: the identity.
         centre: m (D,); default: the start.
-        accuracy: stop when the root mean square of r is below this, or within a tenth of the noise's own reach.
+        accuracy: stop when the root mean square of r is below this or below a tenth of the noise; and, with noise, when
+            alpha and r have settled.
 
     Returns:
         The noise sigma that the attacker believes to be in r (root mean square).
@@ -73,7 +74,7 @@ def gauss_newton(
     sigma, alpha, lam = 0.0, None, damping
     r, pull = problem.evaluate(u)
     trace.note(0, r.square().mean(), (u,))
-    matrix, at_u, quiet, calibrated = None, False, 0, False
+    matrix, at_u, quiet, calibrated_at = None, False, 0, math.inf
     for step in range(1, iterations + 1):
         if matrix is None:
             matrix, at_u = problem.normal(u), True
@@ -113,25 +114,26 @@ def gauss_newton(
             lam /= 10 if gain < 0.9 else 30
         elif gain < 0.25:
             lam *= 2
-        if rms < 0.05 and (not calibrated or rms < 1e3 * sigma):
-            sigma, calibrated = problem.calibrate(u), rms < 1e-3 or rms < 10 * sigma
+        if rms < min(0.05, calibrated_at / 10):  # the closer to the images, the better the client is imitated
+            sigma, calibrated_at = problem.calibrate(u), rms
             r, pull = problem.evaluate(u)
-        floor = _evidence(u - m, shape, factor, alpha, sigma)
-        wanted = max(floor, float(alpha) * (0.1 if gain > 0.5 else 1.0) if gain < 0.9 else float(alpha) / 30)
-        settled = abs(math.log(max(wanted, 1e-300) / max(float(alpha), 1e-300))) < 0.1
+        last = float(alpha)
+        wanted = last / 30 if gain >= 0.9 else last / 10 if gain > 0.5 else last
+        wanted = max(wanted, _evidence(u - m, shape, factor, last, wanted, sigma))
+        settled = sigma > 0 and abs(math.log(max(wanted, 1e-300) / max(last, 1e-300))) < 0.1
         alpha = torch.as_tensor(wanted, dtype=u.dtype, device=u.device)
         if not (fell < REUSE and gain > 0.99 and matrix is not None):
             matrix = None
-        quiet = quiet + 1 if fell > 0.99 else 0
-        if rms < accuracy or (settled and quiet >= 2):
+        quiet = quiet + 1 if fell > 0.98 and rms < 2 * sigma else 0
+        if rms < max(accuracy, 0.1 * sigma) or (settled and quiet >= 2):
             break
     return sigma
 
 
-def _evidence(away, shape, factor, alpha, sigma) -> float:
+def _evidence(away, shape, factor, alpha, wanted, sigma) -> float:
     """MacKay's fixed point for alpha: determined unknowns x noise variance / the prior's present value."""
-    if sigma == 0:
-        return 0.0
-    value = float(away @ (shape @ away))
-    free = float(alpha) * float((torch.cholesky_inverse(factor) * shape).sum())
-    return max(len(away) - free, 1.0) * sigma**2 / max(value, 1e-300)
+    bound = len(away) * sigma**2 / max(float(away @ (shape @ away)), 1e-300)
+    if bound <= wanted:  # all unknowns determined, and still below: no need to count them, which costs an inverse
+        return bound
+    free = alpha * float((torch.cholesky_inverse(factor) * shape).sum())
+    return bound * max(len(away) - free, 1.0) / len(away)
