@@ -2,6 +2,7 @@
 
 import math
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -228,7 +229,8 @@ def test_a_search_that_ends_early_shows_its_best():
 
 
 def test_a_bar_is_shown_where_somebody_watches(monkeypatch):
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    shell = SimpleNamespace()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     for name in ("CI", "TQDM_DISABLE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
@@ -238,6 +240,8 @@ def test_a_bar_is_shown_where_somebody_watches(monkeypatch):
     monkeypatch.delenv("CI")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     assert not engine._wanted()
+    shell.kernel = object()  # a notebook
+    assert engine._wanted()
 
 
 def test_progress_is_silent_in_ci_and_when_asked(monkeypatch, capfd):

@@ -12,17 +12,18 @@ from ..solvers.adam import Objective
 
 Decode = Callable[[tuple[torch.Tensor, ...]], tuple[torch.Tensor, torch.Tensor]]
 Prior = Callable[[torch.Tensor], torch.Tensor]
-Distance = Callable[[list[torch.Tensor], list[torch.Tensor]], tuple[torch.Tensor, list[torch.Tensor]]]
+Tensors = Sequence[torch.Tensor]
+Distance = Callable[[Tensors, Tensors], tuple[torch.Tensor, Tensors]]
 
 
-def squared(found: list[torch.Tensor], target: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def squared(found: Tensors, target: Tensors) -> tuple[torch.Tensor, Tensors]:
     """Sum of squared differences over all tensors, and its derivative in ``found``."""
     apart = torch._foreach_sub(found, target)
     value = torch.stack(torch._foreach_norm(apart)).square().sum()
     return value, torch._foreach_mul(apart, 2.0)
 
 
-def cosine(found: list[torch.Tensor], target: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def cosine(found: Tensors, target: Tensors) -> tuple[torch.Tensor, Tensors]:
     """1 - cosine of the angle between the concatenated tensors, and its derivative in ``found``.
 
     One cosine over everything (IG, eq. 4), not a mean of cosines by layer.

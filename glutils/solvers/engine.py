@@ -181,4 +181,6 @@ def _wanted() -> bool:
     """A bar where somebody may be watching: a notebook kernel or a terminal, and no CI."""
     if os.environ.get("CI") or os.environ.get("TQDM_DISABLE"):
         return False
-    return "ipykernel" in sys.modules or sys.stderr.isatty()
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None or sys.stderr.isatty()
