@@ -248,14 +248,35 @@ def loss(model: nn.Module, params: Parameters, images: torch.Tensor, labels: tor
 
 
 def gradient(
-    model: nn.Module, params: Parameters, images: torch.Tensor, labels: torch.Tensor, *, create_graph: bool = False
+    model: nn.Module,
+    params: Parameters | None,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    create_graph: bool = False,
 ) -> Parameters:
-    """Gradient of :func:`loss` with respect to ``params``, by name; differentiable in images if ``create_graph``."""
-    leaves = {name: p if p.requires_grad else p.detach().requires_grad_() for name, p in params.items()}
+    """Gradient of :func:`loss` with respect to ``params``, by name; differentiable in images if ``create_graph``.
+
+    ``params=None`` stands for the model's own, in their own precision: the model is then simply called, which for a
+    small network saves a fifth of the time.
+    """
+    if params is None:
+        leaves = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    else:
+        leaves = {name: p if p.requires_grad else p.detach().requires_grad_() for name, p in params.items()}
     with torch.enable_grad():
-        value = loss(model, leaves, images, labels)
+        if params is None:
+            with stateless(model):
+                value = F.cross_entropy(model(images), labels)
+        else:
+            value = loss(model, leaves, images, labels)
         grads = torch.autograd.grad(value, list(leaves.values()), create_graph=create_graph)
     return dict(zip(leaves, grads, strict=True))
+
+
+def own_precision(model: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether every trainable parameter of the model is of ``dtype`` already."""
+    return all(p.dtype == dtype for p in model.parameters() if p.requires_grad)
 
 
 def batchnorm_mode(model: nn.Module) -> str | None:

@@ -98,7 +98,8 @@ class FedSGD(Protocol):
     kind = "gradient"
 
     def _client(self, model, images, labels, params=None, graph=None):
-        params = models.parameters(model, images.dtype) if params is None else params
+        if params is None and not models.own_precision(model, images.dtype):
+            params = models.parameters(model, images.dtype)
         return models.gradient(model, params, images, labels, create_graph=_wants_graph(images, graph))
 
 

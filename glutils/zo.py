@@ -8,7 +8,8 @@ gradient, up to the error of finite differences.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -92,18 +93,37 @@ class Directions:
         """One span where the kept normals can be used as they are, cache-sized ones where they are drawn or cast."""
         return self.blocks(self.count if self._kept is not None and dtype == torch.float32 else None)
 
-    def project(self, vector: torch.Tensor) -> torch.Tensor:
-        """V @ vector, shape (K,): the slope along every direction, in the vector's precision."""
-        parts = [self.normals(start, stop).to(vector.dtype) @ vector for start, stop in self._spans(vector.dtype)]
-        return torch.cat(parts) * self._scale.to(vector)
+    def project(self, vector: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
+        """V @ vector, shape (K,): the slope along every direction, in the vector's precision.
 
-    def combine(self, weights: torch.Tensor) -> torch.Tensor:
-        """V.T @ weights, shape (d,): the directions added up with the given weights."""
-        out = weights.new_zeros(self.dim)
+        The vector may come in pieces, as tensors of any shapes with d entries in all: then it is never copied.
+        """
+        pieces = [vector] if isinstance(vector, torch.Tensor) else [piece.reshape(-1) for piece in vector]
+        parts = []
+        for start, stop in self._spans(pieces[0].dtype):
+            normals = self.normals(start, stop).to(pieces[0].dtype)
+            columns = normals.split([len(piece) for piece in pieces], 1) if len(pieces) > 1 else [normals]
+            parts.append(sum(c @ piece for c, piece in zip(columns, pieces, strict=True)))
+        slopes = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return slopes * self._scale.to(slopes)
+
+    def combine(self, weights: torch.Tensor, sizes: Sequence[int] | None = None) -> Any:
+        """V.T @ weights, shape (d,): the directions added up with the given weights.
+
+        With ``sizes``, a list of pieces of these lengths: one long fresh tensor costs more page faults than arithmetic.
+        """
+        sizes = [self.dim] if sizes is None else sizes
+        out: list[torch.Tensor] = []
         for start, stop in self._spans(weights.dtype):
             normals = self.normals(start, stop).to(weights.dtype)
-            out += (weights[start:stop] * self._scale[start:stop].to(weights)) @ normals
-        return out
+            scaled = weights[start:stop] * self._scale[start:stop].to(weights)
+            columns = normals.split(sizes, 1) if len(sizes) > 1 else [normals]
+            if out:
+                for total, c in zip(out, columns, strict=True):
+                    total.addmv_(c.T, scaled)
+            else:
+                out = [scaled @ c for c in columns]
+        return out[0] if len(sizes) == 1 else out
 
 
 def _mix(seed: int) -> int:
@@ -168,24 +188,29 @@ def exact_slopes(
     params: models.Parameters | None = None,
 ) -> torch.Tensor:
     """The limit mu -> 0 of :func:`slopes`: V times the gradient, shape (K,). Differentiable in ``images``."""
-    params = models.parameters(model, dtype) if params is None else params
+    if params is None and not models.own_precision(model, dtype):
+        params = models.parameters(model, dtype)
     labels = labels.to(dtype) if labels.is_floating_point() else labels
     graph = torch.is_grad_enabled() and (images.requires_grad or labels.requires_grad)
-    gradient = models.flatten(models.gradient(model, params, images.to(dtype), labels, create_graph=graph))
-    return _Project.apply(gradient, directions) if graph else directions.project(gradient)
+    gradient = list(models.gradient(model, params, images.to(dtype), labels, create_graph=graph).values())
+    if directions.dim < 2**22:
+        gradient = [torch.cat([part.reshape(-1) for part in gradient])]
+    return _Project.apply(directions, *gradient) if graph else directions.project(gradient)
 
 
 class _Project(torch.autograd.Function):
-    """V @ gradient with V.T as its backward, neither of which needs V whole."""
+    """V @ gradient with V.T as its backward, neither of which needs V whole. The gradient may come in pieces."""
 
     @staticmethod
-    def forward(ctx, gradient, directions):
-        ctx.directions = directions
-        return directions.project(gradient)
+    def forward(ctx, directions, *pieces):
+        ctx.directions, ctx.shapes = directions, [piece.shape for piece in pieces]
+        return directions.project(pieces)
 
     @staticmethod
     def backward(ctx, weights):
-        return ctx.directions.combine(weights), None
+        back = ctx.directions.combine(weights, [shape.numel() for shape in ctx.shapes])
+        back = [back] if len(ctx.shapes) == 1 else back
+        return None, *(piece.view(shape) for piece, shape in zip(back, ctx.shapes, strict=True))
 
 
 def estimate(scalars: torch.Tensor, directions: Directions, *, unbiased: bool = True) -> torch.Tensor:

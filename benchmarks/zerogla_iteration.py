@@ -1,0 +1,97 @@
+"""One evaluation of the ZeroGLA objective and its gradient: this project, the reference way, plain gradient matching.
+
+The reference way draws every direction again from its seed in every iteration and multiplies it with the gradient inside
+the autograd graph. Plain gradient matching is the floor: the same network, the whole gradient, no directions.
+
+    python benchmarks/zerogla_iteration.py [--repeats 15] [--device cpu]
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from timing import RESULTS, alternate, medians
+
+import glutils as gl
+from glutils.attacks.objective import matching
+
+CASES = [("lenet", 1, 12), ("lenet", 1, 256), ("lenet", 1, 3072), ("resnet18", 4, 12)]
+BARS = {("lenet", 12): (1.4, 1.2), ("lenet", 256): (8, 1.5), ("lenet", 3072): (20, 6), ("resnet18", 12): (12, 1.5)}
+
+
+def reference(seen: gl.Observation, images: torch.Tensor):
+    """Objective and gradient with every direction regenerated from its seed, as published code does it."""
+    protocol, scalars = seen.protocol, seen.payload
+    weights = list(seen.model.parameters())
+    generator = torch.Generator(device=images.device)
+    loss = torch.nn.functional.cross_entropy(seen.model(images), seen.labels)
+    gradient = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, weights, create_graph=True)])
+    total = 0
+    for i in range(protocol.directions):
+        generator.manual_seed(protocol.seed * (i + 17) + i)
+        z = torch.randn(len(gradient), generator=generator, device=images.device)
+        z = z / z.norm()
+        total = total + (gradient @ z - scalars[i]) ** 2
+    return torch.autograd.grad(total, images)
+
+
+def case(name: str, count: int, directions: int, repeats: int, device: str) -> dict:
+    """Medians of one case."""
+    batch = gl.data.sample("photos", size=32, count=count, seed=0, device=device)
+    model = gl.models.build(name, batch, seed=0)
+    labels = {"labels"}
+    zo = gl.protocols.ZerothOrder(directions=directions, seed=0)
+    seen = gl.observe(model, zo, zo.transmit(model, batch.images, batch.labels), batch, knows=labels)
+    sgd = gl.protocols.FedSGD()
+    full = gl.observe(model, sgd, sgd.transmit(model, batch.images, batch.labels), batch, knows=labels)
+    images = torch.rand(batch.images.shape, generator=torch.Generator().manual_seed(1)).to(device).requires_grad_()
+    ours = matching(seen, lambda v: (v[0], batch.labels))
+    plain = matching(full, lambda v: (v[0], batch.labels))
+
+    def finished(run):
+        def call():
+            run()
+            if images.is_cuda:
+                torch.cuda.synchronize()
+
+        return call
+
+    work = {
+        "ours": finished(lambda: ours((images,))),
+        "plain gradient matching": finished(lambda: plain((images,))),
+        "reference way": finished(lambda: reference(seen, images)),
+    }
+    if images.is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+    ms = medians(alternate(work, repeats))
+    faster, over = ms["reference way"] / ms["ours"], ms["ours"] / ms["plain gradient matching"]
+    bars = BARS[name, directions]
+    row = {"model": name, "batch": count, "scalars": directions, "parameters": zo.draw(model).dim}
+    row |= {f"{key} (ms)": value for key, value in ms.items()}
+    row |= {"faster than reference": faster, "bar": bars[0], "over plain": over, "bar over plain": bars[1]}
+    if images.is_cuda:
+        row["peak memory (MiB)"] = torch.cuda.max_memory_allocated() / 2**20
+    return row
+
+
+def main() -> None:
+    """Run all cases and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    rows = []
+    for name, count, directions in CASES:
+        repeats = options.repeats if name == "lenet" else max(3, options.repeats // 3)
+        rows.append(case(name, count, directions, repeats, options.device))
+        print({key: round(value, 2) if isinstance(value, float) else value for key, value in rows[-1].items()}, flush=True)
+    parameters = {"repeats": options.repeats, "threads": torch.get_num_threads()}
+    gl.runs.record(
+        f"zerogla_iteration_{options.device}", parameters=parameters, rows=rows, seeds=0, device=options.device,
+        folder=RESULTS,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
