@@ -19,6 +19,10 @@ from . import _check
 from ._registry import Registry
 from .data.batch import Batch
 
+# Float32 means float32 on a GPU too. By default cuDNN convolves in TF32, with a mantissa of 10 bits instead of 23: its
+# round-off is thousands of times larger, and would drown the differences of losses that a client sends.
+torch.backends.cudnn.allow_tf32 = False
+
 Parameters = dict[str, torch.Tensor]
 
 _MODELS = Registry("model")
