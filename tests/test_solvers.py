@@ -442,9 +442,10 @@ class Curved:
         return self.noise
 
 
-def solved(problem, iterations=40, **options):
+def solved(problem, iterations=40, start=None, **options):
     trace = engine.Trace(iterations, "last")
-    sigma = gauss_newton(problem, torch.zeros(problem.unknowns, dtype=DOUBLE), trace, iterations=iterations, **options)
+    start = torch.zeros(problem.unknowns, dtype=DOUBLE) if start is None else start
+    sigma = gauss_newton(problem, start, trace, iterations=iterations, **options)
     return trace.best[0], trace, sigma
 
 
@@ -475,9 +476,11 @@ def test_gauss_newton_notes_accepted_iterates_with_their_mean_square_residual():
 def test_too_few_equations_are_solved_nearest_to_the_centre():
     """Linear: the solution of least distance from the centre, where the search starts, is known in closed form."""
     problem = Curved(8, 20, bend=0.0)
-    u, trace, _ = solved(problem)
-    torch.testing.assert_close(u, torch.linalg.pinv(problem.matrix) @ problem.target, rtol=0, atol=1e-9)
-    assert trace.loss < 1e-20
+    for centre in (torch.zeros(20, dtype=DOUBLE), torch.linspace(-1, 2, 20, dtype=DOUBLE)):
+        u, trace, _ = solved(problem, start=centre)
+        nearest = centre + torch.linalg.pinv(problem.matrix) @ (problem.target - problem.matrix @ centre)
+        torch.testing.assert_close(u, nearest, rtol=0, atol=1e-9)
+        assert trace.loss < 1e-20
 
 
 def test_the_prior_decides_what_too_few_equations_leave_open():

@@ -75,6 +75,20 @@ def test_products_are_those_of_the_dense_matrix(law, memory):
     torch.testing.assert_close(single, (matrix @ vector).float(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("memory", [0, zo.MEMORY])
+def test_a_vector_may_come_and_go_in_pieces(memory):
+    directions = zo.Directions(1, 10, 23, memory=memory)
+    directions.block = 3
+    shapes = [(2, 5), (1,), (3, 2, 2)]
+    vector, weights = normals(1, 23)[0], normals(1, 10)[0]
+    pieces = [part.view(shape) for part, shape in zip(vector.split([10, 1, 12]), shapes, strict=True)]
+    torch.testing.assert_close(directions.project(pieces), directions.project(vector))
+    torch.testing.assert_close(torch.cat(directions.combine(weights, [10, 1, 12])), directions.combine(weights))
+    leaves = [piece.clone().requires_grad_() for piece in pieces]
+    for some in (leaves, [vector.clone().requires_grad_()]):  # and its derivative is V.T
+        assert torch.autograd.gradcheck(lambda *parts: zo._Project.apply(directions, *parts), some)
+
+
 def test_blocks_cover_every_row_once():
     directions = zo.Directions(0, 10, 3)
     assert list(directions.blocks(4)) == [(0, 4), (4, 8), (8, 10)]
