@@ -13,21 +13,10 @@ from torch import nn
 from . import _check, models, priors
 from .data.batch import Batch
 from .protocols import Payload, Protocol
+from .transcript import Round, Transcript, check_payload
 
 KNOWLEDGE = ("labels", "batch_stats", "public")
 """What ``knows`` may name: the private labels, the batch norm statistics of the private batch, public data."""
-
-
-@dataclass(frozen=True, eq=False)
-class Round:
-    """One message: the protocol (with its public seed), the payload, and the model state it was computed from.
-
-    ``parameters`` is None where the state is the observation's model as it stands.
-    """
-
-    protocol: Protocol
-    payload: Payload
-    parameters: models.Parameters | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +34,7 @@ class Observation:
         public: public data if told, else None.
         batchnorm: mode of the model's batch norm layers when the client ran it: "train", "eval", or None.
         beyond_protocol: of ``knows``, what this protocol never sends; results that use it are marked.
+        local_batch: images behind each message if the client drew mini-batches (which ones is not known), else None.
     """
 
     model: nn.Module
@@ -57,6 +47,7 @@ class Observation:
     public: Batch | None = None
     batchnorm: str | None = None
     beyond_protocol: frozenset[str] = field(default_factory=frozenset)
+    local_batch: int | None = None
 
     def to(self, device: torch.device | str) -> Observation:
         """The same observation on ``device``."""
@@ -88,40 +79,66 @@ class Observation:
 
 
 def observe(
-    model: nn.Module,
-    protocol: Protocol,
-    payload: Payload,
-    batch: Batch,
+    model: Any,
+    protocol: Any = None,
+    payload: Any = None,
+    batch: Any = None,
     *,
+    client: Any = None,
+    rounds: Any = None,
     knows: Iterable[str] = (),
-    public: Batch | None = None,
+    public: Any = None,
 ) -> Observation:
-    """What an honest-but-curious server holds after one message.
+    """What an honest-but-curious server holds: after one message, or of one client after a whole training run.
+
+    ``observe(model, protocol, payload, batch, knows=...)`` or ``observe(transcript, client=k, knows=...)``.
 
     Args:
-        model: the global model in the state and mode in which the client ran it; it is copied.
+        model: the global model in the state and mode in which the client ran it (it is copied), or a
+            :class:`~glutils.transcript.Transcript`.
         protocol: how the payload was made; its seed is public.
         payload: what ``protocol.transmit`` returned.
         batch: the private batch. Only its size and shape, and what ``knows`` names, are passed on.
+        client: which client of the transcript; its messages alone are passed on.
+        rounds: of a transcript, the rounds that the adversary saw (indices); default: all.
         knows: any of ``"labels"``, ``"batch_stats"``, ``"public"``.
         public: public data of the same kind; needed if and only if ``knows`` names ``"public"``.
 
     Raises:
         TypeError, ValueError: a payload of the wrong kind, shape or with non-finite entries; unknown knowledge; batch
-            statistics of a model without batch norm; a batch norm mode other than the client's.
+            statistics of a model without batch norm; a batch norm mode other than the client's; a transcript whose
+            messages do not lead from one state to the next (the message names the round).
     """
-    _check.instance("protocol", protocol, Protocol)
-    models.check_deterministic(model)
-    _check.instance("batch", batch, Batch)
     knows = _knowledge(knows)
-    _check_payload(model, protocol, payload)
-    mode = models.batchnorm_mode(model)
-    sent = getattr(payload, "batchnorm", mode)
-    if sent != mode:
-        raise ValueError(f"model has batch norm in {mode!r} mode, but the payload was computed in {sent!r} mode")
-    protocol.check(model, batch.images, batch.labels)
     if ("public" in knows) != (public is not None):
         raise ValueError("public must be given if and only if knows names 'public'")
+    if isinstance(model, Transcript):
+        transcript, model = model, model.model
+        if client is None or protocol is not None or payload is not None or batch is not None:
+            raise TypeError("of a transcript, observe takes client=... and neither protocol, payload nor batch")
+        seen = transcript.of(client)
+        if rounds is not None:
+            chosen = {_check.integer("rounds", r, at_least=0, at_most=transcript.rounds - 1) for r in rounds}
+            seen = tuple(message for message in seen if message.number in chosen)
+            if not seen:
+                raise ValueError(f"client {client} sent nothing in rounds {sorted(chosen)}")
+        batch, size = transcript.clients[client], transcript.local_batch
+        if "batch_stats" in knows:
+            raise ValueError("knows must not name 'batch_stats' for a transcript: they would change with every round")
+    else:
+        if client is not None or rounds is not None:
+            raise TypeError("client and rounds belong to a transcript; got a model")
+        _check.instance("protocol", protocol, Protocol)
+        _check.instance("batch", batch, Batch)
+        models.check_deterministic(model)
+        check_payload("payload", model, Round(protocol, payload))
+        protocol.check(model, batch.images, batch.labels)
+        seen, size = (Round(protocol, payload),), None
+    mode = models.batchnorm_mode(model)
+    for message in seen:
+        sent = getattr(message.payload, "batchnorm", mode)
+        if sent != mode:
+            raise ValueError(f"model has batch norm in {mode!r} mode, but the payload was computed in {sent!r} mode")
     statistics = None
     if "batch_stats" in knows:
         statistics = priors.batchnorm_statistics(model, batch.images)
@@ -130,7 +147,7 @@ def observe(
         statistics = {name: (mean.detach(), var.detach()) for name, (mean, var) in statistics.items()}
     return Observation(
         model=copy.deepcopy(model),
-        rounds=(Round(protocol, _received(model, payload)),),
+        rounds=tuple(replace(message, payload=_received(model, message.payload)) for message in seen),
         shape=tuple(batch.images.shape),
         classes=len(batch.classes),
         knows=knows,
@@ -139,6 +156,7 @@ def observe(
         public=public,
         batchnorm=mode,
         beyond_protocol=knows & {"batch_stats"},
+        local_batch=size,
     )
 
 
@@ -148,24 +166,6 @@ def _knowledge(knows: Iterable[str]) -> frozenset[str]:
     for name in (found := frozenset(knows)):
         _check.choice("knows", name, KNOWLEDGE)
     return found
-
-
-def _check_payload(model: nn.Module, protocol: Protocol, payload: Payload) -> None:
-    if protocol.kind == "scalars":
-        _check.instance("payload", payload, torch.Tensor)
-        if payload.shape != (protocol.directions,):
-            raise ValueError(f"payload must hold {protocol.directions} scalars, got shape {tuple(payload.shape)}")
-        _check.finite("payload", payload)
-        return
-    _check.instance("payload", payload, Mapping)
-    wanted = models.parameters(model)
-    if set(payload) != set(wanted):
-        raise ValueError(f"payload must name the model's parameters, differs in {sorted(set(payload) ^ set(wanted))}")
-    for name, tensor in payload.items():
-        if tensor.shape != wanted[name].shape:
-            expected, got = tuple(wanted[name].shape), tuple(tensor.shape)
-            raise ValueError(f"payload[{name!r}] must have shape {expected}, got {got}")
-        _check.finite(f"payload[{name!r}]", tensor)
 
 
 def tamper(seen: Observation, how: str, *, seed: int = 0) -> Observation:

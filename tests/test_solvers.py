@@ -1,5 +1,6 @@
 """The engine of every search, and three ways down: Adam, L-BFGS, Gauss-Newton."""
 
+import io
 import math
 import sys
 from types import SimpleNamespace
@@ -228,27 +229,36 @@ def test_a_search_that_ends_early_shows_its_best():
 # --- engine: progress ---
 
 
+class Screen(io.StringIO):
+    """A standard error that is, or is not, a terminal."""
+
+    terminal = True
+
+    def isatty(self):
+        return self.terminal
+
+
+def shown(monkeypatch, terminal, **options):
+    """What a search writes to such a screen."""
+    screen = Screen()
+    screen.terminal = terminal
+    monkeypatch.setattr(sys, "stderr", screen)
+    search(told(2, 1), iterations=1, label="probe", **options)
+    return screen.getvalue()
+
+
 def test_a_bar_is_shown_where_somebody_watches(monkeypatch):
     shell = SimpleNamespace()
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     for name in ("CI", "TQDM_DISABLE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    assert engine._wanted()
-    monkeypatch.setenv("CI", "true")
-    assert not engine._wanted()
-    monkeypatch.delenv("CI")
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
-    assert not engine._wanted()
+    assert "probe" in shown(monkeypatch, terminal=True)
+    assert shown(monkeypatch, terminal=False) == shown(monkeypatch, terminal=True, progress=False) == ""
     shell.kernel = object()  # a notebook
-    assert engine._wanted()
-
-
-def test_progress_is_silent_in_ci_and_when_asked(monkeypatch, capfd):
-    monkeypatch.setenv("CI", "1")
-    search(told(2, 1), iterations=1)
-    search(told(2, 1), iterations=1, progress=False)
-    assert capfd.readouterr() == ("", "")
+    assert "probe" in shown(monkeypatch, terminal=False)
+    monkeypatch.setenv("CI", "true")
+    assert shown(monkeypatch, terminal=True) == ""
+    assert "probe" in shown(monkeypatch, terminal=False, progress=True)
 
 
 # --- Adam ---

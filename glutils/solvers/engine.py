@@ -142,7 +142,7 @@ def search(
     seed = _check.integer("seed", seed, at_least=0)
     _check.choice("keep", keep, ("lowest", "last"))
     deadline = math.inf if seconds is None else time.monotonic() + _check.number("seconds", seconds, above=0)
-    show = _wanted() if progress is None else progress
+    show = wanted(progress)
     best: Trace | None = None
     finals: list[float] = []
     stopped = diverged = None
@@ -177,8 +177,10 @@ def search(
     return Found(best.best, best.loss, History(**{**history.__dict__, "restarts": tuple(finals)}), stopped)
 
 
-def _wanted() -> bool:
-    """A bar where somebody may be watching: a notebook kernel or a terminal, and no CI."""
+def wanted(progress: bool | None) -> bool:
+    """Whether to show a bar: as asked, else where somebody may be watching: a kernel or a terminal, and no CI."""
+    if progress is not None:
+        return progress
     if os.environ.get("CI") or os.environ.get("TQDM_DISABLE"):
         return False
     ipython = sys.modules.get("IPython")

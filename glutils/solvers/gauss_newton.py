@@ -63,7 +63,7 @@ def gauss_newton(
         prior: u to the matrix R(u) (D, D); None: the identity.
         centre: m (D,); default: the start.
         accuracy: stop when the root mean square of r is below this or below a tenth of the noise; and, with noise, when
-            alpha and r have settled.
+            alpha and r have settled. Six steps that hardly lower a sum that is far above the noise end it too.
 
     Returns:
         The noise sigma that the attacker believes to be in r (root mean square).
@@ -74,7 +74,7 @@ def gauss_newton(
     sigma, alpha, lam = 0.0, None, damping
     r, pull = problem.evaluate(u)
     trace.note(0, r.square().mean(), (u,))
-    matrix, at_u, quiet, calibrated_at = None, False, 0, math.inf
+    matrix, at_u, quiet, stuck, calibrated_at = None, False, 0, 0, math.inf
     for step in range(1, iterations + 1):
         if matrix is None:
             matrix, at_u = problem.normal(u), True
@@ -125,7 +125,8 @@ def gauss_newton(
         if not (fell < REUSE and gain > 0.99 and matrix is not None):
             matrix = None
         quiet = quiet + 1 if fell > 0.98 and rms < 2 * sigma else 0
-        if rms < max(accuracy, 0.1 * sigma) or (settled and quiet >= 2):
+        stuck = stuck + 1 if fell > 0.9 and rms > 10 * sigma else 0
+        if rms < max(accuracy, 0.1 * sigma) or (settled and quiet >= 2) or stuck >= 6:
             break
     return sigma
 
