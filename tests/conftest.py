@@ -6,6 +6,8 @@ import torch
 import glutils as gl
 from glutils.data.batch import Batch
 
+torch.set_num_threads(1)  # the tests' tensors are small: threads waiting for each other cost more than they save
+
 
 @pytest.fixture(scope="session")
 def digit() -> Batch:
