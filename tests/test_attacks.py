@@ -187,9 +187,9 @@ def test_calibration_learns_the_clients_truncation_and_measures_its_round_off(di
     seen = observed(digit, scalars(40, mu=0.3 if dtype == "float64" else 1e-2, dtype=dtype, law="gaussian"))
     system, truth = equations(seen, digit), digit.images.double().flatten()
     before = float(system.residual(truth).square().mean().sqrt())
-    noise = system.calibrate(truth)
+    noise, bias = system.calibrate(truth)
     after = float(system.residual(truth).square().mean().sqrt())
-    assert before > 5 * after and after < 3 * noise and noise < (1e-12 if dtype == "float64" else 1e-2)
+    assert before > 5 * after and after < 3 * noise and bias > noise and noise < (1e-12 if dtype == "float64" else 1e-2)
 
 
 def test_singular_values_are_those_of_the_jacobian(digit):

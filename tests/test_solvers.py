@@ -443,13 +443,13 @@ class Curved:
         r = self._f(self.matrix @ u) - self.target
         return r, self.jacobian(u).T @ r
 
-    def normal(self, u):
+    def normal(self, u, dtype):
         self.calls["normal"] += 1
         return self.jacobian(u).T @ self.jacobian(u)
 
     def calibrate(self, u):
         self.calls["calibrate"] += 1
-        return self.noise
+        return self.noise, 0.0
 
 
 def solved(problem, iterations=40, start=None, **options):

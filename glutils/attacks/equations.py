@@ -78,12 +78,12 @@ class ScalarEquations:
             for start, stop in directions.blocks(self.chunk):
                 yield vmap(pull)(directions.rows(start, stop, dtype) / self.scale)[0]
 
-    def calibrate(self, u: torch.Tensor) -> float:
-        """Learn at u what the client's finite differences add to the exact slopes; returns the noise that is left.
+    def calibrate(self, u: torch.Tensor) -> tuple[float, float]:
+        """Learn at u what the client's finite differences add to the exact slopes: (noise that is left, bias removed).
 
         The attacker runs the client's own arithmetic on its current guess. What float64 differences add is truncation,
         a smooth function of the images: it becomes an offset of the equations. What the client's precision adds on top
-        is round-off, which nobody can predict: its root mean square, in units of r, is returned.
+        is round-off, which nobody can predict. Both are root mean squares in units of r.
         """
         images, labels = (part.detach() for part in self.decode(u))
         offsets, noises = [], []
@@ -106,7 +106,7 @@ class ScalarEquations:
                 )
                 noises.append(rough.double() - fine)
         self.offset = torch.cat(offsets)
-        return float(torch.cat(noises).square().mean().sqrt()) / self.scale
+        return tuple(float(part.square().mean().sqrt()) / self.scale for part in (torch.cat(noises), self.offset))
 
 
 def singular_values(seen: Observation, images: torch.Tensor) -> torch.Tensor:

@@ -39,7 +39,7 @@ def zerogla(
     iterations: int | None = None,
     restarts: int | None = None,
     prior: str = "tv",
-    spread: float = 0.1,
+    spread: float | int | None = None,
     tv_weight: float | int | None = None,
     lr: float | int = 0.1,
     noise: float | int = 0.0,
@@ -58,7 +58,8 @@ def zerogla(
         restarts: random starts, ranked by the attacker's own loss; Gauss-Newton ends with the first whose scalars fit to
             ten times their noise. Default: 1, and 4 for Gauss-Newton on several images, which may fall into a false
             minimum where two images of a class are mixed.
-        spread: standard deviation of Gauss-Newton's start around grey.
+        spread: standard deviation of Gauss-Newton's start around grey. Default: 0.01, and 0.1 for several images, which
+            have to become different.
         prior: for Gauss-Newton, what decides where the scalars do not: ``"tv"`` (total variation), ``"smooth"``
             (squared differences) or ``"none"`` (distance from grey). Its weight follows from the noise that the
             attacker finds in its own simulation of the client; no truth enters.
@@ -82,7 +83,7 @@ def zerogla(
     if tv_weight is not None:
         _check.number("tv_weight", tv_weight, at_least=0)
     _check.number("noise", noise, at_least=0)
-    _check.number("spread", spread, at_least=0)
+    spread = (0.01 if seen.shape[0] == 1 else 0.1) if spread is None else _check.number("spread", spread, at_least=0)
     labels = need_labels(seen, "zerogla")
     iterations = ITERATIONS[solver] if iterations is None else iterations
     unknowns, scalars = labels.new_empty(seen.shape).numel(), sum(len(entry.payload) for entry in seen.rounds)
