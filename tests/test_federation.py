@@ -1,0 +1,156 @@
+"""Federated training and its transcript: learning, replay, and what the transcript refuses."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import glutils as gl
+
+
+@pytest.fixture(scope="module")
+def clients():
+    return gl.data.partition("digits", clients=3, per_client=4, seed=0)
+
+
+@pytest.fixture(scope="module")
+def model(clients):
+    return gl.models.build("mlp", clients[0], hidden=(12,), seed=0)
+
+
+def scalars(**options):
+    return gl.protocols.ZerothOrder(**({"directions": 6, "mu": 1e-4, "dtype": "float64", "seed": 3} | options))
+
+
+@pytest.fixture(scope="module")
+def transcript(clients, model):
+    return gl.federation.train(scalars(), model, clients, rounds=5, lr=0.05, seed=0)
+
+
+def test_fedsgd_with_all_clients_is_gradient_descent_on_all_data(clients, model):
+    run = gl.federation.train(gl.protocols.FedSGD(), model, clients, rounds=2, lr=0.3)
+    params = gl.models.parameters(model)
+    images, labels = torch.cat([c.images for c in clients]), torch.cat([c.labels for c in clients])
+    for _ in range(2):
+        gradient = gl.models.gradient(model, params, images, labels)
+        params = {name: p - 0.3 * gradient[name] for name, p in params.items()}
+    for name, p in params.items():
+        torch.testing.assert_close(run.states[-1][name], p)
+
+
+def test_training_learns_and_leaves_the_model_alone(clients, model):
+    before = {name: p.clone() for name, p in gl.models.parameters(model).items()}
+    run = gl.federation.train(gl.protocols.FedSGD(), model, clients, rounds=40, lr=1.0)
+    assert run.accuracy.shape == (40,) and run.accuracy[-1] > run.accuracy[0] + 0.2
+    assert all(torch.equal(p, before[name]) for name, p in gl.models.parameters(model).items())
+
+
+def test_fedavg_averages_the_clients_models(clients, model):
+    protocol = gl.protocols.FedAvg(epochs=2, batch_size=2, lr=0.1)
+    run = gl.federation.train(protocol, model, clients, rounds=1)
+    deltas = [protocol.transmit(model, c.images, c.labels) for c in clients]
+    for name, p in gl.models.parameters(model).items():
+        torch.testing.assert_close(run.states[1][name], p - sum(d[name] for d in deltas) / 3)
+
+
+def test_every_round_has_its_own_public_seed_and_its_own_scalars(transcript):
+    seeds = [entry[0][0].protocol.seed for entry in transcript.messages]
+    assert len(set(seeds)) == 5
+    assert all(len({m[0].protocol.seed for m in entry}) == 1 for entry in transcript.messages)
+    assert transcript.sent(0) == 30 and len(transcript.states) == 6
+    transcript.check()
+
+
+def test_local_steps_follow_the_clients_own_scalars_and_replay_to_the_global_state(clients, model):
+    run = gl.federation.train(scalars(), model, clients, rounds=2, lr=0.05, local_steps=3)
+    first, second = run.messages[1][2][:2]
+    own = gl.zo.replay(first.parameters, first.payload, first.protocol.draw(model), 0.05)
+    assert all(torch.equal(own[name], second.parameters[name]) for name in own)
+    assert run.sent(2) == 2 * 3 * 6
+    run.check()
+
+
+def test_mini_batches_and_sampled_clients_are_drawn_by_the_seed(clients, model):
+    options = {"rounds": 4, "lr": 0.05, "local_batch": 2, "sampled": 2}
+    runs = [gl.federation.train(scalars(), model, clients, seed=seed, **options) for seed in (0, 0, 1)]
+    drawn = [[tuple(i.tolist()) for entry in run.drawn for said in entry for i in said] for run in runs]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert all(sum(bool(said) for said in entry) == 2 for entry in runs[0].messages)
+
+
+def spoiled(transcript, turn, **change):
+    entry = transcript.messages[turn]
+    said = (tuple(replace(m, **change) for m in entry[0]), *entry[1:])
+    return replace(transcript, messages=(*transcript.messages[:turn], said, *transcript.messages[turn + 1 :]))
+
+
+def test_a_transcript_names_the_round_that_does_not_follow(transcript):
+    wrong_state = {name: p + 1 for name, p in transcript.states[3].items()}
+    with pytest.raises(ValueError, match="round 3: the model state of client 0"):
+        gl.observe(spoiled(transcript, 3, parameters=wrong_state), client=0)
+    with pytest.raises(ValueError, match="round 2 mixes public seeds"):
+        gl.observe(spoiled(transcript, 2, protocol=scalars(seed=99)), client=0)
+    with pytest.raises(ValueError, match="round 4.*finite"):
+        gl.observe(spoiled(transcript, 4, payload=torch.full((6,), torch.nan, dtype=torch.float64)), client=0)
+    with pytest.raises(ValueError, match="round 1: its messages do not lead"):
+        gl.observe(spoiled(transcript, 1, payload=torch.ones(6, dtype=torch.float64)), client=0)
+    states = (*transcript.states[:2], wrong_state, *transcript.states[3:])
+    with pytest.raises(ValueError, match="round 1|round 2"):
+        gl.observe(replace(transcript, states=states), client=0)
+
+
+def test_a_missing_round_is_noticed(transcript):
+    fewer = transcript.messages[:2] + transcript.messages[3:]
+    with pytest.raises(ValueError, match="one state more"):
+        gl.observe(replace(transcript, messages=fewer), client=0)
+    states = transcript.states[:2] + transcript.states[3:]
+    with pytest.raises(ValueError, match="round 2 is missing or out of order|round 1"):
+        gl.observe(replace(transcript, messages=fewer, states=states), client=0)
+
+
+def test_an_observation_of_a_client_holds_its_messages_alone(transcript):
+    seen = gl.observe(transcript, client=1, rounds=[0, 2], knows={"labels"})
+    assert [m.number for m in seen.rounds] == [0, 2]
+    assert torch.equal(seen.rounds[1].payload, transcript.messages[2][1][0].payload)
+    assert seen.shape == (4, 1, 8, 8) and torch.equal(seen.labels, transcript.clients[1].labels)
+
+
+def test_a_transcript_gives_the_client_away(clients):
+    """Two digits, 128 unknowns, 16 rounds of 10 scalars, the model moving."""
+    pair = [client[[0, 1]] for client in clients]
+    model = gl.models.build("mlp", pair[0], hidden=(16,), seed=0)
+    run = gl.federation.train(scalars(directions=10), model, pair, rounds=16, lr=0.01)
+    result = gl.attack("zerogla", gl.observe(run, client=0, knows={"labels"}), seed=0)
+    assert float(gl.score(result, pair[0]).psnr.min()) > 100
+    wrong = gl.attack("zerogla", gl.tamper(gl.observe(run, client=0, knows={"labels"}), "wrong_seed"), restarts=1)
+    score = gl.score(wrong, pair[0])
+    assert float(score.psnr.mean()) < float(score.controls["mean_colour"].mean()) + 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rounds": 0}, "rounds must be at least 1"),
+        ({"lr": None}, "lr must be given"),
+        ({"lr": 0.0}, "lr must be greater than 0"),
+        ({"local_batch": 5}, "local_batch must be between 1 and 4"),
+        ({"sampled": 4}, "sampled must be between 1 and 3"),
+        ({"local_steps": 0}, "local_steps must be at least 1"),
+    ],
+)
+def test_bad_arguments_are_refused_before_the_first_round(clients, model, change, message):
+    with pytest.raises(ValueError, match=message):
+        gl.federation.train(scalars(), model, clients, **({"rounds": 1, "lr": 0.1} | change))
+
+
+def test_what_does_not_fit_the_protocol_is_refused(clients, model, transcript):
+    with pytest.raises(ValueError, match="lr must not be given for FedAvg"):
+        gl.federation.train(gl.protocols.FedAvg(), model, clients, rounds=1, lr=0.1)
+    with pytest.raises(ValueError, match="local_steps must be 1"):
+        gl.federation.train(gl.protocols.FedSGD(), model, clients, rounds=1, lr=0.1, local_steps=2)
+    with pytest.raises(ValueError, match="at least one Batch"):
+        gl.federation.train(scalars(), model, [], rounds=1, lr=0.1)
+    with pytest.raises(ValueError, match="client must be between 0 and 2"):
+        gl.observe(transcript, client=3)
+    with pytest.raises(TypeError, match="client=..."):
+        gl.observe(transcript)
