@@ -502,3 +502,9 @@ def test_impossible_observations_are_refused_before_any_work(digit, digits, no_w
         gl.attack("ig", moved)
     with pytest.raises(TypeError, match="seen"):
         gl.attack("ig", digit)
+
+
+@pytest.mark.parametrize(("solver", "option"), [("gauss-newton", {"lr": 0.2}), ("lbfgs", {"noise": 0.1})])
+def test_an_option_that_the_solver_would_ignore_is_refused(digit, solver, option):
+    with pytest.raises(ValueError, match=f"{next(iter(option))} does nothing with solver='{solver}'"):
+        gl.attack("zerogla", observed(digit, scalars(9)), solver=solver, **option)

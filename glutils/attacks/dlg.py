@@ -61,6 +61,7 @@ def dlg(
 
 
 def descend(seen, decode, start, trace, iterations, lr) -> None:
+    """One restart of DLG and iDLG: L-BFGS on the squared distance, given up if it is hopeless."""
     scale = size(seen)
     objective = matching(seen, decode, dtype=torch.float64)
     give_up = lambda step, loss: step == 20 and loss > HOPELESS * scale  # noqa: E731
@@ -68,6 +69,7 @@ def descend(seen, decode, start, trace, iterations, lr) -> None:
 
 
 def restarted(seen, solve, label, iterations, restarts, seed, seconds, progress):
+    """The restarts of DLG and iDLG, ended by the first that has converged."""
     scale = size(seen)
     return search(
         solve,

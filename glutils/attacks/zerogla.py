@@ -38,11 +38,11 @@ def zerogla(
     solver: str = "gauss-newton",
     iterations: int | None = None,
     restarts: int | None = None,
-    prior: str = "tv",
+    prior: str | None = None,
     spread: float | int | None = None,
     tv_weight: float | int | None = None,
-    lr: float | int = 0.1,
-    noise: float | int = 0.0,
+    lr: float | int | None = None,
+    noise: float | int | None = None,
     seconds: float | int | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
@@ -61,12 +61,12 @@ def zerogla(
         spread: standard deviation of Gauss-Newton's start around grey. Default: 0.01, and 0.1 for several images, which
             have to become different.
         prior: for Gauss-Newton, what decides where the scalars do not: ``"tv"`` (total variation), ``"smooth"``
-            (squared differences) or ``"none"`` (distance from grey). Its weight follows from the noise that the
+            (squared differences) or ``"none"`` (distance from grey); default ``"tv"``. Its weight follows from the noise that the
             attacker finds in its own simulation of the client; no truth enters.
         tv_weight: for the first-order solvers, weight of the total variation (mean form) beside the sum of squared
             scalar errors divided by the sum of squared scalars. Default: 1e-4 for L-BFGS and Adam; 0 turns it off.
-        lr: step size of Adam.
-        noise: for Adam, standard deviation of the noise added after each step, in units of the step size (0.2 in the
+        lr: step size of Adam; default 0.1.
+        noise: for Adam (default 0), standard deviation of the noise added after each step, in units of the step size (0.2 in the
             reference code, which is never switched off and floors its PSNR near 35 dB).
 
     Returns:
@@ -79,11 +79,13 @@ def zerogla(
     batch statistics.
     """
     _check.choice("solver", solver, SOLVERS)
-    _check.choice("prior", prior, PRIORS)
-    if tv_weight is not None:
-        _check.number("tv_weight", tv_weight, at_least=0)
-    _check.number("noise", noise, at_least=0)
+    given = {"prior": prior, "spread": spread, "tv_weight": tv_weight, "lr": lr, "noise": noise}
+    prior = _check.choice("prior", "tv" if prior is None else prior, PRIORS)
+    weight = _check.number("tv_weight", 1e-4 if tv_weight is None else tv_weight, at_least=0)
+    noise = _check.number("noise", 0.0 if noise is None else noise, at_least=0)
+    lr = _check.number("lr", 0.1 if lr is None else lr, above=0)
     spread = (0.01 if seen.shape[0] == 1 else 0.1) if spread is None else _check.number("spread", spread, at_least=0)
+    _refuse_others(solver, **given)
     labels = need_labels(seen, "zerogla")
     iterations = ITERATIONS[solver] if iterations is None else iterations
     unknowns, scalars = labels.new_empty(seen.shape).numel(), sum(len(entry.payload) for entry in seen.rounds)
@@ -112,7 +114,6 @@ def zerogla(
     else:
         good = None
         dtype = torch.float64 if solver == "lbfgs" else torch.float32
-        weight = 1e-4 if tv_weight is None else tv_weight
         objective = matching(
             seen,
             lambda v: (v[0], labels),
@@ -144,6 +145,14 @@ def zerogla(
         view=lambda variables: variables[0].view(seen.shape),
     )
     return reconstruction(found, found.variables[0].view(seen.shape), labels, *notes, **extra)
+
+
+def _refuse_others(solver: str, **options) -> None:
+    """``ValueError`` for an option that the chosen solver would ignore."""
+    takes = {"gauss-newton": ("prior", "spread"), "lbfgs": ("tv_weight",), "adam": ("tv_weight", "lr", "noise")}[solver]
+    for name, value in options.items():
+        if value is not None and name not in takes:
+            raise ValueError(f"{name} does nothing with solver={solver!r}, which takes {', '.join(takes)}; got {value!r}")
 
 
 def _prior(name: str, shape: tuple[int, ...], device: torch.device):
