@@ -75,7 +75,6 @@ def gauss_newton(
     """
     damping = _check.number("damping", damping, above=0)
     u, m = start, start if centre is None else centre
-    eye = torch.eye(len(u), dtype=u.dtype, device=u.device)
     sigma, alpha, lam = 0.0, None, damping
     r, pull = problem.evaluate(u)
     rms = float(r.square().mean().sqrt())
@@ -85,7 +84,7 @@ def gauss_newton(
         if matrix is None:
             matrix, at_u = problem.normal(u, torch.float64 if precise else torch.float32), True
             scale = matrix.diagonal().mean().clamp_min(1e-300)
-            shape = eye if prior is None else prior(u)
+            shape = torch.eye(len(u), dtype=u.dtype, device=u.device) if prior is None else prior(u)
             shape = shape / shape.diagonal().mean()
             alpha = damping * scale if alpha is None else alpha
         away = shape @ (u - m)
