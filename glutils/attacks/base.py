@@ -145,6 +145,15 @@ def need_labels(seen: Observation, attack: str) -> torch.Tensor:
     return seen.labels
 
 
+def counted(seen: Observation, unknowns: int) -> tuple[list[str], dict[str, float]]:
+    """Notes and diagnostics of scalars against unknowns."""
+    scalars = sum(len(entry.payload) for entry in seen.rounds)
+    notes = []
+    if scalars < unknowns:
+        notes.append(f"under-determined: {scalars} scalars for {unknowns} unknowns; the prior decides the rest")
+    return notes, {"scalars": float(scalars), "unknowns": float(unknowns)}
+
+
 def reconstruction(found: Found, images: torch.Tensor, labels: torch.Tensor, *notes: str, **extra) -> Reconstruction:
     """Wrap what a search found."""
     stopped = () if found.stopped is None else (found.stopped,)
