@@ -23,6 +23,8 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 MEMORY = 2 * 2**30
 """Bytes of directions that are kept; more than that is drawn again from the seed, block by block, at every use."""
 _BLOCK_BYTES = 2**23  # rows drawn or cast at a time
+_CACHE_BYTES = 2**21  # rows cast to float64 that stay in a cache between two products
+_LONG = 2**22  # parameters from which on a concatenated gradient costs more page faults than it saves calls
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
@@ -126,6 +128,31 @@ class Directions:
         return out[0] if len(sizes) == 1 else out
 
 
+    def match(self, vector: Sequence[torch.Tensor], target: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """r = V @ vector - target, shape (K,), and V.T @ r in pieces like those of ``vector``, in its precision.
+
+        What every iteration of an attack asks for. Where rows have to be drawn again, or cast, both products are taken
+        while they are in the cache.
+        """
+        dtype, sizes = vector[0].dtype, [piece.numel() for piece in vector]
+        if self._kept is not None and dtype == torch.float32:
+            whole = vector if self.dim >= _LONG else torch.cat([piece.reshape(-1) for piece in vector])
+            r = self.project(whole) - target
+            back = self.combine(r, sizes) if self.dim >= _LONG else self.combine(r).split(sizes)
+            back = [back] if isinstance(back, torch.Tensor) else back
+        else:
+            whole = torch.cat([piece.reshape(-1) for piece in vector])
+            total, parts = torch.zeros_like(whole), []
+            size = self.block if self._kept is None else max(1, _CACHE_BYTES // (8 * self.dim))
+            for start, stop in self.blocks(size):
+                normals = self.normals(start, stop).to(dtype)
+                scale = self._scale[start:stop].to(whole)
+                parts.append((normals @ whole).mul_(scale).sub_(target[start:stop]))
+                total.addmv_(normals.T, parts[-1] * scale)
+            r, back = torch.cat(parts), total.split(sizes)
+        return r, [part.view(piece.shape) for part, piece in zip(back, vector, strict=True)]
+
+
 def _mix(seed: int) -> int:
     """splitmix64, so that neighbouring public seeds start far apart."""
     z = (seed + _GOLDEN) % 2**64
@@ -193,7 +220,7 @@ def exact_slopes(
     labels = labels.to(dtype) if labels.is_floating_point() else labels
     graph = torch.is_grad_enabled() and (images.requires_grad or labels.requires_grad)
     gradient = list(models.gradient(model, params, images.to(dtype), labels, create_graph=graph).values())
-    if directions.dim < 2**22:
+    if directions.dim < _LONG:
         gradient = [torch.cat([part.reshape(-1) for part in gradient])]
     return _Project.apply(directions, *gradient) if graph else directions.project(gradient)
 

@@ -294,3 +294,19 @@ def test_replay_keeps_the_parameters_precision(speck):
     assert all(p.dtype == torch.float32 for p in first.values())
     assert all(torch.equal(first[name], second[name]) for name in start)
     assert torch.equal(models.flatten(start), models.flatten(models.parameters(model)))  # the model is not touched
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("memory", [0, 2**30])
+@pytest.mark.parametrize("law", ["unit", "gaussian"])
+def test_match_is_both_products_in_one(dtype, memory, law):
+    directions = zo.Directions(3, 40, 90, law, memory=memory)
+    pieces = [torch.randn(6, 10, dtype=dtype), torch.randn(30, dtype=dtype)]
+    target = torch.randn(40, dtype=dtype)
+    residual, back = directions.match(pieces, target)
+    rows = directions.rows(dtype=dtype)
+    vector = torch.cat([piece.reshape(-1) for piece in pieces])
+    expected = rows @ vector - target
+    torch.testing.assert_close(residual, expected)
+    assert [part.shape for part in back] == [piece.shape for piece in pieces]
+    torch.testing.assert_close(torch.cat([part.reshape(-1) for part in back]), rows.T @ expected)

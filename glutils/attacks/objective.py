@@ -8,6 +8,7 @@ import torch
 
 from .. import models
 from ..observation import Observation
+from ..protocols import ZerothOrder
 from ..solvers.adam import Objective
 
 Decode = Callable[[tuple[torch.Tensor, ...]], tuple[torch.Tensor, torch.Tensor]]
@@ -48,7 +49,8 @@ def matching(
     """Objective: weight x sum over rounds of distance(simulated payload, payload), plus weighted priors on the images.
 
     The distance's derivative in the simulated payload has a closed form, so one graph to the payload and one
-    vector-Jacobian product through it are all that an iteration costs.
+    vector-Jacobian product through it are all that an iteration costs. For scalars and squared distances the graph ends
+    at the gradient: |V g - s|^2 and its derivative 2 V.T (V g - s) need none.
     """
     rounds = []
     for entry in seen.rounds:
@@ -64,9 +66,14 @@ def matching(
         total = images.new_zeros(())
         outputs, cotangents = [], []
         for protocol, target, extra in rounds:
-            found = _tensors(protocol.simulate(seen.model, images, labels, **extra))
-            with torch.no_grad():
+            if type(protocol) is ZerothOrder and distance is squared:
+                found = _gradient(seen.model, images, labels, extra["params"])
+                r, back = extra["directions"].match([f.detach() for f in found], target[0])
+                value, slope = r @ r, torch._foreach_mul(back, 2.0)
+            else:
+                found = _tensors(protocol.simulate(seen.model, images, labels, **extra))
                 value, slope = distance([f.detach() for f in found], target)
+            with torch.no_grad():
                 total = total + weight * value
                 outputs += found
                 cotangents += slope if weight == 1 else torch._foreach_mul(slope, weight)
@@ -79,6 +86,13 @@ def matching(
         return total, tuple(torch.zeros_like(v) if g is None else g for g, v in zip(grads, variables, strict=True))
 
     return objective
+
+
+def _gradient(model, images, labels, params) -> list[torch.Tensor]:
+    if params is None and not models.own_precision(model, images.dtype):
+        params = models.parameters(model, images.dtype)
+    with torch.enable_grad():
+        return list(models.gradient(model, params, images, labels, create_graph=True).values())
 
 
 def _tensors(payload) -> list[torch.Tensor]:
