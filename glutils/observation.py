@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import _check, models, priors
+from . import _check, models, priors, zo
 from .data.batch import Batch
-from .protocols import Payload, Protocol
+from .protocols import FedSGD, Payload, Protocol
 from .transcript import Round, Transcript, check_payload
 
 KNOWLEDGE = ("labels", "batch_stats", "public")
@@ -198,6 +198,34 @@ def tamper(seen: Observation, how: str, *, seed: int = 0) -> Observation:
         return noise * (tensor.norm() / noise.norm())
 
     return replace(seen, rounds=tuple(replace(r, payload=_mapped(r.payload, spoil)) for r in seen.rounds))
+
+
+def as_gradient(seen: Observation, *, unbiased: bool = True) -> Observation:
+    """The observation in which the scalars have been added up to an estimate of the gradient, as if of FedSGD.
+
+    What attacks on gradients (``"dlg"``, ``"idlg"``, ``"ig"``) can be fed after one zeroth-order message: the mean of
+    the directions, each times its scalar, see :func:`glutils.zo.estimate`. Its cosine with the gradient is about
+    sqrt(K / d), with K scalars and d parameters.
+
+    Args:
+        seen: scalars of one message; of a transcript, observe one round. Messages of several rounds are about
+            different models, and their estimates must not be averaged.
+        unbiased: multiply by d for unit directions. The reference code of ZeroGLA does not (False), and its baselines
+            look for a gradient that is sqrt(1 / (K d)) as long as the true one.
+
+    Raises:
+        ValueError: a payload that is not scalars, or more than one message.
+    """
+    _check.instance("seen", seen, Observation)
+    _check.instance("unbiased", unbiased, bool)
+    if seen.kind != "scalars":
+        raise ValueError(f"seen must hold scalars, got a payload of kind {seen.kind!r}")
+    if len(seen.rounds) != 1:
+        raise ValueError(f"seen must hold one message, got {len(seen.rounds)}; observe(..., rounds=[t]) picks one")
+    message, named = seen.rounds[0], models.parameters(seen.model)
+    found = zo.estimate(message.payload, message.protocol.draw(seen.model), unbiased=unbiased)
+    payload = {name: part.to(named[name].dtype) for name, part in models.unflatten(found, named).items()}
+    return replace(seen, rounds=(replace(message, protocol=FedSGD(), payload=payload),))
 
 
 def _received(model: nn.Module, payload: Payload) -> Payload:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
@@ -32,12 +35,12 @@ def tv(images: torch.Tensor, kind: str = "l1mean") -> torch.Tensor:
     return 2 * (per_axis[0] + per_axis[1]) / len(images)
 
 
-def batchnorm_statistics(
-    model: nn.Module, images: torch.Tensor, params: models.Parameters | None = None
-) -> Statistics:
-    """Mean and unbiased variance of the input of every batch norm layer, by layer name; differentiable in ``images``.
+@contextlib.contextmanager
+def noting(model: nn.Module) -> Iterator[Statistics]:
+    """Within this context every forward pass of ``model`` leaves its batch norm statistics in the mapping given.
 
-    Taken in one clean forward pass in the model's present mode; running statistics are left alone.
+    Layer name to (mean, unbiased variance) of the layer's input, as graphs to whatever the pass was computed from; a
+    later pass replaces an earlier one's.
     """
     found: Statistics = {}
 
@@ -54,10 +57,21 @@ def batchnorm_statistics(
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
     ]
     try:
-        models.logits(model, models.parameters(model, images.dtype) if params is None else params, images)
+        yield found
     finally:
         for handle in handles:
             handle.remove()
+
+
+def batchnorm_statistics(
+    model: nn.Module, images: torch.Tensor, params: models.Parameters | None = None
+) -> Statistics:
+    """Mean and unbiased variance of the input of every batch norm layer, by layer name; differentiable in ``images``.
+
+    Taken in one clean forward pass in the model's present mode; running statistics are left alone.
+    """
+    with noting(model) as found:
+        models.logits(model, models.parameters(model, images.dtype) if params is None else params, images)
     return found
 
 

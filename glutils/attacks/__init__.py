@@ -3,7 +3,9 @@
 from . import dlg, fc, idlg, ig, zerogla
 from .base import Card, Reconstruction, attack, names, table
 from .equations import singular_values
+from .first_order import PUBLISHED, QUIRKS
 
 __all__ = [
-    "Card", "Reconstruction", "attack", "dlg", "fc", "idlg", "ig", "names", "singular_values", "table", "zerogla",
+    "PUBLISHED", "QUIRKS", "Card", "Reconstruction", "attack", "dlg", "fc", "idlg", "ig", "names", "singular_values",
+    "table", "zerogla",
 ]  # fmt: skip

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 
-from .. import _check
+from .. import _check, models, priors
 from ..observation import Observation
-from ..priors import tv
 from ..solvers import adam, lbfgs, search
 from .base import Reconstruction, counted, need_labels, reconstruction
 from .objective import matching, normal_start, size
 
 ITERATIONS = {"lbfgs": 60, "adam": 2000}
+STATISTICS = ("none", "running", "exact")
+SCALAR_WEIGHTS = ("relative", "d")
+QUIRKS = {
+    "schedule": "50 steps of warm-up and half a cosine of 20,000 steps, however many iterations there are",
+    "noise": "noise of 0.2 step sizes after every step, the last one included",
+    "late": "the image kept is the one after the step and noise that follow the lowest loss",
+    "start": "starts at N(0, 1) instead of N(0.5, 0.25)",
+    "no_clamp": "pixels may leave [0, 1]",
+}
+"""What the reference code does and this book does not, by the names that ``quirks`` takes."""
+
+PUBLISHED = {
+    "solver": "adam",
+    "iterations": 5000,
+    "scalar_weight": 1.0,
+    "bn": "exact",
+    "tv_weight": 1e-4,
+    "tv_kind": "l1sum",
+    "l2_weight": 1e-6,
+}
+"""Options of the published setting: ``gl.attack("zerogla", seen, **gl.attacks.PUBLISHED, quirks=True)``."""
 
 
 def first_order(
@@ -21,58 +46,151 @@ def first_order(
     seed: int = 0,
     iterations: int | None = None,
     restarts: int | None = None,
+    scalar_weight: str | float | int = "relative",
+    bn: str | None = None,
+    bn_weight: float | int | None = None,
     tv_weight: float | int = 1e-4,
+    tv_kind: str = "l1mean",
+    l2_weight: float | int = 0.0,
     lr: float | int = 0.1,
     noise: float | int = 0.0,
+    quirks: bool | Iterable[str] = (),
     seconds: float | int | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
     """The ZeroGLA objective by ``"adam"`` (step 0.1, 50 warm-up steps, cosine to 1e-5) or ``"lbfgs"``.
 
+    min over x of w sum_i (<grad l(f(x), y), z_i> - s_i)^2 + bn_weight sum over batch norm layers of
+    (|mean(x) - mean|^2 + |var(x) - var|^2) + tv_weight TV(x) + l2_weight |x|. The statistics of x come from the forward
+    pass that the scalars need anyway.
+
     Args:
         iterations: default 60 (outer steps of 20) for L-BFGS, 2,000 for Adam.
         restarts: default 1.
-        tv_weight: weight of the total variation (mean form) beside the sum of squared scalar errors divided by the sum
-            of squared scalars; 0 turns it off.
+        scalar_weight: w. ``"relative"``: one over the sum of squared scalars, so that the other weights mean the same
+            at any K and d. ``"d"``: the number of parameters for unit directions, one for Gaussian ones: then the term
+            is about K times the squared distance of gradients. A number: that (reference code: 1; no scalars: 0).
+        bn: batch norm statistics to match: ``"exact"`` ones of the private batch, which no zeroth-order protocol sends
+            and the adversary must have been told (``knows={"batch_stats"}``); the model's ``"running"`` ones, which
+            everybody has; ``"none"``. Default: exact if told, else none.
+        bn_weight: default 0.1.
+        tv_weight, tv_kind: total variation, see :func:`glutils.priors.tv` (reference code: 1e-4, ``"l1sum"``).
+        l2_weight: weight of the length of x, not squared (reference code: 1e-6).
         lr: step size of Adam.
-        noise: for Adam, standard deviation of the noise added after each step, in units of the step size (0.2 in the
-            reference code, which is never switched off and floors its PSNR near 35 dB).
+        noise: for Adam, standard deviation of the noise added after each step, in units of the step size.
+        quirks: for Adam, what to copy of the reference code's oddities: names from :data:`QUIRKS`, or True for all.
 
-    Deviations from the reference code: the scalar loss is divided by the sum of squared scalars, so that weights mean
-    the same at any K and d; the schedule is fitted to the iterations; the tensor that was evaluated is the one kept; no
-    batch statistics.
+    :data:`PUBLISHED` holds the weights of the reference code.
+
+    Deviations from the reference code: the quirks, unless asked for; statistics from a clean forward pass of the model
+    instead of the first perturbed one; directions by this package's law of seeds; running statistics are left alone. By
+    default, no statistics unless the adversary was told them, the scalars' weight relative and total variation in mean
+    form. The last iterate is reported where the step size has decayed, else the one with the lowest loss.
+
+    Raises:
+        ValueError: exact statistics that were not told, statistics of a model without batch norm, a weight for
+            statistics that are not matched, unknown quirks.
     """
-    weight = _check.number("tv_weight", tv_weight, at_least=0)
-    noise = _check.number("noise", noise, at_least=0)
-    lr = _check.number("lr", lr, above=0)
+    _check.choice("tv_kind", tv_kind, priors.TV_KINDS)
+    terms = [
+        (_check.number("tv_weight", tv_weight, at_least=0), lambda x: priors.tv(x, tv_kind)),
+        (_check.number("l2_weight", l2_weight, at_least=0), torch.linalg.vector_norm),
+    ]
+    quirks, lr = _quirks(quirks), _check.number("lr", lr, above=0)
+    noise = _noise(noise, quirks)
     labels = need_labels(seen, "zerogla")
+    target, factor = _statistics(seen, bn, bn_weight)
+    weight = _scalar_weight(seen, scalar_weight)
     iterations = ITERATIONS[solver] if iterations is None else iterations
     notes, extra = counted(seen, labels.new_empty(seen.shape).numel())
     dtype = torch.float64 if solver == "lbfgs" else torch.float32
-    objective = matching(
-        seen,
-        lambda v: (v[0], labels),
-        weight=1 / max(size(seen), 1e-30),
-        priors=[(weight, tv)] if weight else (),
-        dtype=dtype,
-    )
+    box = solver == "adam" and "no_clamp" not in quirks
 
-    def solve(trace, generator):
-        start = (0.5 + 0.25 * normal_start(seen, generator, dtype),)
-        if solver == "lbfgs":
-            lbfgs(objective, start, trace, iterations=iterations, line_search=True)
-        else:
-            how = {"lr": lr, "schedule": "cosine", "warmup": min(50, iterations // 4)}
-            adam(objective, start, trace, iterations=iterations, noise=noise, generator=generator, **how)
+    with priors.noting(seen.model) if factor else contextlib.nullcontext({}) as noted:
+        terms.append((factor, _Statistics(seen.model, target, noted)))
+        terms = [term for term in terms if term[0]]
+        if not weight and not terms:
+            raise ValueError("scalar_weight must be above 0 where nothing else is to be minimised, got 0")
+        rounds = seen.rounds if weight else ()  # no scalars, no gradients to simulate
+        objective = matching(
+            dataclasses.replace(seen, rounds=rounds), lambda v: (v[0], labels), weight=weight, priors=terms, dtype=dtype
+        )
 
-    found = search(
-        solve,
-        iterations=iterations,
-        restarts=1 if restarts is None else restarts,
-        seed=seed,
-        seconds=seconds,
-        keep="last" if solver == "adam" and not noise else "lowest",
-        progress=progress,
-        label=f"zerogla {solver}",
-    )
+        def solve(trace, generator):
+            noise_like = normal_start(seen, generator, dtype)
+            start = noise_like if "start" in quirks else 0.5 + 0.25 * noise_like
+            if solver == "lbfgs":
+                lbfgs(objective, (start,), trace, iterations=iterations, line_search=True)
+                return
+            start = start.clamp(0, 1) if box else start
+            how = {"warmup": 50, "period": 20_000} if "schedule" in quirks else {"warmup": min(50, iterations // 4)}
+            how |= {"lr": lr, "schedule": "cosine", "box": box, "late": "late" in quirks}
+            adam(objective, (start,), trace, iterations=iterations, noise=noise, generator=generator, **how)
+
+        found = search(
+            solve,
+            iterations=iterations,
+            restarts=1 if restarts is None else restarts,
+            seed=seed,
+            seconds=seconds,
+            keep="last" if solver == "adam" and not noise and not {"schedule", "late"} & quirks else "lowest",
+            progress=progress,
+            label=f"zerogla {solver}",
+        )
     return reconstruction(found, found.variables[0].view(seen.shape), labels, *notes, **extra)
+
+
+class _Statistics:
+    """Distance of the batch norm statistics that the last forward pass left in ``noted``; else of a pass of its own."""
+
+    def __init__(self, model: torch.nn.Module, target: priors.Statistics, noted: priors.Statistics):
+        self.model, self.target, self.noted = model, target, noted
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        found = dict(self.noted) or priors.batchnorm_statistics(self.model, images)
+        self.noted.clear()  # they belong to these images only
+        return priors.batchnorm_distance(found, self.target)
+
+
+def _statistics(seen: Observation, bn: Any, weight: Any) -> tuple[priors.Statistics, float]:
+    """The statistics to match, and their weight (0: none)."""
+    if bn is None:
+        bn = "none" if seen.statistics is None else "exact"
+    if _check.choice("bn", bn, STATISTICS) == "none":
+        if weight is not None:
+            raise ValueError(f"bn_weight does nothing with bn='none', got {weight!r}")
+        return {}, 0.0
+    if models.batchnorm_mode(seen.model) is None:
+        raise ValueError(f"bn must be 'none' for a model without batch norm layers, got {bn!r}")
+    if bn == "exact" and seen.statistics is None:
+        raise ValueError("bn='exact' needs to be told the statistics: observe(..., knows={'labels', 'batch_stats'})")
+    found = seen.statistics if bn == "exact" else priors.running_statistics(seen.model)
+    if not found:
+        raise ValueError("bn='running' needs a model whose batch norm layers keep running statistics")
+    return found, _check.number("bn_weight", 0.1 if weight is None else weight, at_least=0)
+
+
+def _scalar_weight(seen: Observation, value: Any) -> float:
+    if not isinstance(value, str):
+        return _check.number("scalar_weight", value, at_least=0)
+    if _check.choice("scalar_weight", value, SCALAR_WEIGHTS) == "relative":
+        return 1 / max(size(seen), 1e-30)
+    unit = seen.protocol.law == "unit"
+    return float(sum(p.numel() for p in models.parameters(seen.model).values())) if unit else 1.0
+
+
+def _quirks(value: Any) -> frozenset[str]:
+    if isinstance(value, bool):
+        return frozenset(QUIRKS if value else ())
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"quirks must be True, False or a collection of names, got {value!r}")
+    return frozenset(_check.choice("quirks", name, QUIRKS) for name in value)
+
+
+def _noise(value: Any, quirks: frozenset[str]) -> float:
+    noise = _check.number("noise", value, at_least=0)
+    if "noise" not in quirks:
+        return noise
+    if noise not in (0.0, 0.2):
+        raise ValueError(f"noise must be left alone with the quirk 'noise', which is noise of 0.2; got {value!r}")
+    return 0.2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 
 from .. import _check
 from ..observation import Observation
@@ -11,7 +12,7 @@ from .first_order import first_order
 from .newton import newton
 
 SOLVERS = ("gauss-newton", "lbfgs", "adam")
-IGNORED = {"gauss-newton": (), "lbfgs": ("lr", "noise"), "adam": ()}
+IGNORED = {"gauss-newton": (), "lbfgs": ("lr", "noise", "quirks"), "adam": ()}
 """Options of the solver's function that this solver has no use for."""
 
 
@@ -23,7 +24,7 @@ IGNORED = {"gauss-newton": (), "lbfgs": ("lr", "noise"), "adam": ()}
         simulates="ZerothOrder",
         variable="pixels",
         distance="squared, on scalars",
-        prior="TV (optional)",
+        prior="TV, l2, BN statistics (optional)",
         solver="Gauss-Newton, L-BFGS, Adam",
         labels="given",
         source="zheng2025zerogla",
@@ -38,9 +39,15 @@ def zerogla(
     restarts: int | None = None,
     prior: str | None = None,
     spread: float | int | None = None,
+    scalar_weight: str | float | int | None = None,
+    bn: str | None = None,
+    bn_weight: float | int | None = None,
     tv_weight: float | int | None = None,
+    tv_kind: str | None = None,
+    l2_weight: float | int | None = None,
     lr: float | int | None = None,
     noise: float | int | None = None,
+    quirks: bool | Iterable[str] | None = None,
     seconds: float | int | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
@@ -55,8 +62,9 @@ def zerogla(
         iterations: default 40, 60 (outer steps of 20) or 2,000, by solver.
         restarts: random starts, ranked by the attacker's own loss.
         prior, spread: of Gauss-Newton.
-        tv_weight: of L-BFGS and Adam.
-        lr, noise: of Adam.
+        scalar_weight, bn, bn_weight, tv_weight, tv_kind, l2_weight: the terms of the objective, of L-BFGS and Adam.
+        lr, noise, quirks: of Adam. ``gl.attack("zerogla", seen, **gl.attacks.PUBLISHED, quirks=True)`` is the reference
+            code's setting.
 
     Returns:
         The reconstruction; ``notes`` says so if there are fewer scalars than unknowns. ``diagnostics``: ``scalars``,
@@ -66,7 +74,9 @@ def zerogla(
         ValueError: an option that the chosen solver would ignore.
     """
     _check.choice("solver", solver, SOLVERS)
-    options = {"prior": prior, "spread": spread, "tv_weight": tv_weight, "lr": lr, "noise": noise}
+    options = {"prior": prior, "spread": spread, "lr": lr, "noise": noise, "quirks": quirks}
+    options |= {"scalar_weight": scalar_weight, "bn": bn, "bn_weight": bn_weight}
+    options |= {"tv_weight": tv_weight, "tv_kind": tv_kind, "l2_weight": l2_weight}
     options = {name: value for name, value in options.items() if value is not None}
     run = newton if solver == "gauss-newton" else first_order
     takes = [name for name, p in inspect.signature(run).parameters.items() if p.kind is p.KEYWORD_ONLY]

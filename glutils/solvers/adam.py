@@ -44,6 +44,7 @@ def adam(
     sign: bool = False,
     box: bool = False,
     noise: float = 0.0,
+    late: bool = False,
     generator: torch.Generator | None = None,
 ) -> None:
     """Minimise ``objective`` by Adam (Kingma and Ba 2015), noting every evaluated iterate in ``trace``.
@@ -55,14 +56,17 @@ def adam(
         sign: feed Adam the sign of the images' gradient (IG).
         box: project the images to [0, 1] after every step.
         noise: after every step add normal noise of standard deviation ``noise`` x step size to the images.
+        late: note with each loss the tensors after that loss's step and noise, not those it was evaluated at (as
+            ZeroGLA's code does).
     """
     _check.choice("schedule", schedule, SCHEDULES)
     _check.number("lr", lr, above=0)
     variables = tuple(v.detach().clone().contiguous().requires_grad_() for v in start)
     optimiser = torch.optim.Adam(variables, lr=lr)
-    for step in range(iterations + 1):
+    for step in range(iterations if late else iterations + 1):
         loss, grads = objective(variables)
-        trace.note(step, loss, variables)
+        if not late:
+            trace.note(step, loss, variables)
         if step == iterations:
             break
         for variable, grad in zip(variables, grads, strict=True):
@@ -77,3 +81,5 @@ def adam(
                 variables[0].add_(xi.to(variables[0]), alpha=noise * now)
             if box:
                 variables[0].clamp_(0, 1)
+        if late:
+            trace.note(step, loss, variables)
