@@ -7,6 +7,6 @@ from .equations import singular_values
 from .first_order import PUBLISHED, QUIRKS
 
 __all__ = [
-    "PUBLISHED", "QUIRKS", "VARIANTS", "Card", "Reconstruction", "ablation", "attack", "dlg", "fc", "idlg", "ig", "names",
-    "singular_values", "table", "zerogla",
+    "PUBLISHED", "QUIRKS", "VARIANTS", "Card", "Reconstruction", "ablation", "attack", "dlg", "fc", "idlg", "ig",
+    "names", "singular_values", "table", "zerogla",
 ]  # fmt: skip
