@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from .. import _check
+from .. import _check, latent
 from ..observation import Observation
 from ..priors import smoothness
 from ..solvers import gauss_newton, search
 from .base import Reconstruction, counted, need_labels, reconstruction
 from .equations import ScalarEquations
+from .learned import learned
 from .objective import normal_start
 
 PRIORS = ("tv", "smooth", "none")
@@ -21,7 +22,8 @@ def newton(
     seed: int = 0,
     iterations: int | None = None,
     restarts: int | None = None,
-    prior: str = "tv",
+    prior: str | latent.Latent = "tv",
+    components: int | None = None,
     spread: float | int | None = None,
     seconds: float | int | None = None,
     progress: bool | None = None,
@@ -37,13 +39,20 @@ def newton(
             become different.
         prior: what decides where the scalars do not: ``"tv"`` (total variation), ``"smooth"`` (squared differences) or
             ``"none"`` (distance from grey). Its weight follows from the noise that the attacker finds in its own
-            simulation of the client; no truth enters.
+            simulation of the client; no truth enters. Priors learned from public images, which the adversary must hold,
+            replace the pixels as unknowns: a :class:`~glutils.latent.Latent` or the name of one, see
+            :func:`~glutils.attacks.learned.learned`; ``components`` is theirs.
 
     Returns:
         The reconstruction, with ``diagnostics["noise"]``: root mean square of the noise that the attacker finds in the
         scalars, relative to their standard deviation.
     """
-    _check.choice("prior", prior, PRIORS)
+    if isinstance(prior, latent.Latent) or _check.choice("prior", prior, (*PRIORS, *latent.NAMES)) in latent.NAMES:
+        how = {"seed": seed, "restarts": restarts, "spread": spread, "seconds": seconds, "progress": progress}
+        iterations = 40 if iterations is None else iterations
+        return learned(seen, prior, components=components, iterations=iterations, **how)
+    if components is not None:
+        raise ValueError(f"components belongs to 'pca' and generators, not to prior={prior!r}; got {components!r}")
     one = seen.shape[0] == 1
     spread = (0.01 if one else 0.1) if spread is None else _check.number("spread", spread, at_least=0)
     labels = need_labels(seen, "zerogla")

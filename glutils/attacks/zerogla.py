@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterable
 
 from .. import _check
+from ..latent import Latent
 from ..observation import Observation
 from .base import Card, Reconstruction, register
 from .first_order import first_order
@@ -37,7 +38,8 @@ def zerogla(
     solver: str = "gauss-newton",
     iterations: int | None = None,
     restarts: int | None = None,
-    prior: str | None = None,
+    prior: str | Latent | None = None,
+    components: int | None = None,
     spread: float | int | None = None,
     scalar_weight: str | float | int | None = None,
     bn: str | None = None,
@@ -61,7 +63,7 @@ def zerogla(
             ``"adam"`` (the published one); both :func:`~glutils.attacks.first_order.first_order`.
         iterations: default 40, 60 (outer steps of 20) or 2,000, by solver.
         restarts: random starts, ranked by the attacker's own loss.
-        prior, spread: of Gauss-Newton.
+        prior, components, spread: of Gauss-Newton.
         scalar_weight, bn, bn_weight, tv_weight, tv_kind, l2_weight: the terms of the objective, of L-BFGS and Adam.
         lr, noise, quirks: of Adam. ``gl.attack("zerogla", seen, **gl.attacks.PUBLISHED, quirks=True)`` is the reference
             code's setting.
@@ -74,7 +76,7 @@ def zerogla(
         ValueError: an option that the chosen solver would ignore.
     """
     _check.choice("solver", solver, SOLVERS)
-    options = {"prior": prior, "spread": spread, "lr": lr, "noise": noise, "quirks": quirks}
+    options = {"prior": prior, "components": components, "spread": spread, "lr": lr, "noise": noise, "quirks": quirks}
     options |= {"scalar_weight": scalar_weight, "bn": bn, "bn_weight": bn_weight}
     options |= {"tv_weight": tv_weight, "tv_kind": tv_kind, "l2_weight": l2_weight}
     options = {name: value for name, value in options.items() if value is not None}
