@@ -35,6 +35,10 @@ class Latent:
         """Images (B, C, H, W) of z (B, size), differentiable, in z's precision and on its device."""
         raise NotImplementedError
 
+    def report(self, z: torch.Tensor) -> torch.Tensor:
+        """What an attack that found z says the images are."""
+        return self.decode(z)
+
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """A quick guess at the z (B, size) of images (B, C, H, W)."""
         raise NotImplementedError
@@ -255,6 +259,9 @@ class _Nearest:
         columns = torch.func.jacfwd(lambda v: self.latent.decode(v[None]).flatten())(z)
         return columns.T @ columns
 
+    def pull(self, z: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        return vjp(lambda v: self.latent.decode(v[None]).flatten(), z)[1](r)[0]
+
     def calibrate(self, z: torch.Tensor) -> tuple[float, float]:
         return 0.0, 0.0
 
@@ -264,20 +271,29 @@ class WithRest(Latent):
 
     Images outside the latent's range are possible, but the further from it, the less likely. z holds the latent's own
     numbers first, then one for every pixel value.
+
+    Args:
+        latent: of images like the public ones.
+        public: where the covariance of what the latent cannot make comes from (shrunk, as in :class:`Gaussian`).
+        whole: whether the rest belongs to the reported image. If not, it only keeps an attack from bending the latent's
+            part to explain what that part cannot: generalised least squares, with the rest as noise.
     """
 
-    def __init__(self, latent: Latent, public: Batch):
+    def __init__(self, latent: Latent, public: Batch, whole: bool = True):
         _check.instance("latent", latent, Latent)
         flat = _flat(public)
         latent._fits(public.images)
         made = latent.decode(latent.encode(public.images.double())).flatten(1)
-        self.latent, self.shape = latent, latent.shape
+        self.latent, self.shape, self.whole = latent, latent.shape, whole
         self._root = _root(flat - made)
         self.size = latent.size + len(self._root)
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         inside, rest = z.split([self.latent.size, len(self._root)], dim=-1)
         return self.latent.decode(inside) + (rest @ self._root.to(z).T).unflatten(-1, self.shape)
+
+    def report(self, z: torch.Tensor) -> torch.Tensor:
+        return self.decode(z) if self.whole else self.latent.decode(z[:, : self.latent.size])
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         inside = self.latent.encode(images)
@@ -290,11 +306,14 @@ NAMES = ("pca", "gaussian", "generator", "generator+rest")
 
 
 def fit(name: str, public: Batch, components: int, *, seed: int = 0, progress: bool | None = None) -> Latent:
-    """The latent called ``name``, learned from public images; ``components`` numbers per image, before any rest."""
+    """The prior called ``name``, learned from public images; ``components`` numbers per image, before any rest.
+
+    ``"pca"`` and ``"generator"`` report images that the latent can make, and take the rest for noise;
+    ``"generator+rest"`` reports both; ``"gaussian"`` has no components, so nothing is left over.
+    """
     _check.choice("name", name, NAMES)
     if name == "gaussian":
         return Gaussian.fit(public)
     if name == "pca":
-        return PCA.fit(public, components)
-    generator = Generator.fit(public, components, seed=seed, progress=progress)
-    return generator if name == "generator" else WithRest(generator, public)
+        return WithRest(PCA.fit(public, components), public, whole=False)
+    return WithRest(Generator.fit(public, components, seed=seed, progress=progress), public, name == "generator+rest")

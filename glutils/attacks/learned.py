@@ -41,7 +41,7 @@ def learned(
     """
     labels = need_labels(seen, "zerogla")
     whole = _latent(prior, components, seen, seed, progress)
-    affine = isinstance(whole, Affine)
+    affine = isinstance(whole.latent if isinstance(whole, WithRest) else whole, Affine)
     restarts = (1 if affine else 8) if restarts is None else restarts
     spread = (0.0 if affine else 0.5) if spread is None else _check.number("spread", spread, at_least=0)
     deadline = None if seconds is None else time.monotonic() + _check.number("seconds", seconds, above=0)
@@ -54,7 +54,7 @@ def learned(
         found, extra = _solve(seen, labels, used, start=begun.variables[0], seconds=left, **how)
         found = dataclasses.replace(found, history=_joined(begun.history, found.history))
     notes, counts = counted(seen, found.variables[0].numel())
-    return reconstruction(found, used.decode(found.variables[0]), labels, *notes, **counts, **extra)
+    return reconstruction(found, used.report(found.variables[0]), labels, *notes, **counts, **extra)
 
 
 def _solve(
@@ -82,7 +82,7 @@ def _solve(
         keep="last",  # the weight of the prior changes on the way, so losses of different steps do not compare
         good=lambda loss: loss < (10 * extra.get("noise", 0.0)) ** 2,
         label="zerogla gauss-newton",
-        view=lambda variables: used.decode(variables[0].view(shape)),
+        view=lambda variables: used.report(variables[0].view(shape)),
         **how,
     )
     return dataclasses.replace(found, variables=(found.variables[0].view(shape),)), extra
