@@ -170,18 +170,18 @@ def test_weights_of_the_scalars(pair, monkeypatch):
 # --- quirks ---
 
 
-def run(seen, *quirks, iterations=8, **options):
+def run(seen, *quirks, iterations=6, **options):
     return gl.attack("zerogla", seen, **(PUBLISHED | {"iterations": iterations} | options), quirks=quirks)
 
 
 def test_every_quirk_is_off_by_default_and_changes_the_result(pair):
     seen = observed(pair)
     plain = run(seen)
-    assert torch.equal(plain.images, gl.attack("zerogla", seen, **(PUBLISHED | {"iterations": 8})).images)
-    assert torch.equal(plain.images, gl.attack("zerogla", seen, **(PUBLISHED | {"iterations": 8}), quirks=False).images)
+    assert torch.equal(plain.images, gl.attack("zerogla", seen, **(PUBLISHED | {"iterations": 6})).images)
+    assert torch.equal(plain.images, gl.attack("zerogla", seen, **(PUBLISHED | {"iterations": 6}), quirks=False).images)
     for quirk in gl.attacks.QUIRKS:
         assert run(seen, quirk).loss != plain.loss, quirk
-    everything = gl.attack("zerogla", seen, **(PUBLISHED | {"iterations": 8}), quirks=True)
+    everything = gl.attack("zerogla", seen, **(PUBLISHED | {"iterations": 6}), quirks=True)
     assert torch.equal(everything.images, run(seen, *gl.attacks.QUIRKS).images)
 
 
@@ -218,7 +218,7 @@ def test_the_late_image_is_not_the_one_that_was_evaluated(pair):
     plain, late = run(seen, "schedule"), run(seen, "schedule", "late")
     assert loss_of(plain.images) == pytest.approx(plain.loss, rel=1e-4)
     assert abs(loss_of(late.images) / late.loss - 1) > 1e-3
-    assert late.loss == min(late.history.loss) and late.history.steps == tuple(range(8))
+    assert late.loss == min(late.history.loss) and late.history.steps == tuple(range(6))
 
 
 def test_start_and_clamp(pair):
@@ -231,6 +231,44 @@ def test_start_and_clamp(pair):
     assert torch.equal(first("start"), wide.clamp(0, 1))
     torch.testing.assert_close(first("no_clamp"), 0.5 + 0.25 * wide)
     assert float(run(seen, "no_clamp", "start").images.max()) > 1
+
+
+# --- the ablation ---
+
+
+def test_the_ablation_runs_every_variant_from_one_start(pair):
+    seen = observed(pair)
+    found = gl.attacks.ablation(seen, seed=4, iterations=2)
+    assert list(found) == list(gl.attacks.VARIANTS)
+    starts = {name: result.history.frames[0] for name, result in found.items()}
+    assert all(torch.equal(start, starts["priors only"]) for start in starts.values())
+    for name, spoil in (
+        ("scalars and statistics", seen),
+        ("permuted scalars and statistics", gl.tamper(seen, "permuted", seed=4)),
+    ):
+        again = gl.attack("zerogla", spoil, seed=4, **(PUBLISHED | {"iterations": 2}))
+        assert torch.equal(found[name].images, again.images), name
+    assert len({result.loss for result in found.values()}) == len(found)
+
+
+def test_without_scalars_and_statistics_the_observation_does_not_matter(digits):
+    """Priors only: the control that knows nothing gives the same image for two different clients."""
+    both = [gl.attacks.ablation(observed(digits[i : i + 1]), variants=["priors only"], iterations=3) for i in (0, 1)]
+    assert torch.equal(*(found["priors only"].images for found in both))
+
+
+@pytest.mark.parametrize(
+    ("knows", "options", "message"),
+    [
+        (("labels",), {}, "bn='exact' needs to be told the statistics"),
+        (("labels", "batch_stats"), {"variants": ["scalars"]}, "variants must be one of 'scalars and statistics'"),
+        (("labels", "batch_stats"), {"bn": "none"}, "bn is what the variants decide; got 'none'"),
+        (("labels", "batch_stats"), {"scalar_weight": 3}, "scalar_weight is what the variants decide; got 3"),
+    ],
+)
+def test_bad_ablations(pair, knows, options, message):
+    with pytest.raises(ValueError, match=message):
+        gl.attacks.ablation(observed(pair, knows), **({"iterations": 1} | options))
 
 
 # --- bad input ---
@@ -298,24 +336,23 @@ def test_attacks_on_gradients_run_on_the_estimate_and_fail(digit):
     seen = observed(digit, ("labels",), name="mlp", count=12)
     true = FedSGD()
     real = gl.observe(seen.model, true, true.transmit(seen.model, digit.images, digit.labels), digit, knows={"labels"})
-    for name, options in (("dlg", {"iterations": 15, "restarts": 1}), ("ig", {"iterations": 80})):
+    for name, options in (("dlg", {"iterations": 8, "restarts": 1}), ("ig", {"iterations": 60})):
         quality = [float(gl.score(gl.attack(name, s, **options), digit).psnr) for s in (real, as_gradient(seen))]
         assert quality[0] > quality[1] + 5, (name, quality)
-        fed = as_gradient(seen, unbiased=False)
-        assert fed.kind == "gradient" and gl.attack(name, fed, **options).images.shape == digit.images.shape
-    assert gl.attack("idlg", as_gradient(seen), iterations=2, restarts=1).images.isfinite().all()
+    fed = as_gradient(seen, unbiased=False)
+    assert fed.kind == "gradient" and gl.attack("idlg", fed, iterations=2, restarts=1).images.isfinite().all()
 
 
 def test_with_as_many_orthogonal_looks_as_parameters_the_estimate_is_the_gradient(speck):
     """The oracle: for many directions the estimate tends to the gradient, in the payload's own names and shapes."""
     model = models.build("mlp", speck, hidden=())
-    protocol = ZerothOrder(directions=20_000, scheme="exact", dtype="float64")
+    protocol = ZerothOrder(directions=6_000, scheme="exact", dtype="float64")
     seen = gl.observe(model, protocol, protocol.transmit(model, speck.images, speck.labels), speck)
     g = FedSGD().transmit(model, speck.images, speck.labels)
     found = as_gradient(seen).payload
     assert list(found) == list(g) and all(found[name].shape == g[name].shape for name in g)
     a, b = models.flatten(found), models.flatten(g)
-    assert float((a - b).norm() / b.norm()) < 0.06
+    assert float((a - b).norm() / b.norm()) < 0.1
 
 
 def test_the_estimate_of_what_has_no_scalars_or_several_messages(pair):
