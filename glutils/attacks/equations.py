@@ -6,11 +6,12 @@ equations, accumulated over chunks of rows so that neither V nor the Jacobian is
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.func import vjp, vmap
+from torch.func import jvp, vjp, vmap
 
 from .. import models, zo
 from ..observation import Observation, Round
@@ -61,6 +62,24 @@ class ScalarEquations:
             back += pull(directions.combine(r) / self.scale)[0]
             parts.append(r)
         return torch.cat(parts), back
+
+    def push(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """J(u) v, shape (K,), float64."""
+        parts = []
+        for params, directions in zip(self.params, self.directions, strict=True):
+            with warnings.catch_warnings():  # forward mode loads decompositions that torch itself calls deprecated
+                warnings.filterwarnings("ignore", "`torch.jit.script`", DeprecationWarning)
+                along = jvp(lambda w, params=params: self._gradient(w, params), (u,), (v,))[1]
+            parts.append(directions.project(along) / self.scale)
+        return torch.cat(parts)
+
+    def pull(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        """J(u).T r for any r of shape (K,); shape (D,), float64."""
+        back = torch.zeros_like(u)
+        for params, directions, part in zip(self.params, self.directions, r.split(self.sizes), strict=True):
+            _, pull = vjp(lambda v, params=params: self._gradient(v, params), u)
+            back += pull(directions.combine(part / self.scale))[0]
+        return back
 
     def normal(self, u: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """J(u).T J(u), shape (D, D), float64: rows computed in ``dtype``, products accumulated in float64."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -18,8 +19,11 @@ from .engine import Trace
 REUSE = 1e-3
 """The matrix of the normal equations is kept for one more step if the last step shrank the loss by this factor."""
 
-PRECISE = 1e-4
-"""Below this r, a step that gains less than tenfold blames the float32 rows of J, and the next ones are float64."""
+FINE = 1e-4
+"""Below this r the matrix, whose rows are float32, is a preconditioner; the steps solve the float64 equations."""
+
+PRODUCTS = 12
+"""Most products with J.T J that one such solution takes."""
 
 
 @runtime_checkable
@@ -32,13 +36,57 @@ class LeastSquares(Protocol):
     def evaluate(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """r(u), shape (K,), and J(u).T r(u), shape (D,)."""
 
-    def normal(self, u: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """J(u).T J(u), shape (D, D), float64, from rows of J computed in ``dtype``."""
+    def push(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """J(u) v, shape (K,)."""
+
+    def pull(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        """J(u).T r for any r of shape (K,); shape (D,)."""
+
+    def normal(self, u: torch.Tensor) -> torch.Tensor:
+        """J(u).T J(u), shape (D, D), float64, from rows of J in float32."""
 
     def calibrate(self, u: torch.Tensor) -> tuple[float, float]:
         """Adjust the equations to the client's arithmetic at u.
 
         Root mean squares, in units of r: of the noise that is left, and of the bias that was removed."""
+
+
+@dataclass
+class _Linear:
+    """The damped normal equations at u, (J.T J + alpha R + lambda ...) d = b, factored from float32 rows."""
+
+    problem: LeastSquares
+    u: torch.Tensor
+    extra: torch.Tensor
+    """What is added to J.T J: the prior and the damping, (D, D)."""
+    factor: torch.Tensor
+    exact: bool
+    tired: bool = False
+
+    def solve(self, b: torch.Tensor) -> torch.Tensor:
+        """d; where ``exact``, by conjugate gradients on products with J itself, preconditioned by the factor.
+
+        Rows in float32 lose every direction in which J is ten million times smaller than in its largest one. The
+        factored matrix loses them, too: it squares J. The products do neither.
+        """
+        d = torch.cholesky_solve(b[:, None], self.factor)[:, 0]
+        if not self.exact:
+            return d
+        d, q, rest, size = torch.zeros_like(d), d, b, b @ d
+        for turn in range(PRODUCTS):
+            first = size if turn == 0 else first
+            onward = self.problem.push(self.u, q)
+            towards = self.extra @ q
+            a = size / (onward @ onward + q @ towards)
+            d = d + a * q
+            rest = rest - a * (self.problem.pull(self.u, onward) + towards)
+            z = torch.cholesky_solve(rest[:, None], self.factor)[:, 0]
+            size, last = rest @ z, size
+            if not size > 1e-6 * first:
+                return d
+            q = z + size / last * q
+        self.tired = True
+        return d
 
 
 def gauss_newton(
@@ -60,7 +108,12 @@ def gauss_newton(
     ``problem.calibrate``. With float64 scalars that end is practically zero and the data alone decide; with noisy
     scalars, or fewer scalars than unknowns, the prior fills in what they leave open. A step is damped by lambda, tried
     again with a larger lambda if it does not lower the sum, and the normal equations are used twice where the loss is
-    falling fast. Rows of J are float32 until that is seen to limit the steps.
+    falling fast.
+
+    Near the solution (r below :data:`FINE`) two things change. The steps solve the normal equations in full float64
+    precision, with the float32 matrix as a preconditioner. And a step that raises the sum is still taken, whole or
+    in part, if it shortens the next one (the natural monotonicity test, Deuflhard 2004): with as many scalars as pixels
+    some direction hardly shows in r, and the way along it leads over places where everything else shows a little more.
 
     Args:
         start: (D,) float64.
@@ -68,7 +121,8 @@ def gauss_newton(
         prior: u to the matrix R(u) (D, D); None: the identity.
         centre: m (D,); default: the start.
         accuracy: stop when the root mean square of r is below this or below a tenth of the noise; and, with noise, when
-            alpha and r have settled, or r has and the prior no longer matters. Six steps that hardly lower a sum that is far above the noise end it too.
+            alpha and r have settled, or r has and the prior no longer matters. Six steps that hardly lower a sum that
+            is far above the noise end it too.
 
     Returns:
         The noise sigma that the attacker believes to be in r (root mean square).
@@ -79,27 +133,38 @@ def gauss_newton(
     r, pull = problem.evaluate(u)
     rms = float(r.square().mean().sqrt())
     trace.note(0, rms**2, (u,))
-    matrix, at_u, quiet, stuck, calibrated_at, precise = None, False, 0, 0, math.inf, False
+    matrix, at_u, quiet, stuck, calibrated_at = None, False, 0, 0, math.inf
     for step in range(1, iterations + 1):
+        fine = 2 * sigma < rms < FINE
         if matrix is None:
-            matrix, at_u = problem.normal(u, torch.float64 if precise else torch.float32), True
+            matrix, at_u = problem.normal(u), True
             scale = matrix.diagonal().mean().clamp_min(1e-300)
             shape = torch.eye(len(u), dtype=u.dtype, device=u.device) if prior is None else prior(u)
             shape = shape / shape.diagonal().mean()
             alpha = damping * scale if alpha is None else alpha
         away = shape @ (u - m)
         total = r.square().sum() + alpha * ((u - m) @ away)
-        accepted = False
+        accepted = natural = False
         while not accepted:
-            system = torch.add(matrix, shape, alpha=float(alpha + 0.5 * lam * scale))
-            system.diagonal().add_(0.5 * lam * scale)
-            factor, failed = torch.linalg.cholesky_ex(system)
+            extra = shape * (alpha + 0.5 * lam * scale)
+            extra.diagonal().add_(0.5 * lam * scale)
+            factor, failed = torch.linalg.cholesky_ex(matrix + extra)
             if not failed:
-                delta = torch.cholesky_solve((pull + alpha * away)[:, None], factor)[:, 0]
+                linear = _Linear(problem, u, extra, factor, fine)
+                delta = linear.solve(pull + alpha * away)
                 new = u - delta
                 new_r, new_pull = problem.evaluate(new)
                 new_total = new_r.square().sum() + alpha * ((new - m) @ (shape @ (new - m)))
                 accepted = bool(new_total < total)
+                for part in (1.0, 0.5, 0.25) if fine and not accepted else ():
+                    if part < 1:
+                        new = u - part * delta
+                        new_r, new_pull = problem.evaluate(new)
+                    next_step = linear.solve(problem.pull(u, new_r) + alpha * (shape @ (new - m)))
+                    accepted = natural = bool(next_step.norm() < (1 - part / 4) * delta.norm())
+                    if accepted:
+                        new_total = new_r.square().sum() + alpha * ((new - m) @ (shape @ (new - m)))
+                        break
             if accepted or not at_u or rms < 2 * sigma:
                 break
             lam *= 10 if lam < 1e-6 else 4
@@ -109,12 +174,9 @@ def gauss_newton(
             if not at_u:
                 matrix = None  # an old matrix misled; the same point with its own
                 continue
-            if not precise and rms < PRECISE and rms > 2 * sigma:
-                precise, matrix = True, None
-                continue
             break  # machine precision: no step lowers the sum
         promised = 2 * (delta @ (pull + alpha * away)) - delta @ (matrix @ delta) - alpha * (delta @ (shape @ delta))
-        gain = float((total - new_total) / promised) if promised > 0 else 1.0
+        gain = 0.8 if natural else float((total - new_total) / promised) if promised > 0 else 1.0
         fell = float(new_total / total)
         u, r, pull, at_u = new, new_r, new_pull, False
         rms = float(r.square().mean().sqrt())
@@ -132,12 +194,11 @@ def gauss_newton(
         wanted = max(wanted, _evidence(u - m, shape, factor, last, wanted, sigma))
         settled = sigma > 0 and abs(math.log(max(wanted, 1e-300) / max(last, 1e-300))) < 0.1
         alpha = torch.as_tensor(wanted, dtype=u.dtype, device=u.device)
-        if not (fell < REUSE and gain > 0.99 and matrix is not None):
+        if not (fell < REUSE and gain > 0.99 and matrix is not None) and not (fine and fell < 0.1 and not linear.tired):
             matrix = None
         quiet = quiet + 1 if fell > 0.98 and rms < 2 * sigma else 0
         alone = fell > 0.5 and rms < 2 * sigma and last * float(away @ (u - m)) < 0.01 * float(new_total)
-        precise = precise or (fell > 0.1 and 2 * sigma < rms < PRECISE)
-        stuck = stuck + 1 if fell > 0.9 and rms > 10 * sigma else 0
+        stuck = stuck + 1 if fell > 0.9 and rms > 10 * sigma and not natural else 0
         if rms < max(accuracy, 0.1 * sigma) or (settled and quiet >= 2) or alone or stuck >= 6:
             break
     return sigma
