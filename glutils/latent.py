@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.func import functional_call, vjp
+from torch.func import functional_call, jacfwd, jvp, vjp
 from tqdm.auto import tqdm
 
 from . import _check
@@ -244,23 +244,26 @@ def _layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 class _Nearest:
-    """The equations decode(z) = image."""
+    """The equations decode(z) = image, for one image."""
 
     def __init__(self, latent: Latent, image: torch.Tensor):
-        self.latent, self.image = latent, image.flatten()
+        self.made, self.image = lambda z: latent.decode(z[None]).flatten(), image.flatten()
         self.count, self.unknowns = image.numel(), latent.size
 
     def evaluate(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        made, pull = vjp(lambda v: self.latent.decode(v[None]).flatten(), z)
+        made, pull = vjp(self.made, z)
         r = made - self.image
         return r, pull(r)[0]
 
-    def normal(self, z: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        columns = torch.func.jacfwd(lambda v: self.latent.decode(v[None]).flatten())(z)
-        return columns.T @ columns
+    def push(self, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return jvp(self.made, (z,), (v,))[1]
 
     def pull(self, z: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
-        return vjp(lambda v: self.latent.decode(v[None]).flatten(), z)[1](r)[0]
+        return vjp(self.made, z)[1](r)[0]
+
+    def normal(self, z: torch.Tensor, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+        columns = jacfwd(self.made)(z)
+        return columns.T @ columns
 
     def calibrate(self, z: torch.Tensor) -> tuple[float, float]:
         return 0.0, 0.0

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import time
-
 import torch
 
 from .. import _check, latent
 from ..latent import Affine, Latent, WithRest
 from ..observation import Observation
-from ..solvers import Found, History, gauss_newton, search
+from ..solvers import Trace, gauss_newton, search
 from .base import Reconstruction, counted, need_labels, reconstruction
 from .equations import ScalarEquations
+
+EXACT = 1e-6
+"""Root mean square misfit of the scalars, relative to their spread, that counts as noise where there is less."""
 
 
 def learned(
@@ -29,75 +29,86 @@ def learned(
 ) -> Reconstruction:
     """Levenberg-Marquardt in z, which is standard normal before any scalar is seen.
 
-    A latent with a rest is solved twice: without it, from several starts, of which the one whose scalars fit best is
-    kept; then with it, from there.
+    A latent with a rest is solved twice: with the rest at zero, then with all of z, from there. Of several starts the
+    one with the largest posterior probability is kept: the attacker's loss is mean r^2 + sigma^2 |z|^2 / K, with sigma
+    the noise that it finds in the scalars. The search ends early with a z that explains the scalars and whose length is
+    that of a standard normal one with as many numbers as the scalars determine, or at most 2 times that, squared.
 
     Args:
         prior: a latent, or its name: :data:`glutils.latent.NAMES`. A name needs public images.
         components: numbers per image of a latent that is given by name. Default: a quarter of the scalars per image, at
             least 1, at most 8 for a generator, and at most what the public images allow.
+        iterations: of each of the two.
         restarts: default 1 where images are an affine function of z, else 8.
-        spread: standard deviation of the start around z = 0. Default: 0 where one start is enough, else 0.5.
+        spread: of the starts after the first, which is z = 0: standard deviation of z, default 1.
+
+    Returns:
+        The reconstruction; ``diagnostics["surprise"]``: |z|^2 over its expected value. Well above 1, what the scalars
+        say and what public images look like do not go together.
     """
     labels = need_labels(seen, "zerogla")
+    spread = 1.0 if spread is None else _check.number("spread", spread, at_least=0)
     whole = _latent(prior, components, seen, seed, progress)
-    affine = isinstance(whole.latent if isinstance(whole, WithRest) else whole, Affine)
-    restarts = (1 if affine else 8) if restarts is None else restarts
-    spread = (0.0 if affine else 0.5) if spread is None else _check.number("spread", spread, at_least=0)
-    deadline = None if seconds is None else time.monotonic() + _check.number("seconds", seconds, above=0)
-    how = {"iterations": iterations, "seed": seed, "progress": progress}
-    used = whole.latent if isinstance(whole, WithRest) else whole
-    found, extra = _solve(seen, labels, used, spread=spread, restarts=restarts, seconds=seconds, **how)
-    if used is not whole and found.stopped is None:
-        begun, used = found, whole
-        left = None if deadline is None else max(1e-3, deadline - time.monotonic())
-        found, extra = _solve(seen, labels, used, start=begun.variables[0], seconds=left, **how)
-        found = dataclasses.replace(found, history=_joined(begun.history, found.history))
-    notes, counts = counted(seen, found.variables[0].numel())
-    return reconstruction(found, used.report(found.variables[0]), labels, *notes, **counts, **extra)
+    part = whole.latent if isinstance(whole, WithRest) else whole
+    shape = (seen.shape[0], whole.size)
+    equations = ScalarEquations(seen, *_aimed(whole, seen, labels))
+    notes, extra = counted(seen, equations.unknowns)
+    determined = min(equations.count, equations.unknowns)
+    state = {"starts": 0}
 
-
-def _solve(
-    seen: Observation, labels: torch.Tensor, used: Latent, *, start=None, spread=0.0, restarts=1, **how
-) -> tuple[Found, dict[str, float]]:
-    """Search z of all images in the coordinates of one latent; variables are (B, size).
-
-    ``start`` may be the z of a latent without its rest, which then starts at zero.
-    """
-    shape, extra = (seen.shape[0], used.size), {}
-    equations = ScalarEquations(seen, lambda u: (used.decode(u.view(shape)), labels), shape[0] * shape[1])
-    centre = equations.targets.new_zeros(shape)
+    def stage(used, z, trace):
+        """Solve for the first numbers of z, as many as the latent has; sigma. The trace gets all of z."""
+        equations.decode, equations.unknowns = _aimed(used, seen, labels)
+        start, lifted = z[:, : used.size].flatten(), _Lifted(trace, z, used.size)
+        return gauss_newton(equations, start, lifted, iterations=iterations, centre=torch.zeros_like(start))
 
     def solve(trace, generator):
-        begin = centre + spread * torch.randn(shape, generator=generator).to(centre)
-        if start is not None:
-            begin[:, : start.shape[1]] = start
-        extra["noise"] = gauss_newton(
-            equations, begin.flatten(), trace, iterations=how["iterations"], centre=centre.flatten()
-        )
+        z = equations.targets.new_zeros(shape)
+        if state["starts"]:
+            z[:, : part.size] = spread * torch.randn(shape[0], part.size, generator=generator).to(z)
+        state["starts"] += 1
+        if part is not whole:
+            stage(part, z, trace)
+            z = trace.best[0].view(shape)
+        state["noise"] = sigma = max(stage(whole, z, trace), 0.0)
+        state["misfit"], length = trace.loss, float(trace.best[0].square().sum())
+        state["surprise"] = length / determined
+        trace.loss += max(sigma, EXACT) ** 2 * length / equations.count
 
     found = search(
         solve,
-        restarts=restarts,
+        iterations=iterations * (1 if part is whole else 2),
+        restarts=(1 if isinstance(part, Affine) else 8) if restarts is None else restarts,
+        seed=seed,
+        seconds=seconds,
         keep="last",  # the weight of the prior changes on the way, so losses of different steps do not compare
-        good=lambda loss: loss < (10 * extra.get("noise", 0.0)) ** 2,
+        good=lambda loss: state["surprise"] < 2 and state["misfit"] < (10 * max(state["noise"], EXACT)) ** 2,
+        progress=progress,
         label="zerogla gauss-newton",
-        view=lambda variables: used.report(variables[0].view(shape)),
-        **how,
+        view=lambda variables: whole.report(variables[0].view(shape)),
     )
-    return dataclasses.replace(found, variables=(found.variables[0].view(shape),)), extra
+    z = found.variables[0].view(shape)
+    extra |= {"noise": state.get("noise", 0.0), "surprise": float(z.square().sum()) / determined}
+    return reconstruction(found, whole.report(z), labels, *notes, **extra)
 
 
-def _joined(first: History, second: History) -> History:
-    """Two searches as one, the second a continuation of the first; restarts are those of the first."""
-    shift = first.steps[-1] + 1
-    return History(
-        first.steps + tuple(step + shift for step in second.steps),
-        first.loss + second.loss,
-        first.frame_steps + tuple(step + shift for step in second.frame_steps),
-        first.frames + second.frames,
-        first.restarts,
-    )
+def _aimed(used: Latent, seen: Observation, labels: torch.Tensor):
+    """What makes equations for pixels into equations for the numbers of a latent: decode and unknowns."""
+    shape = (seen.shape[0], used.size)
+    return lambda u: (used.decode(u.view(shape)), labels), shape[0] * shape[1]
+
+
+class _Lifted:
+    """A trace that is told the first numbers of each image's z and notes all of them, after what it holds already."""
+
+    def __init__(self, trace: Trace, z: torch.Tensor, size: int):
+        self.trace, self.z, self.size = trace, z, size
+        self.begin = trace.steps[-1] + 1 if trace.steps else 0
+
+    def note(self, step: int, loss: float, variables: tuple[torch.Tensor, ...]) -> None:
+        full = self.z.clone()
+        full[:, : self.size] = variables[0].view(len(full), self.size)
+        self.trace.note(self.begin + step, loss, (full.flatten(),))
 
 
 def _latent(prior: str | Latent, components: int | None, seen: Observation, seed: int, progress) -> Latent:
