@@ -50,13 +50,15 @@ def sweep(data: str, size: int, hidden: int, seeds: int, latent: int) -> list[di
         for ratio in RATIOS:
             batch, seen = observed(data, size, hidden, max(1, round(ratio * public.images[0].numel())), seed, public)
             runs = {name: (prior, seen) for name, prior in ({**PIXELS, "PCA": "pca"} | learned).items()}
-            runs |= {f"{name}, permuted": (learned[name], gl.tamper(seen, "permuted")) for name in ("Gaussian",)}
+            misled = gl.tamper(seen, "permuted")
+            runs |= {f"{name}, permuted": (learned[name], misled) for name in ("Gaussian", "generator + rest")}
             for name, (prior, view) in runs.items():
                 result = gl.attack("zerogla", view, prior=prior, restarts=None if data == "digits" else 1, seed=seed)
                 colour = batch.images.mean((2, 3), keepdim=True).expand_as(batch.images)
                 row = {"table": "sweep", "data": data, "size": size, "seed": seed, "prior": name, "ratio": ratio}
                 row |= {"scalars": int(result.diagnostics["scalars"]), "PSNR": psnr(result.images, batch)}
-                rows.append(row | {"mean colour": psnr(colour, batch), "seconds": result.seconds})
+                row |= {"mean colour": psnr(colour, batch), "seconds": result.seconds}
+                rows.append(row | {"public mean": psnr(public.images.mean(0, keepdim=True), batch)})
             print(data, seed, ratio, {row["prior"]: round(row["PSNR"], 1) for row in rows[-len(runs) :]}, flush=True)
     return rows
 

@@ -8,10 +8,11 @@ common.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call, jacfwd, jvp, vjp
+from torch.func import functional_call, jacrev, vjp
 from tqdm.auto import tqdm
 
 from . import _check
@@ -88,7 +89,7 @@ class PCA(Affine):
     """The directions in which public images differ most (Pearson 1901), and nothing else."""
 
     @classmethod
-    def fit(cls, public: Batch, components: int) -> PCA:
+    def fit(cls, public: Any, components: Any) -> PCA:
         """Of the public images; ``components`` from 1 to the number of images less one, and of pixels."""
         flat = _flat(public)
         components = _limited("components", components, flat)
@@ -108,7 +109,7 @@ class Gaussian(Affine):
     """
 
     @classmethod
-    def fit(cls, public: Batch) -> Gaussian:
+    def fit(cls, public: Any) -> Gaussian:
         """Of the public images, at least two."""
         flat = _flat(public)
         return cls(flat.mean(0), _root(flat), public.shape)
@@ -123,14 +124,14 @@ def _root(flat: torch.Tensor) -> torch.Tensor:
     return (axes * values.clamp_min(1e-12).sqrt()).flip(1)
 
 
-def _flat(public: Batch) -> torch.Tensor:
+def _flat(public: Any) -> torch.Tensor:
     _check.instance("public", public, Batch)
     if len(public) < 2:
         raise ValueError(f"public must hold at least two images, got {len(public)}")
     return public.images.flatten(1).double()
 
 
-def _limited(name: str, value: int, flat: torch.Tensor) -> int:
+def _limited(name: str, value: Any, flat: torch.Tensor) -> int:
     count, pixels = flat.shape
     value = _check.integer(name, value, at_least=1)
     for limit, what in ((pixels, "pixel values"), (count - 1, "public images, less one")):
@@ -142,25 +143,27 @@ def _limited(name: str, value: int, flat: torch.Tensor) -> int:
 class Generator(Latent):
     """A small decoder network, trained on public images as the second half of a variational autoencoder.
 
-    The encoder and its noise are what makes z standard normal (Kingma and Welling 2014). Smooth activations (GELU
-    inside, a sigmoid at the end), so that second-order solvers work in z.
+    The encoder and its noise make z nearly normal (Kingma and Welling 2014); its mean and covariance over the public
+    images are then made 0 and 1. Smooth activations (GELU inside, a sigmoid at the end), so that second-order solvers
+    work in z.
     """
 
     def __init__(self, decoder: nn.Module, encoder: nn.Module, size: int, shape: tuple[int, int, int]):
         self.size, self.shape = size, shape
         self._decoder, self._encoder = decoder.requires_grad_(False), encoder.requires_grad_(False)
         self._cast: dict[tuple, dict[str, torch.Tensor]] = {}
+        self._shift, self._root = torch.zeros(size), torch.eye(size)
 
     @classmethod
     def fit(
         cls,
-        public: Batch,
-        size: int,
+        public: Any,
+        size: Any,
         *,
-        steps: int = 1500,
-        hidden: int = 128,
-        noise: float | int = 0.1,
-        seed: int = 0,
+        steps: Any = 1500,
+        hidden: Any = 128,
+        noise: Any = 0.1,
+        seed: Any = 0,
         progress: bool | None = None,
     ) -> Generator:
         """Train on the public images: Adam, batches of 128, a step size that rises to 3e-3 and falls again.
@@ -197,13 +200,19 @@ class Generator(Latent):
                 optimizer.step()
                 schedule.step()
                 bar.update()
-        return cls(decoder, encoder, size, public.shape)
+        made = cls(decoder, encoder, size, public.shape)
+        mean, log = made._run(made._encoder, flat.double()).chunk(2, 1)
+        made._shift = mean.mean(0)
+        apart = mean - made._shift
+        made._root = torch.linalg.cholesky(apart.T @ apart / len(apart) + (2 * log).exp().mean(0).diag())
+        return made
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
-        return self._run(self._decoder, z).unflatten(-1, self.shape)
+        return self._run(self._decoder, self._shift.to(z) + z @ self._root.to(z).T).unflatten(-1, self.shape)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        return self._run(self._encoder, images.flatten(1))[:, : self.size]
+        apart = self._run(self._encoder, images.flatten(1))[:, : self.size] - self._shift.to(images)
+        return torch.linalg.solve_triangular(self._root.to(images), apart.T, upper=False).T
 
     def project(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self._fits(images)
@@ -256,14 +265,14 @@ class _Nearest:
         return r, pull(r)[0]
 
     def push(self, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        return jvp(self.made, (z,), (v,))[1]
+        return jacrev(self.made)(z) @ v
 
     def pull(self, z: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
         return vjp(self.made, z)[1](r)[0]
 
     def normal(self, z: torch.Tensor, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-        columns = jacfwd(self.made)(z)
-        return columns.T @ columns
+        jacobian = jacrev(self.made)(z)
+        return jacobian.T @ jacobian
 
     def calibrate(self, z: torch.Tensor) -> tuple[float, float]:
         return 0.0, 0.0
@@ -282,7 +291,7 @@ class WithRest(Latent):
             part to explain what that part cannot: generalised least squares, with the rest as noise.
     """
 
-    def __init__(self, latent: Latent, public: Batch, whole: bool = True):
+    def __init__(self, latent: Any, public: Any, whole: bool = True):
         _check.instance("latent", latent, Latent)
         flat = _flat(public)
         latent._fits(public.images)
@@ -308,7 +317,7 @@ NAMES = ("pca", "gaussian", "generator", "generator+rest")
 """What :func:`fit` accepts."""
 
 
-def fit(name: str, public: Batch, components: int, *, seed: int = 0, progress: bool | None = None) -> Latent:
+def fit(name: Any, public: Any, components: Any, *, seed: int = 0, progress: bool | None = None) -> Latent:
     """The prior called ``name``, learned from public images; ``components`` numbers per image, before any rest.
 
     ``"pca"`` and ``"generator"`` report images that the latent can make, and take the rest for noise;
