@@ -1,0 +1,205 @@
+"""Rounds of scalars as parts of one system of equations: one large round, or many small ones at once.
+
+A part holds its share of V grad_theta l(theta; x, y) and of its derivatives in u, the vector that images and labels are
+decoded from. A large round streams its directions in blocks. Many small ones of the same shape (a transcript) are stacked,
+and one vectorised call does the work of a loop over rounds.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import nn
+from torch.func import jvp, vjp, vmap
+
+from .. import models, zo
+from ..protocols import ZerothOrder
+from ..transcript import Round
+
+Decode = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+STACK = 2**28
+"""Most bytes of float64 directions in one stack."""
+
+
+class OneRound:
+    """One message; V may be larger than memory."""
+
+    def __init__(self, model: nn.Module, decode: Decode, entry: Round, chunk: int = 256):
+        self.model, self.decode, self.protocol, self.chunk = model, decode, entry.protocol, chunk
+        self.directions = entry.protocol.draw(model)
+        self.count = len(self.directions)
+        self.params = _double(model, entry)
+
+    def _gradient(self, u: torch.Tensor, params: models.Parameters) -> torch.Tensor:
+        images, labels = self.decode(u)
+        return models.flatten(torch.func.grad(lambda p: models.loss(self.model, p, images, labels))(params))
+
+    def evaluate(self, u: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """r = V g(u) - target, shape (K,), and its pullback to u, shape (D,)."""
+        g, pull = vjp(lambda v: self._gradient(v, self.params), u)
+        r, (back,) = self.directions.match([g], target)
+        return r, pull(back)[0]
+
+    def push(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """The derivative of V g along v, shape (K,)."""
+        return self.directions.project(_along(lambda w: self._gradient(w, self.params), u, v))
+
+    def pull(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        """The pullback of r, shape (D,)."""
+        _, pull = vjp(lambda v: self._gradient(v, self.params), u)
+        return pull(self.directions.combine(r))[0]
+
+    def rows(self, u: torch.Tensor, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+        """Rows of the Jacobian, chunk by chunk, each (n, D): one vectorised pullback through g for each chunk."""
+        params = {name: p.to(dtype) for name, p in self.params.items()}
+        _, pull = vjp(lambda v: self._gradient(v, params), u.to(dtype))
+        for start, stop in self.directions.blocks(self.chunk):
+            yield vmap(pull)(self.directions.rows(start, stop, dtype))[0]
+
+    def differences(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """At u: exact slopes, the client's differences in float64, and its round-off, each (K,)."""
+        images, labels = (part.detach() for part in self.decode(u))
+        protocol, model, directions = self.protocol, self.model, self.directions
+        exact = zo.exact_slopes(model, images, labels, directions, dtype=torch.float64, params=self.params)
+        if protocol.scheme == "exact":
+            fine = exact
+        else:
+            how = {"mu": protocol.mu, "scheme": protocol.scheme}
+            fine = zo.slopes(model, images, labels, directions, dtype=torch.float64, params=self.params, **how)
+        if protocol.dtype == "float64":
+            loss = float(models.loss(model, self.params, images, labels))
+            noise = torch.full_like(fine, zo.roundoff(loss, protocol.mu, torch.float64, protocol.scheme))
+        else:
+            coarse = {name: p.float() for name, p in self.params.items()}
+            how = {"mu": protocol.mu, "scheme": protocol.scheme, "params": coarse}
+            noise = zo.slopes(model, images, labels, directions, **how).double() - fine
+        return exact, fine, noise
+
+
+class ManyRounds:
+    """R messages of K scalars each, stacked: parameters (R, ...), directions (R, K, d)."""
+
+    def __init__(self, model: nn.Module, decode: Decode, entries: Sequence[Round]):
+        self.model, self.decode, self.protocol = model, decode, entries[0].protocol
+        every = [_double(model, entry) for entry in entries]
+        self.params = {name: torch.stack([params[name] for params in every]) for name in every[0]}
+        self.directions = torch.stack([entry.protocol.draw(model).rows(dtype=torch.float64) for entry in entries])
+        self.shape = self.directions.shape[:2]
+        self.count = self.shape.numel()
+
+    def _gradients(self, u: torch.Tensor) -> torch.Tensor:
+        images, labels = self.decode(u)
+        grad = torch.func.grad(lambda p: models.loss(self.model, p, images, labels))
+        return torch.cat([part.flatten(1) for part in vmap(grad)(self.params).values()], 1)
+
+    def _project(self, vectors: torch.Tensor) -> torch.Tensor:
+        return (self.directions @ vectors[:, :, None]).flatten()
+
+    def _combine(self, r: torch.Tensor) -> torch.Tensor:
+        return (r.view(self.shape)[:, None] @ self.directions)[:, 0]
+
+    def evaluate(self, u: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`OneRound.evaluate`."""
+        g, pull = vjp(self._gradients, u)
+        r = self._project(g) - target
+        return r, pull(self._combine(r))[0]
+
+    def push(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """See :meth:`OneRound.push`."""
+        return self._project(_along(self._gradients, u, v))
+
+    def pull(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        """See :meth:`OneRound.pull`."""
+        return vjp(self._gradients, u)[1](self._combine(r))[0]
+
+    def rows(self, u: torch.Tensor, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+        """See :meth:`OneRound.rows`."""
+        u = u.to(dtype)
+
+        def of(params: models.Parameters, directions: torch.Tensor) -> torch.Tensor:
+            def gradient(w: torch.Tensor) -> torch.Tensor:
+                images, labels = self.decode(w)
+                return models.flatten(torch.func.grad(lambda p: models.loss(self.model, p, images, labels))(params))
+
+            return vmap(vjp(gradient, u)[1])(directions)[0]
+
+        size = max(1, 512 // self.shape[1])
+        for start in range(0, self.shape[0], size):
+            params = {name: p[start : start + size].to(dtype) for name, p in self.params.items()}
+            yield vmap(of)(params, self.directions[start : start + size].to(dtype)).flatten(0, 1)
+
+    def differences(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """See :meth:`OneRound.differences`."""
+        images, labels = (part.detach() for part in self.decode(u))
+        exact = self._project(self._gradients(u)).detach()
+        protocol = self.protocol
+        fine = exact if protocol.scheme == "exact" else self._differences(images, labels, torch.float64)
+        if protocol.dtype == "float64":
+            losses = vmap(lambda p: models.loss(self.model, p, images, labels))(self.params)
+            unit = zo.roundoff(1.0, protocol.mu, torch.float64, protocol.scheme)
+            return exact, fine, (unit * losses.abs())[:, None].expand(self.shape).flatten()
+        return exact, fine, self._differences(images, labels, torch.float32).double() - fine
+
+    def _differences(self, images: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """What the clients would send if these were their images; see :func:`glutils.zo.slopes`."""
+        images, mu = images.to(dtype), self.protocol.mu
+        labels = labels.to(dtype) if labels.is_floating_point() else labels
+
+        def slopes(params: models.Parameters, directions: torch.Tensor) -> torch.Tensor:
+            theta = models.flatten(params)
+
+            def loss(at: torch.Tensor) -> torch.Tensor:
+                return models.loss(self.model, models.unflatten(at, params), images, labels)
+
+            if self.protocol.scheme == "exact":
+                grad = torch.func.grad(lambda p: models.loss(self.model, p, images, labels))(params)
+                return directions @ models.flatten(grad)
+            up = vmap(lambda z: loss(theta + mu * z))(directions)
+            if self.protocol.scheme == "forward":
+                return (up - loss(theta)) / mu
+            return (up - vmap(lambda z: loss(theta - mu * z))(directions)) / (2 * mu)
+
+        params = {name: p.to(dtype) for name, p in self.params.items()}
+        return vmap(slopes, chunk_size=16)(params, self.directions.to(dtype)).flatten().detach()
+
+
+def parts(model: nn.Module, decode: Decode, rounds: Sequence[Round], chunk: int = 256) -> list[OneRound | ManyRounds]:
+    """Consecutive rounds that are alike in stacks as large as :data:`STACK` allows, every other one alone."""
+    dim = sum(p.numel() for p in models.parameters(model).values())
+    found, held = [], []
+
+    def close() -> None:
+        if len(held) == 1:
+            found.append(OneRound(model, decode, held[0], chunk))
+        elif held:
+            found.append(ManyRounds(model, decode, tuple(held)))
+        held.clear()
+
+    for entry in rounds:
+        size = 8 * dim * entry.protocol.directions * (len(held) + 1)
+        if held and (not _alike(held[0].protocol, entry.protocol) or size > STACK):
+            close()
+        held.append(entry)
+    close()
+    return found
+
+
+def _alike(one: ZerothOrder, other: ZerothOrder) -> bool:
+    """Whether two messages differ in seed and state alone."""
+    names = ("directions", "mu", "scheme", "law", "dtype")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
+
+
+def _double(model: nn.Module, entry: Round) -> models.Parameters:
+    """The state that a message was computed from, in float64."""
+    own = {} if entry.parameters is None else entry.parameters
+    return models.parameters(model, torch.float64) | {name: p.detach().double() for name, p in own.items()}
+
+
+def _along(function: Callable[[torch.Tensor], torch.Tensor], u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    with warnings.catch_warnings():  # forward mode loads decompositions that torch itself calls deprecated
+        warnings.filterwarnings("ignore", "`torch.jit.script`", DeprecationWarning)
+        return jvp(function, (u,), (v,))[1]
