@@ -93,8 +93,8 @@ def singular_values(seen: Observation, images: torch.Tensor) -> torch.Tensor:
 def add_gram(total: torch.Tensor, rows: torch.Tensor, blocks: int = 4) -> None:
     """Add rows.T @ rows to the upper triangle of ``total``, block by block; the blocks below it are left alone.
 
-    With four blocks that is five eighths of the work. (A BLAS has a routine for it, but torch does not expose one, and a
-    second library brings a second pool of threads, which fights with torch's over the cores.)
+    With four blocks that is five eighths of the work. (A BLAS has a routine for it, but torch does not expose one, and
+    a second library brings a second pool of threads, which fights with torch's over the cores.)
     """
     size = -(-len(total) // blocks)
     for start in range(0, len(total), size):

@@ -49,9 +49,7 @@ def ig(
     labels = need_labels(seen, "ig")
     _check.number("lr", lr, above=0)
     _check.number("tv_weight", tv_weight, at_least=0)
-    objective = matching(
-        seen, lambda v: (v[0], labels), distance=cosine, priors=[(tv_weight, tv)] if tv_weight else ()
-    )
+    objective = matching(seen, lambda v: (v[0], labels), distance=cosine, priors=[(tv_weight, tv)] if tv_weight else ())
 
     def solve(trace, generator):
         start = (0.5 + 0.25 * normal_start(seen, generator),)

@@ -1,8 +1,8 @@
 """Rounds of scalars as parts of one system of equations: one large round, or many small ones at once.
 
-A part holds its share of V grad_theta l(theta; x, y) and of its derivatives in u, the vector that images and labels are
-decoded from. A large round streams its directions in blocks. Many small ones of the same shape (a transcript) are stacked,
-and one vectorised call does the work of a loop over rounds.
+A part holds its share of V grad_theta l(theta; x, y) and of its derivatives in u, the vector that images and labels
+are decoded from. A large round streams its directions in blocks. Many small ones of the same shape (a transcript) are
+stacked, and one vectorised call does the work of a loop over rounds.
 """
 
 from __future__ import annotations

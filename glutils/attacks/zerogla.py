@@ -85,12 +85,12 @@ def zerogla(
     takes = [name for name in takes if name not in (*COMMON, "solver", *IGNORED[solver])]
     for name, value in options.items():
         if name not in takes:
-            raise ValueError(f"{name} does nothing with solver={solver!r}, which takes {', '.join(takes)}; got {value!r}")
+            raise ValueError(
+                f"{name} does nothing with solver={solver!r}, which takes {', '.join(takes)}; got {value!r}"
+            )
     if run is first_order:
         options["solver"] = solver
-    return run(
-        seen, seed=seed, iterations=iterations, restarts=restarts, seconds=seconds, progress=progress, **options
-    )
+    return run(seen, seed=seed, iterations=iterations, restarts=restarts, seconds=seconds, progress=progress, **options)
 
 
 COMMON = ("seed", "iterations", "restarts", "seconds", "progress")
