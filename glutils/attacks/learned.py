@@ -54,13 +54,14 @@ def learned(
     equations = ScalarEquations(seen, *_aimed(whole, seen, labels))
     notes, extra = counted(seen, equations.unknowns)
     determined = min(equations.count, equations.unknowns)
-    state = {"starts": 0}
+    state, enough = {"starts": 0}, equations.count >= equations.unknowns
 
     def stage(used, z, trace):
         """Solve for the first numbers of z, as many as the latent has; sigma. The trace gets all of z."""
         equations.decode, equations.unknowns = _aimed(used, seen, labels)
         start, lifted = z[:, : used.size].flatten(), _Lifted(trace, z, used.size)
-        return gauss_newton(equations, start, lifted, iterations=iterations, centre=torch.zeros_like(start))
+        how = {} if enough else {"accuracy": EXACT}  # else the prior decides, and not in the eleventh digit
+        return gauss_newton(equations, start, lifted, iterations=iterations, centre=torch.zeros_like(start), **how)
 
     def solve(trace, generator):
         z = equations.targets.new_zeros(shape)
@@ -98,7 +99,7 @@ def _aimed(used: Latent, seen: Observation, labels: torch.Tensor):
     return lambda u: (used.decode(u.view(shape)), labels), shape[0] * shape[1]
 
 
-class _Lifted:
+class _Lifted(Trace):
     """A trace that is told the first numbers of each image's z and notes all of them, after what it holds already."""
 
     def __init__(self, trace: Trace, z: torch.Tensor, size: int):
