@@ -14,6 +14,9 @@ from .equations import ScalarEquations
 EXACT = 1e-6
 """Root mean square misfit of the scalars, relative to their spread, that counts as noise where there is less."""
 
+ROUGH = 1e-4
+"""The misfit at which a search may end below D scalars, where the prior decides, and not in the eleventh digit."""
+
 
 def learned(
     seen: Observation,
@@ -54,13 +57,14 @@ def learned(
     equations = ScalarEquations(seen, *_aimed(whole, seen, labels))
     notes, extra = counted(seen, equations.unknowns)
     determined = min(equations.count, equations.unknowns)
-    state, enough = {"starts": 0}, equations.count >= equations.unknowns
+    state, pixels = {"starts": 0}, labels.new_empty(seen.shape).numel()
+    exact = EXACT if equations.count >= pixels else ROUGH
+    how = {} if equations.count >= equations.unknowns else {"accuracy": exact}
 
     def stage(used, z, trace):
         """Solve for the first numbers of z, as many as the latent has; sigma. The trace gets all of z."""
         equations.decode, equations.unknowns = _aimed(used, seen, labels)
         start, lifted = z[:, : used.size].flatten(), _Lifted(trace, z, used.size)
-        how = {} if enough else {"accuracy": EXACT}  # else the prior decides, and not in the eleventh digit
         return gauss_newton(equations, start, lifted, iterations=iterations, centre=torch.zeros_like(start), **how)
 
     def solve(trace, generator):
@@ -74,7 +78,7 @@ def learned(
         state["noise"] = sigma = max(stage(whole, z, trace), 0.0)
         state["misfit"], length = trace.loss, float(trace.best[0].square().sum())
         state["surprise"] = length / determined
-        trace.loss += max(sigma, EXACT) ** 2 * length / equations.count
+        trace.loss += max(sigma, exact) ** 2 * length / equations.count
 
     found = search(
         solve,
@@ -83,7 +87,7 @@ def learned(
         seed=seed,
         seconds=seconds,
         keep="last",  # the weight of the prior changes on the way, so losses of different steps do not compare
-        good=lambda loss: state["surprise"] < 2 and state["misfit"] < (10 * max(state["noise"], EXACT)) ** 2,
+        good=lambda loss: state["surprise"] < 2 and state["misfit"] < max(10 * state["noise"], ROUGH) ** 2,
         progress=progress,
         label="zerogla gauss-newton",
         view=lambda variables: whole.report(variables[0].view(shape)),
