@@ -7,8 +7,9 @@ scalars, and the averaged scalars are replayed by everyone, so that nobody ever 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,13 +19,13 @@ from . import _check, data, models, zo
 from .data.batch import Batch
 from .protocols import FedAvg, Protocol, ZerothOrder
 from .solvers.engine import wanted
-from .transcript import Round, Transcript, advance
+from .transcript import Round, Transcript, move
 
 SEEDS_APART = 7919  # between the public seeds of consecutive steps
 
 
 def train(
-    protocol: Protocol,
+    protocol: Any,
     model: nn.Module,
     clients: Sequence[Batch],
     *,
@@ -42,7 +43,7 @@ def train(
 
     Args:
         protocol: what clients send. The public seed of a :class:`ZerothOrder` protocol is the first step's; later steps
-            use seeds derived from it.
+            use seeds derived from it. A list holds one for each round, which may differ in their number of directions.
         model: the initial global model; it is not changed.
         clients: their private data.
         rounds: 1 or more.
@@ -61,8 +62,9 @@ def train(
     Raises:
         TypeError, ValueError: before the first round.
     """
-    _check.instance("protocol", protocol, Protocol)
     rounds = _check.integer("rounds", rounds, at_least=1)
+    protocols = _each_round(protocol, rounds)
+    protocol = protocols[0]
     local_steps = _check.integer("local_steps", local_steps, at_least=1)
     clients = tuple(_check.instance("clients", client, Batch) for client in clients)
     if not clients:
@@ -89,15 +91,12 @@ def train(
     state = {name: p.clone() for name, p in models.parameters(working).items()}
     messages, states, drawn, accuracy = [], [state], [], []
     for turn in tqdm(range(rounds), desc="rounds", disable=not wanted(progress), leave=False):
-        chosen = set(torch.randperm(len(clients), generator=generator)[:sampled].tolist())
-        sent, used = [], []
-        for k, client in enumerate(clients):
-            steps = local_steps if k in chosen else 0
-            said, which = _local(protocol, working, state, client, turn, steps, lr, local_batch, unbiased, generator)
-            sent.append(said)
-            used.append(which)
-        state = advance(working, state, sent, clients, lr, unbiased)
-        messages.append(tuple(sent))
+        chosen = torch.randperm(len(clients), generator=generator)[:sampled].tolist()
+        count = [local_steps if k in chosen else 0 for k in range(len(clients))]
+        used = [_mini_batches(c, n, local_batch, generator) for c, n in zip(clients, count, strict=True)]
+        steps = [_seeded(protocols[turn], turn * local_steps + j) for j in range(local_steps)]
+        sent, state = _round(steps, working, state, clients, used, turn, lr, unbiased)
+        messages.append(sent)
         drawn.append(tuple(used))
         states.append(state)
         accuracy.append(_accuracy(working, state, test))
@@ -114,22 +113,44 @@ def train(
     )
 
 
-def _local(protocol, model, state, client, turn, steps, lr, local_batch, unbiased, generator):
-    """One client's round: its messages, and the indices of the images behind each of them."""
-    said, which = [], []
-    for j in range(steps):
-        index = torch.arange(len(client))
-        if local_batch is not None:
-            index = torch.randperm(len(client), generator=generator)[:local_batch].sort().values
-        batch = client[index.tolist()]
-        now = _seeded(protocol, turn * steps + j)
-        load(model, state)
-        payload = now.transmit(model, batch.images, batch.labels)
-        said.append(Round(now, payload, state, turn))
-        which.append(index)
-        if j + 1 < steps:
-            state = zo.replay(state, payload, now.draw(model), lr, unbiased=unbiased)
-    return tuple(said), tuple(which)
+def _each_round(protocol: Any, rounds: int) -> list[Protocol]:
+    """One protocol for each round, all of one type."""
+    if isinstance(protocol, Protocol):
+        return [protocol] * rounds
+    if isinstance(protocol, (str, Mapping)) or not isinstance(protocol, Sequence):
+        raise TypeError(f"protocol must be a Protocol or a list of them, got {type(protocol).__name__}")
+    if len(protocol) != rounds:
+        raise ValueError(f"protocol must hold one protocol for each of {rounds} rounds, got {len(protocol)}")
+    for turn, entry in enumerate(protocol):
+        _check.instance(f"protocol of round {turn}", entry, Protocol)
+        if type(entry) is not type(protocol[0]) or getattr(entry, "lr", None) != getattr(protocol[0], "lr", None):
+            raise ValueError(f"protocol of round {turn} must be of the first one's kind and lr, got {entry}")
+    return list(protocol)
+
+
+def _mini_batches(client: Batch, steps: int, size: int | None, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+    """The indices of the images behind each of a client's messages."""
+    if size is None:
+        return (torch.arange(len(client)),) * steps
+    return tuple(torch.randperm(len(client), generator=generator)[:size].sort().values for _ in range(steps))
+
+
+def _round(steps, model, state, clients, used, turn, lr, unbiased):
+    """One round: every client's messages, and the next global state. The directions of a step are drawn once."""
+    own = {k: state for k, which in enumerate(used) if which}
+    sent = [[] for _ in clients]
+    for j, now in enumerate(steps):
+        directions = now.draw(model) if now.kind == "scalars" else None
+        for k in own:
+            batch = clients[k][used[k][j].tolist()]
+            load(model, own[k])
+            payload = now.transmit(model, batch.images, batch.labels, directions=directions)
+            sent[k].append(Round(now, payload, own[k], turn, k))
+            if j + 1 < len(steps):
+                own[k] = zo.replay(own[k], payload, directions, lr, unbiased=unbiased)
+        said = [sent[k][j] for k in own]
+        state = move(state, said, [len(clients[k]) for k in own], directions, lr, unbiased)
+    return tuple(map(tuple, sent)), state
 
 
 def _seeded(protocol: Protocol, step: int) -> Protocol:

@@ -25,20 +25,29 @@ class Protocol:
 
     kind: str
 
-    def transmit(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Payload:
+    def transmit(
+        self,
+        model: nn.Module,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        directions: zo.Directions | None = None,
+    ) -> Payload:
         """What leaves the client. Differentiable in ``images`` if they require grad; the model is left as it was.
 
         Args:
             model: the global model, as received.
             images: (B, C, H, W); pixels may leave [0, 1], because the attacker's dummy images may.
             labels: (B,) int64 class indices, or (B, classes) probabilities.
+            directions: what :meth:`ZerothOrder.draw` gave, to save that protocol from drawing again for every client.
 
         Raises:
             TypeError, ValueError: wrong shapes, dtypes or labels; an active dropout layer; batch norm layers in
                 different modes.
         """
         self.check(model, images, labels)
-        payload = self._client(model, images, labels)
+        how = {} if directions is None else {"directions": directions}
+        payload = self._client(model, images, labels, **how)
         if isinstance(payload, dict):
             payload = NamedTensors(payload)
         payload.batchnorm = models.batchnorm_mode(model)  # the attacker has to run the model in the same mode
@@ -176,9 +185,9 @@ class ZerothOrder(Protocol):
         dim, device = sum(p.numel() for p in params.values()), next(iter(params.values())).device
         return zo.Directions(self.seed, self.directions, dim, self.law, device=device, memory=self.memory)
 
-    def _client(self, model, images, labels, params=None, graph=None):
+    def _client(self, model, images, labels, params=None, graph=None, directions=None):
         how = {"mu": self.mu, "scheme": self.scheme, "dtype": zo.DTYPES[self.dtype], "params": params}
-        return zo.slopes(model, images, labels, self.draw(model), **how)
+        return zo.slopes(model, images, labels, self.draw(model) if directions is None else directions, **how)
 
     def _simulate(self, model, images, labels, params, directions):
         directions = self.draw(model) if directions is None else directions

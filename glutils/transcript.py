@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,13 +17,15 @@ from .protocols import Payload, Protocol
 class Round:
     """One message: the protocol (with its public seed), the payload, and the model state it was computed from.
 
-    ``parameters`` is None where the state is the observation's model as it stands. ``number`` is the training round.
+    ``parameters`` is None where the state is the observation's model as it stands. ``number`` is the training round,
+    ``client`` who sent it.
     """
 
     protocol: Protocol
     payload: Payload
     parameters: models.Parameters | None = None
     number: int = 0
+    client: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,52 +74,102 @@ class Transcript:
         return found
 
     def check(self) -> None:
-        """Replay the run from its messages; ``ValueError`` naming the first round that does not follow.
+        """Replay the run from its messages; ``ValueError`` naming the first round, and client, that does not follow.
 
         Everybody can do that: the state after a round is a function of the state before it, the public seeds and the
-        clients' payloads. A missing round, a seed of another round, or a wrong model state breaks the chain.
+        clients' payloads. A missing round, a seed of another round, a wrong model state, messages of two clients
+        exchanged: all break the chain. One thing does not: the bare payloads of two clients of equal size exchanged
+        within a round, whose mean stays the same. Only an attack sees that, see
+        :func:`glutils.attacks.inconsistent_rounds`.
         """
         if len(self.states) != self.rounds + 1:
             raise ValueError(f"states must hold one state more than the {self.rounds} rounds, got {len(self.states)}")
-        numbers = [{m.number for said in entry for m in said} for entry in self.messages]
-        for turn, (entry, number) in enumerate(zip(self.messages, numbers, strict=True)):
-            if len(entry) != len(self.clients):
-                raise ValueError(f"round {turn} holds messages of {len(entry)} clients, expected {len(self.clients)}")
-            if number != {turn}:
-                raise ValueError(f"round {turn} is missing or out of order: its messages say round {sorted(number)}")
-            for step in range(max(map(len, entry))):
-                seeds = {getattr(said[step].protocol, "seed", None) for said in entry if said}
-                if len(seeds) > 1:
-                    raise ValueError(f"round {turn} mixes public seeds {sorted(seeds)}")
-            for k, said in enumerate(entry):
-                for message in said:
+        sizes = [len(client) for client in self.clients]
+        for turn, entry in enumerate(self.messages):
+            active = self._check_headers(turn, entry)
+            for k in active:
+                for message in entry[k]:
                     check_payload(f"payload of client {k} in round {turn}", self.model, message)
-                if said and not _same(said[0].parameters, self.states[turn]):
-                    raise ValueError(f"round {turn}: the model state of client {k} is not the global one")
-            following = advance(self.model, self.states[turn], entry, self.clients, self.lr, self.unbiased)
-            if not _same(following, self.states[turn + 1], 1e-5):
+            state, own = self.states[turn], dict.fromkeys(active, self.states[turn])
+            for at in (turn, turn + 1):
+                for name, parameter in self.states[at].items():
+                    _check.finite(f"model state before round {at}, {name},", parameter)
+            for step in range(len(entry[active[0]])):
+                said = [entry[k][step] for k in active]
+                protocol = said[0].protocol
+                directions = protocol.draw(self.model) if protocol.kind == "scalars" else None
+                for k, message in zip(active, said, strict=True):
+                    if not _same(message.parameters, own[k], 1e-5 if step else 0.0):
+                        expected = "the one that its own scalars lead to" if step else "the global one"
+                        raise ValueError(f"round {turn}: the model state of client {k} is not {expected}")
+                    if step + 1 < len(entry[k]):
+                        own[k] = zo.replay(own[k], message.payload, directions, self.lr, unbiased=self.unbiased)
+                state = move(state, said, [sizes[k] for k in active], directions, self.lr, self.unbiased)
+            if not _same(state, self.states[turn + 1], 1e-5):
                 raise ValueError(
                     f"round {turn}: its messages do not lead to the next model state; "
                     "a wrong state, a wrong seed or a payload of another run"
                 )
 
+    def _check_headers(self, turn: int, entry: tuple[tuple[Round, ...], ...]) -> list[int]:
+        """Who took part in this round; ``ValueError`` if numbers, senders or protocols do not fit together."""
+        if len(entry) != len(self.clients):
+            raise ValueError(f"round {turn} holds messages of {len(entry)} clients, expected {len(self.clients)}")
+        active = [k for k, said in enumerate(entry) if said]
+        if not active:
+            raise ValueError(f"round {turn} is missing: it holds no messages")
+        first = entry[active[0]]
+        for k in active:
+            numbers = sorted({message.number for message in entry[k]})
+            if numbers != [turn]:
+                raise ValueError(
+                    f"round {turn} is missing or out of order: the messages of client {k} say round {numbers}"
+                )
+            if len(entry[k]) != len(first):
+                raise ValueError(
+                    f"round {turn}: client {k} sent {len(entry[k])} messages, client {active[0]} {len(first)}"
+                )
+            for step, (message, other) in enumerate(zip(entry[k], first, strict=True)):
+                if message.client not in (None, k):
+                    raise ValueError(
+                        f"round {turn}: a message of client {message.client} stands in the place of client {k}'s"
+                    )
+                seeds = [getattr(m.protocol, "seed", None) for m in (other, message)]
+                who = f"in step {step}, client {active[0]} against client {k}"
+                if seeds[0] != seeds[1]:
+                    raise ValueError(f"round {turn} mixes public seeds {seeds} {who}")
+                if not _answers_alike(message.protocol, other.protocol):
+                    raise ValueError(f"round {turn} mixes protocols {who}: {other.protocol}, {message.protocol}")
+        return active
 
-def advance(model, state, entry, clients, lr, unbiased) -> models.Parameters:
-    """The next global state from all clients' messages, weighted by their numbers of images (McMahan et al. 2017)."""
-    active = [k for k, said in enumerate(entry) if said]
-    total = sum(len(clients[k]) for k in active)
-    weights = [len(clients[k]) / total for k in active]
-    for step in range(len(entry[active[0]])):
-        messages = [entry[k][step] for k in active]
-        protocol = messages[0].protocol
-        if protocol.kind == "scalars":
-            mean = sum(w * m.payload for w, m in zip(weights, messages, strict=True))
-            state = zo.replay(state, mean, protocol.draw(model), lr, unbiased=unbiased)
-        else:
-            factor = 1.0 if protocol.kind == "delta" else lr
-            mean = {n: sum(w * m.payload[n] for w, m in zip(weights, messages, strict=True)) for n in state}
-            state = {name: p - factor * mean[name] for name, p in state.items()}
-    return state
+
+def move(
+    state: models.Parameters,
+    said: Sequence[Round],
+    sizes: Sequence[int],
+    directions: zo.Directions | None,
+    lr: float | None,
+    unbiased: bool,
+) -> models.Parameters:
+    """The next global state from all clients' messages of one step, weighted by their numbers of images.
+
+    (McMahan et al. 2017.) ``directions`` are those of the step, drawn once for everybody.
+    """
+    weights = [size / sum(sizes) for size in sizes]
+    protocol = said[0].protocol
+    if protocol.kind == "scalars":
+        mean = sum(w * message.payload for w, message in zip(weights, said, strict=True))
+        return zo.replay(state, mean, directions, lr, unbiased=unbiased)
+    factor = 1.0 if protocol.kind == "delta" else lr
+    mean = {n: sum(w * message.payload[n] for w, message in zip(weights, said, strict=True)) for n in state}
+    return {name: p - factor * mean[name] for name, p in state.items()}
+
+
+def _answers_alike(one: Protocol, other: Protocol) -> bool:
+    """Whether payloads of these two may be averaged."""
+    return type(one) is type(other) and all(
+        getattr(one, name, None) == getattr(other, name, None) for name in ("directions", "law", "kind")
+    )
 
 
 def check_payload(name: str, model: nn.Module, message: Round) -> None:
@@ -125,6 +177,8 @@ def check_payload(name: str, model: nn.Module, message: Round) -> None:
     protocol, payload = message.protocol, message.payload
     if protocol.kind == "scalars":
         _check.instance(name, payload, torch.Tensor)
+        if not payload.is_floating_point():
+            raise TypeError(f"{name} must be floating-point numbers, got {payload.dtype}")
         if payload.shape != (protocol.directions,):
             raise ValueError(f"{name} must hold {protocol.directions} scalars, got shape {tuple(payload.shape)}")
         _check.finite(name, payload)

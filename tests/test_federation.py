@@ -154,3 +154,65 @@ def test_what_does_not_fit_the_protocol_is_refused(clients, model, transcript):
         gl.observe(transcript, client=3)
     with pytest.raises(TypeError, match="client=..."):
         gl.observe(transcript)
+
+
+def test_directions_are_drawn_once_for_all_clients(clients, model, monkeypatch):
+    drawn = []
+    draw = gl.protocols.ZerothOrder.draw
+    monkeypatch.setattr(gl.protocols.ZerothOrder, "draw", lambda self, m: drawn.append(self.seed) or draw(self, m))
+    run = gl.federation.train(scalars(), model, clients, rounds=3, lr=0.05, local_steps=2)
+    assert len(drawn) == len(set(drawn)) == 6
+    run.check()
+    assert len(drawn) == 12
+
+
+def test_a_client_sends_what_it_would_have_sent_alone(clients, model):
+    run = gl.federation.train(scalars(), model, clients, rounds=3, lr=0.05)
+    twin = gl.models.build("mlp", clients[0], hidden=(12,), seed=0)
+    for entry in run.messages:
+        for client, (message,) in zip(clients, entry, strict=True):
+            gl.federation.load(twin, message.parameters)
+            assert torch.equal(message.protocol.transmit(twin, client.images, client.labels), message.payload)
+
+
+def test_the_number_of_directions_may_differ_between_rounds(clients, model):
+    counts = [6, 1, 9, 4]
+    run = gl.federation.train([scalars(directions=p) for p in counts], model, clients, rounds=4, lr=0.05)
+    run.check()
+    assert [len(entry[1][0].payload) for entry in run.messages] == counts and run.sent(0) == 20
+    assert len({entry[0][0].protocol.seed for entry in run.messages}) == 4
+    same = gl.federation.train([scalars()] * 4, model, clients, rounds=4, lr=0.05)
+    once = gl.federation.train(scalars(), model, clients, rounds=4, lr=0.05)
+    assert all(torch.equal(same.states[-1][name], p) for name, p in once.states[-1].items())
+
+
+def test_rounds_of_different_size_give_the_client_away_as_well(clients):
+    pair = [client[[0, 1]] for client in clients]
+    model = gl.models.build("mlp", pair[0], hidden=(16,), seed=0)
+    protocols = [scalars(directions=4 + turn % 9) for turn in range(20)]
+    run = gl.federation.train(protocols, model, pair, rounds=20, lr=0.05)
+    result = gl.attack("zerogla", gl.observe(run, client=1, knows={"labels"}), seed=0, progress=False)
+    assert result.diagnostics["scalars"] == run.sent(1)
+    assert float(gl.score(result, pair[1]).psnr.min()) > 100
+
+
+def test_local_steps_give_the_client_away_as_well(clients):
+    pair = [client[[0, 1]] for client in clients]
+    model = gl.models.build("mlp", pair[0], hidden=(16,), seed=0)
+    run = gl.federation.train(scalars(directions=10), model, pair, rounds=8, lr=0.05, local_steps=2)
+    result = gl.attack("zerogla", gl.observe(run, client=2, knows={"labels"}), seed=0, progress=False)
+    assert float(gl.score(result, pair[2]).psnr.min()) > 100
+
+
+@pytest.mark.parametrize(
+    ("protocol", "error", "message"),
+    [
+        ([scalars()] * 3, ValueError, "one protocol for each of 2 rounds, got 3"),
+        ([scalars(), gl.protocols.FedSGD()], ValueError, "protocol of round 1 must be of the first one's kind"),
+        ([scalars(), 7], TypeError, "protocol of round 1 must be a Protocol, got int"),
+        ("zo", TypeError, "protocol must be a Protocol or a list of them, got str"),
+    ],
+)
+def test_protocols_that_do_not_fit_the_rounds_are_refused(clients, model, protocol, error, message):
+    with pytest.raises(error, match=message):
+        gl.federation.train(protocol, model, clients, rounds=2, lr=0.1)

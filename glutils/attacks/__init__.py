@@ -3,10 +3,11 @@
 from . import dlg, fc, idlg, ig, zerogla
 from .ablation import VARIANTS, ablation
 from .base import Card, Reconstruction, attack, names, table
+from .consistency import inconsistent_rounds, misfits, without_strangers
 from .equations import singular_values
 from .first_order import PUBLISHED, QUIRKS
 
 __all__ = [
     "PUBLISHED", "QUIRKS", "VARIANTS", "Card", "Reconstruction", "ablation", "attack", "dlg", "fc", "idlg", "ig",
-    "names", "singular_values", "table", "zerogla",
+    "inconsistent_rounds", "misfits", "names", "singular_values", "table", "without_strangers", "zerogla",
 ]  # fmt: skip
