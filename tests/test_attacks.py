@@ -491,14 +491,20 @@ def test_bad_arguments_are_refused_before_any_work(digit, no_work, attack, proto
 
 
 def test_impossible_observations_are_refused_before_any_work(digit, digits, no_work):
-    blind = {attack: observed(digit, p, knows=()) for attack, p in (("ig", FedSGD()), ("zerogla", scalars(3)))}
+    blind = [
+        ("ig", observed(digit, FedSGD(), knows=()), {}),
+        ("zerogla", observed(digit, scalars(3), knows=()), {"solver": "lbfgs"}),
+    ]
+    told = observed(digit, scalars(3))
     several = observed(digits, FedSGD())
     moved = observed(digit, FedSGD(), "resnet8", width=2)
     moved.model.train()
     no_work()
-    for attack, seen in blind.items():
+    for attack, seen, options in blind:
         with pytest.raises(ValueError, match=f"'{attack}' needs the labels: observe"):
-            gl.attack(attack, seen)
+            gl.attack(attack, seen, **options)
+    with pytest.raises(ValueError, match="soften needs a model with ReLU layers"):
+        gl.attack("zerogla", told, soften=True)
     with pytest.raises(ValueError, match="'idlg' reads the label of one image, got a batch of 5"):
         gl.attack("idlg", several)
     with pytest.raises(ValueError, match="the client ran batch norm in 'eval' mode, .* in 'train' mode"):

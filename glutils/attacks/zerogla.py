@@ -27,7 +27,7 @@ IGNORED = {"gauss-newton": (), "lbfgs": ("lr", "noise", "quirks"), "adam": ()}
         distance="squared, on scalars",
         prior="TV, l2, BN statistics (optional)",
         solver="Gauss-Newton, L-BFGS, Adam",
-        labels="given",
+        labels="given, or solved jointly",
         source="zheng2025zerogla",
     ),
 )
@@ -41,6 +41,7 @@ def zerogla(
     prior: str | Latent | None = None,
     components: int | None = None,
     spread: float | int | None = None,
+    soften: bool | None = None,
     scalar_weight: str | float | int | None = None,
     bn: str | None = None,
     bn_weight: float | int | None = None,
@@ -63,7 +64,7 @@ def zerogla(
             ``"adam"`` (the published one); both :func:`~glutils.attacks.first_order.first_order`.
         iterations: default 40, 60 (outer steps of 20) or 2,000, by solver.
         restarts: random starts, ranked by the attacker's own loss.
-        prior, components, spread: of Gauss-Newton.
+        prior, components, spread, soften: of Gauss-Newton.
         scalar_weight, bn, bn_weight, tv_weight, tv_kind, l2_weight: the terms of the objective, of L-BFGS and Adam.
         lr, noise, quirks: of Adam. ``gl.attack("zerogla", seen, **gl.attacks.PUBLISHED, quirks=True)`` is the reference
             code's setting.
@@ -76,7 +77,8 @@ def zerogla(
         ValueError: an option that the chosen solver would ignore.
     """
     _check.choice("solver", solver, SOLVERS)
-    options = {"prior": prior, "components": components, "spread": spread, "lr": lr, "noise": noise, "quirks": quirks}
+    options = {"prior": prior, "components": components, "spread": spread, "soften": soften}
+    options |= {"lr": lr, "noise": noise, "quirks": quirks}
     options |= {"scalar_weight": scalar_weight, "bn": bn, "bn_weight": bn_weight}
     options |= {"tv_weight": tv_weight, "tv_kind": tv_kind, "l2_weight": l2_weight}
     options = {name: value for name, value in options.items() if value is not None}

@@ -1,8 +1,8 @@
 """Solvers: how an attack searches. The engine does restarts, history and budgets; one file a method of descent."""
 
 from .adam import adam
-from .engine import Found, History, Trace, search
+from .engine import Continued, Found, History, Trace, search
 from .gauss_newton import gauss_newton
 from .lbfgs import lbfgs
 
-__all__ = ["Found", "History", "Trace", "adam", "gauss_newton", "lbfgs", "search"]
+__all__ = ["Continued", "Found", "History", "Trace", "adam", "gauss_newton", "lbfgs", "search"]

@@ -105,6 +105,23 @@ class Trace:
         return History(tuple(self.steps), tuple(self.losses), tuple(self.frame_steps), tuple(self.frames))
 
 
+class Continued(Trace):
+    """What a later stage of the same restart notes in: its steps count on from the stage before.
+
+    ``lift`` turns the variables of the stage into those of the restart, where a stage knows only some of them.
+    """
+
+    def __init__(
+        self, trace: Trace, lift: Callable[[tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]] = lambda v: v
+    ):
+        self.trace, self.lift = trace, lift
+        self.begin = trace.steps[-1] + 1 if trace.steps else 0
+
+    def note(self, step: int, loss: float | int | torch.Tensor, variables: tuple[torch.Tensor, ...]) -> None:
+        """See :meth:`Trace.note`."""
+        self.trace.note(self.begin + step, loss, self.lift(variables))
+
+
 def search(
     solve: Callable[[Trace, torch.Generator], None],
     *,

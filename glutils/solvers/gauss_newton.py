@@ -99,6 +99,8 @@ def gauss_newton(
     prior: Callable[[torch.Tensor], torch.Tensor] | None = None,
     centre: torch.Tensor | None = None,
     accuracy: float = 1e-11,
+    calibrate: bool = True,
+    until: Callable[[torch.Tensor], bool] | None = None,
 ) -> float:
     """Minimise |r(u)|^2 + alpha (u - m).T R (u - m), noting every accepted iterate in ``trace`` with loss mean r^2.
 
@@ -123,6 +125,8 @@ def gauss_newton(
         accuracy: stop when the root mean square of r is below this or below a tenth of the noise; and, with noise, when
             alpha and r have settled, or r has and the prior no longer matters. Six steps that hardly lower a sum that
             is far above the noise end it too.
+        calibrate: whether to ask the problem for its noise; else it is taken to be zero.
+        until: stop as soon as this is true of u.
 
     Returns:
         The noise sigma that the attacker believes to be in r (root mean square).
@@ -185,7 +189,9 @@ def gauss_newton(
             lam /= 10 if gain < 0.9 else 30
         elif gain < 0.25:
             lam *= 2
-        if rms < min(0.05, calibrated_at / 10):
+        if until is not None and until(u):
+            break
+        if calibrate and rms < min(0.05, calibrated_at / 10):
             sigma, bias = problem.calibrate(u)
             calibrated_at = min(rms, 100 * max(bias, sigma))  # nothing is learned before r shrinks to these
             r, pull = problem.evaluate(u)

@@ -1,0 +1,72 @@
+"""Gauss-Newton ZeroGLA beyond one image with a known label and a smooth network."""
+
+import math
+
+import pytest
+import torch
+
+import glutils as gl
+from glutils import smooth
+
+
+def taught(clients, model, rounds, directions, **options):
+    """A transcript of zeroth-order training, float64."""
+    protocol = gl.protocols.ZerothOrder(directions=directions, mu=1e-4, dtype="float64", seed=7)
+    return gl.federation.train(protocol, model, clients, rounds=rounds, lr=0.01, **options)
+
+
+def test_a_transcript_gives_away_images_and_labels_that_nobody_told():
+    clients = gl.data.partition("digits", clients=2, per_client=2, seed=0)
+    transcript = taught(clients, gl.models.build("mlp", clients[0], seed=0), rounds=30, directions=8)
+    result = gl.attack("zerogla", gl.observe(transcript, client=0), seed=0)
+    score = gl.score(result, clients[0])
+    assert score.label_accuracy == 1 and float(score.psnr.min()) >= 100
+    assert result.diagnostics["unknowns"] == 2 * 64 + 2 * 10
+    wrong = gl.tamper(gl.observe(transcript, client=0), "wrong_seed")
+    fooled = gl.score(gl.attack("zerogla", wrong, restarts=1, iterations=10), clients[0])
+    assert float((fooled.psnr - fooled.controls["mean_colour"]).max()) <= 2
+
+
+def test_local_steps_are_replayed():
+    clients = gl.data.partition("digits", clients=2, per_client=1, seed=1)
+    model = gl.models.build("mlp", clients[0], seed=0)
+    transcript = taught(clients, model, rounds=5, directions=8, local_steps=2)
+    result = gl.attack("zerogla", gl.observe(transcript, client=0, knows={"labels"}))
+    assert float(gl.score(result, clients[0]).psnr[0]) >= 100
+
+
+def test_kinks_resist_until_smooth_networks_lead_around_them():
+    clients = gl.data.partition("digits", clients=2, per_client=1, seed=1)
+    model = gl.models.build("convnet", clients[0], seed=1, channels=(8, 16), hidden=None)
+    seen = gl.observe(taught(clients, model, rounds=20, directions=16), client=0, knows={"labels"})
+    plain = gl.score(gl.attack("zerogla", seen, soften=False, restarts=1, iterations=20), clients[0])
+    led = gl.score(gl.attack("zerogla", seen, restarts=1), clients[0])
+    assert float(led.psnr[0]) >= 40 > float(plain.psnr[0])
+    assert isinstance(seen.model[1], torch.nn.ReLU)
+
+
+def test_a_smoothed_network_comes_to_be_the_network():
+    batch = gl.data.sample("digits", seed=0)
+    model = gl.models.build("convnet", batch)
+    soft = smooth.smoothed(model)
+    assert smooth.has_kinks(model) and not smooth.has_kinks(soft)
+    assert not smooth.has_kinks(gl.models.build("mlp", batch))
+    torch.testing.assert_close(soft(batch.images), model(batch.images), rtol=0, atol=0)
+    apart = []
+    for sharpness in (1.0, 16.0, 256.0):
+        smooth.sharpen(soft, sharpness)
+        apart.append((soft(batch.images) - model(batch.images)).abs().max().item())
+    assert apart == sorted(apart, reverse=True) and 0 < apart[-1] < 0.05 * apart[0]
+    smooth.sharpen(soft, math.inf)
+    torch.testing.assert_close(soft(batch.images), model(batch.images), rtol=0, atol=0)
+    assert dict(soft.named_parameters()).keys() == dict(model.named_parameters()).keys()
+
+
+@pytest.mark.parametrize("option", [{"prior": "smooth"}, {"prior": "none"}])
+def test_unknown_labels_with_every_pixel_prior(option):
+    batch = gl.data.sample("digits", seed=4)
+    model = gl.models.build("mlp", batch, seed=0)
+    protocol = gl.protocols.ZerothOrder(directions=96, mu=1e-4, dtype="float64", seed=3)
+    seen = gl.observe(model, protocol, protocol.transmit(model, batch.images, batch.labels), batch)
+    score = gl.score(gl.attack("zerogla", seen, **option), batch)
+    assert score.label_accuracy == 1 and float(score.psnr[0]) >= 100
