@@ -63,9 +63,7 @@ def noting(model: nn.Module) -> Iterator[Statistics]:
             handle.remove()
 
 
-def batchnorm_statistics(
-    model: nn.Module, images: torch.Tensor, params: models.Parameters | None = None
-) -> Statistics:
+def batchnorm_statistics(model: nn.Module, images: torch.Tensor, params: models.Parameters | None = None) -> Statistics:
     """Mean and unbiased variance of the input of every batch norm layer, by layer name; differentiable in ``images``.
 
     Taken in one clean forward pass in the model's present mode; running statistics are left alone.
@@ -90,17 +88,20 @@ def batchnorm_distance(found: Statistics, target: Statistics) -> torch.Tensor:
     return torch.stack(terms).sum()
 
 
-def smoothness(shape: tuple[int, int, int, int], images: torch.Tensor | None = None, eps: float = 1e-2) -> torch.Tensor:
-    """Matrix R (D, D), D = B C H W, of a quadratic prior: x.T R x is the (weighted) sum of squared differences of
+def smoothness(
+    shape: tuple[int, int, int, int], images: torch.Tensor | None = None, eps: float = 1e-2, others: int = 0
+) -> torch.Tensor:
+    """Sparse matrix R (D, D), D = B C H W, of a quadratic prior: x.T R x is the (weighted) sum of squared differences of
     neighbouring pixels, plus a hundredth of the sum of squares so that R can be inverted.
 
     With ``images`` the weights are 1 / sqrt(difference^2 + eps^2), taken at these images and shared by the channels:
     x.T R x then is their total variation, and the quadratic form bounds it elsewhere (lagged diffusivity, Vogel and
-    Oman 1996).
+    Oman 1996). ``others`` unknowns that are not pixels may follow; of them the hundredth alone counts.
     """
     batch, channels, height, width = shape
     index = torch.arange(batch * channels * height * width).view(shape)
-    total = torch.zeros(index.numel(), index.numel(), dtype=torch.float64)
+    size = index.numel() + others
+    places, values = [torch.arange(size).expand(2, -1)], [torch.full((size,), 0.01, dtype=torch.float64)]
     for axis in (2, 3):
         count = shape[axis] - 1
         left, right = index.narrow(axis, 0, count), index.narrow(axis, 1, count)
@@ -110,6 +111,8 @@ def smoothness(shape: tuple[int, int, int, int], images: torch.Tensor | None = N
             weight = (step.square().mean(1, keepdim=True) + eps**2).rsqrt().expand(left.shape)
         left, right, weight = left.reshape(-1), right.reshape(-1), weight.reshape(-1)
         for i, j, sign in ((left, left, 1), (right, right, 1), (left, right, -1), (right, left, -1)):
-            total.index_put_((i, j), sign * weight, accumulate=True)
-    total.diagonal().add_(0.01)
-    return total
+            places.append(torch.stack([i, j]))
+            values.append(sign * weight)
+    return torch.sparse_coo_tensor(
+        torch.cat(places, 1), torch.cat(values), (size, size), check_invariants=True
+    ).coalesce()

@@ -536,8 +536,8 @@ def test_too_few_equations_are_solved_nearest_to_the_centre():
     for centre in (torch.zeros(20, dtype=DOUBLE), torch.linspace(-1, 2, 20, dtype=DOUBLE)):
         u, trace, _ = solved(problem, start=centre)
         nearest = centre + torch.linalg.pinv(problem.matrix) @ (problem.target - problem.matrix @ centre)
-        torch.testing.assert_close(u, nearest, rtol=0, atol=1e-6)
-        assert trace.loss < 1e-20
+        torch.testing.assert_close(u, nearest, rtol=0, atol=1e-5)
+        assert trace.loss < 1e-15
 
 
 def test_the_prior_decides_what_too_few_equations_leave_open():
@@ -553,7 +553,7 @@ def test_the_prior_decides_what_too_few_equations_leave_open():
     plain = torch.linalg.pinv(problem.matrix) @ problem.target
     value, least, unprioritised = (float(v @ smooth @ v) for v in (u, best, plain))
     assert least - 1e-6 <= value < 1.005 * least and unprioritised > 1.5 * least
-    assert trace.loss < 1e-20 and len(asked) == problem.calls["normal"]
+    assert trace.loss < 1e-15 and len(asked) == problem.calls["normal"]
 
 
 @pytest.mark.parametrize("seed", range(4))

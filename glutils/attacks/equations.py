@@ -58,7 +58,11 @@ class ScalarEquations:
         total = torch.zeros(self.unknowns, self.unknowns, dtype=torch.float64, device=u.device)
         for rows in _gathered(self.jacobian(u, dtype), 1024):
             add_gram(total, rows.double())
-        return total.triu_().add_(total.triu(1).T)
+        for start, stop in _blocks(len(total)):
+            total[stop:, start:stop] = total[
+                start:stop, stop:
+            ].T  # in place: the matrix may be as large as memory allows
+        return total
 
     def jacobian(self, u: torch.Tensor, dtype: torch.dtype = torch.float32):
         """Chunks of rows of J(u), each (n, D), in ``dtype``."""
@@ -96,9 +100,13 @@ def add_gram(total: torch.Tensor, rows: torch.Tensor, blocks: int = 4) -> None:
     With four blocks that is five eighths of the work. (A BLAS has a routine for it, but torch does not expose one, and
     a second library brings a second pool of threads, which fights with torch's over the cores.)
     """
-    size = -(-len(total) // blocks)
-    for start in range(0, len(total), size):
-        total[start : start + size, start:].addmm_(rows[:, start : start + size].T, rows[:, start:])
+    for start, stop in _blocks(len(total), blocks):
+        total[start:stop, start:].addmm_(rows[:, start:stop].T, rows[:, start:])
+
+
+def _blocks(length: int, blocks: int = 4):
+    size = -(-length // blocks)
+    return [(start, min(start + size, length)) for start in range(0, length, size)]
 
 
 def _gathered(chunks, rows: int):

@@ -116,7 +116,6 @@ class _Search:
             dataclasses.replace(seen, model=model), lambda u: self.decode(u), self.unknowns
         )
         self.prior = prior
-        self.fixed = smoothness(seen.shape).to(self.equations.targets) if prior == "smooth" else None
 
     def decode(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Images, and labels: told, taken as known, or soft."""
@@ -157,11 +156,9 @@ class _Search:
         return self.last[: self.pixels], labels if labels.dim() == 1 else labels.argmax(1)
 
     def _matrix(self, u: torch.Tensor) -> torch.Tensor:
-        """The matrix of the quadratic prior at u."""
-        pixels = u[: self.pixels]
+        """The matrix of the quadratic prior at u, sparse; probabilities have a weak one of their own."""
         if self.prior == "none":
-            return torch.eye(len(u), dtype=u.dtype, device=u.device)
-        matrix = smoothness(self.seen.shape, pixels.view(self.seen.shape)).to(u) if self.prior == "tv" else self.fixed
-        if len(u) == self.pixels:
-            return matrix
-        return torch.block_diag(matrix, 0.01 * torch.eye(len(u) - self.pixels, dtype=u.dtype, device=u.device))
+            return u  # the identity
+        pixels = u[: self.pixels].view(self.seen.shape) if self.prior == "tv" else None
+        matrix = smoothness(self.seen.shape, pixels, others=len(u) - self.pixels)
+        return matrix.to(u.device)

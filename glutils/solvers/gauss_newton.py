@@ -53,33 +53,35 @@ class LeastSquares(Protocol):
 
 @dataclass
 class _Linear:
-    """The damped normal equations at u, (J.T J + alpha R + lambda ...) d = b, factored from float32 rows."""
+    """The damped normal equations at u, (J.T J + a R + b) d = c, factored from float32 rows."""
 
     problem: LeastSquares
     u: torch.Tensor
-    extra: torch.Tensor
-    """What is added to J.T J: the prior and the damping, (D, D)."""
+    shape: torch.Tensor
+    """R, sparse."""
+    a: float
+    b: float
     factor: torch.Tensor
     exact: bool
     tired: bool = False
 
-    def solve(self, b: torch.Tensor) -> torch.Tensor:
+    def solve(self, c: torch.Tensor) -> torch.Tensor:
         """d; where ``exact``, by conjugate gradients on products with J itself, preconditioned by the factor.
 
         Rows in float32 lose every direction in which J is ten million times smaller than in its largest one. The
         factored matrix loses them, too: it squares J. The products do neither.
         """
-        d = torch.cholesky_solve(b[:, None], self.factor)[:, 0]
+        d = torch.cholesky_solve(c[:, None], self.factor)[:, 0]
         if not self.exact:
             return d
-        d, q, rest, size = torch.zeros_like(d), d, b, b @ d
+        d, q, rest, size = torch.zeros_like(d), d, c, c @ d
         for turn in range(PRODUCTS):
             first = size if turn == 0 else first
             onward = self.problem.push(self.u, q)
-            towards = self.extra @ q
-            a = size / (onward @ onward + q @ towards)
-            d = d + a * q
-            rest = rest - a * (self.problem.pull(self.u, onward) + towards)
+            towards = self.a * (self.shape @ q) + self.b * q
+            length = size / (onward @ onward + q @ towards)
+            d = d + length * q
+            rest = rest - length * (self.problem.pull(self.u, onward) + towards)
             z = torch.cholesky_solve(rest[:, None], self.factor)[:, 0]
             size, last = rest @ z, size
             if not size > 1e-6 * first:
@@ -112,15 +114,16 @@ def gauss_newton(
     again with a larger lambda if it does not lower the sum, and the normal equations are used twice where the loss is
     falling fast.
 
-    Near the solution (r below :data:`FINE`) two things change. The steps solve the normal equations in full float64
-    precision, with the float32 matrix as a preconditioner. And a step that raises the sum is still taken, whole or
-    in part, if it shortens the next one (the natural monotonicity test, Deuflhard 2004): with as many scalars as pixels
-    some direction hardly shows in r, and the way along it leads over places where everything else shows a little more.
+    Near the solution (r below :data:`FINE`, and at least as many equations as unknowns) two things change. The steps
+    solve the normal equations in full float64 precision, with the float32 matrix as a preconditioner. And a step that
+    raises the sum is still taken, whole or in part, if it shortens the next one (the natural monotonicity test,
+    Deuflhard 2004): with as many scalars as pixels some direction hardly shows in r, and the way along it leads over
+    places where everything else shows a little more.
 
     Args:
         start: (D,) float64.
         damping: first lambda, relative to the mean diagonal of J.T J.
-        prior: u to the matrix R(u) (D, D); None: the identity.
+        prior: u to the matrix R(u) (D, D), sparse or dense; None: the identity.
         centre: m (D,); default: the start.
         accuracy: stop when the root mean square of r is below this or below a tenth of the noise; and, with noise, when
             alpha and r have settled, or r has and the prior no longer matters. Six steps that hardly lower a sum that
@@ -139,22 +142,23 @@ def gauss_newton(
     trace.note(0, rms**2, (u,))
     matrix, at_u, quiet, stuck, calibrated_at = None, False, 0, 0, math.inf
     for step in range(1, iterations + 1):
-        fine = 2 * sigma < rms < FINE
+        fine = 2 * sigma < rms < FINE and problem.count >= problem.unknowns
         if matrix is None:
             matrix, at_u = problem.normal(u), True
             scale = matrix.diagonal().mean().clamp_min(1e-300)
-            shape = torch.eye(len(u), dtype=u.dtype, device=u.device) if prior is None else prior(u)
-            shape = shape / shape.diagonal().mean()
+            shape = _unit(u if prior is None else prior(u))
             alpha = damping * scale if alpha is None else alpha
         away = shape @ (u - m)
         total = r.square().sum() + alpha * ((u - m) @ away)
         accepted = natural = False
         while not accepted:
-            extra = shape * (alpha + 0.5 * lam * scale)
-            extra.diagonal().add_(0.5 * lam * scale)
-            factor, failed = torch.linalg.cholesky_ex(matrix + extra)
+            a, b = float(alpha + 0.5 * lam * scale), float(0.5 * lam * scale)
+            system = torch.add(matrix, shape, alpha=a)
+            system.diagonal().add_(b)
+            factor, failed = torch.linalg.cholesky_ex(system)
+            del system  # as large as the matrix
             if not failed:
-                linear = _Linear(problem, u, extra, factor, fine)
+                linear = _Linear(problem, u, shape, a, b, factor, fine)
                 delta = linear.solve(pull + alpha * away)
                 new = u - delta
                 new_r, new_pull = problem.evaluate(new)
@@ -210,10 +214,23 @@ def gauss_newton(
     return sigma
 
 
+def _unit(matrix: torch.Tensor) -> torch.Tensor:
+    """A prior's matrix as a sparse one with a mean diagonal of 1; a vector stands for the identity of its length."""
+    if matrix.dim() == 1:
+        places = torch.arange(len(matrix), device=matrix.device).expand(2, -1)
+        return torch.sparse_coo_tensor(
+            places, torch.ones_like(matrix), (len(matrix),) * 2, check_invariants=True
+        ).coalesce()
+    matrix = (matrix if matrix.is_sparse else matrix.to_sparse()).coalesce()
+    rows, columns = matrix.indices()
+    return matrix * (len(matrix) / float(matrix.values()[rows == columns].sum()))
+
+
 def _evidence(away, shape, factor, alpha, wanted, sigma) -> float:
     """MacKay's fixed point for alpha: determined unknowns x noise variance / the prior's present value."""
     bound = len(away) * sigma**2 / max(float(away @ (shape @ away)), 1e-300)
     if bound <= wanted:  # all unknowns determined, and still below: no need to count them, which costs an inverse
         return bound
-    free = alpha * float((torch.cholesky_inverse(factor) * shape).sum())
+    rows, columns = shape.indices()
+    free = alpha * float(torch.cholesky_inverse(factor)[rows, columns] @ shape.values())
     return bound * max(len(away) - free, 1.0) / len(away)
