@@ -246,9 +246,18 @@ def logits(model: nn.Module, params: Parameters, images: torch.Tensor) -> torch.
         return functional_call(model, (params, rest), (images,))
 
 
-def loss(model: nn.Module, params: Parameters, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross entropy averaged over the batch; labels are class indices (B,) or probabilities (B, classes)."""
-    return F.cross_entropy(logits(model, params, images), labels)
+def loss(
+    model: nn.Module,
+    params: Parameters,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Cross entropy averaged over the batch, or summed with ``weights`` (B,); labels are class indices (B,) or
+    probabilities (B, classes)."""
+    if weights is None:
+        return F.cross_entropy(logits(model, params, images), labels)
+    return weights @ F.cross_entropy(logits(model, params, images), labels, reduction="none")
 
 
 def gradient(

@@ -91,8 +91,8 @@ def batchnorm_distance(found: Statistics, target: Statistics) -> torch.Tensor:
 def smoothness(
     shape: tuple[int, int, int, int], images: torch.Tensor | None = None, eps: float = 1e-2, others: int = 0
 ) -> torch.Tensor:
-    """Sparse matrix R (D, D), D = B C H W, of a quadratic prior: x.T R x is the (weighted) sum of squared differences of
-    neighbouring pixels, plus a hundredth of the sum of squares so that R can be inverted.
+    """Sparse matrix R (D, D), D = B C H W, of a quadratic prior: x.T R x is the (weighted) sum of squared differences
+    of neighbouring pixels, plus a hundredth of the sum of squares so that R can be inverted.
 
     With ``images`` the weights are 1 / sqrt(difference^2 + eps^2), taken at these images and shared by the channels:
     x.T R x then is their total variation, and the quadratic form bounds it elsewhere (lagged diffusivity, Vogel and

@@ -70,3 +70,16 @@ def test_unknown_labels_with_every_pixel_prior(option):
     seen = gl.observe(model, protocol, protocol.transmit(model, batch.images, batch.labels), batch)
     score = gl.score(gl.attack("zerogla", seen, **option), batch)
     assert score.label_accuracy == 1 and float(score.psnr[0]) >= 100
+
+
+def test_mini_batches_of_unknown_membership_are_solved_with_it():
+    clients = gl.data.partition("digits", clients=2, per_client=3, seed=2)
+    model = gl.models.build("mlp", clients[0], seed=0, hidden=(32,))
+    transcript = taught(clients, model, rounds=30, directions=16, local_batch=2)
+    seen = gl.observe(transcript, client=0, knows={"labels"})
+    result = gl.attack("zerogla", seen, seed=0)
+    score = gl.score(result, clients[0])
+    assert result.diagnostics["unknowns"] == 3 * 64 + 30 * 3 and result.diagnostics["sure"] == 1
+    assert float(score.psnr.min()) >= 100
+    blind = gl.attack("zerogla", gl.observation.replace(seen, local_batch=None), restarts=1, iterations=15)
+    assert float(gl.score(blind, clients[0]).psnr.max()) < 40

@@ -18,15 +18,18 @@ class ScalarEquations:
 
     Args:
         seen: the observation; its rounds must be of a scalar protocol.
-        decode: vector u (D,) to images (B, C, H, W) and labels; differentiable.
+        decode: vector u (D,) to images (B, C, H, W) and labels, and to weights (messages, B) if they are ``weighted``;
+            differentiable.
         unknowns: D.
         chunk: rows of the Jacobian of a large round that are computed at a time.
     """
 
-    def __init__(self, seen: Observation, decode: Decode, unknowns: int, chunk: int = 256):
+    def __init__(
+        self, seen: Observation, decode: Decode, unknowns: int, chunk: int = 256, *, weighted: bool = False
+    ):
         self.model: nn.Module = seen.model
         self.decode, self.unknowns = decode, unknowns
-        self.parts = parts(self.model, lambda u: self.decode(u), seen.rounds, chunk)
+        self.parts = parts(self.model, lambda u: self.decode(u), seen.rounds, chunk, weighted)
         self.sizes = [part.count for part in self.parts]
         self.count = sum(self.sizes)
         self.targets = torch.cat([entry.payload.double() for entry in seen.rounds])

@@ -22,6 +22,8 @@ SHARPNESS = tuple(2.0**k for k in range(13))
 """Of the smooth networks that lead to a ReLU network."""
 SMOOTH_STEPS = 6
 """Steps on each of them."""
+JOINT_STEPS = 60
+"""Most steps with soft labels or weights."""
 SURE = 0.9
 """Soft labels are replaced by the likeliest classes once every image is this sure of its own."""
 
@@ -43,10 +45,11 @@ def newton(
 
     Labels that the adversary was not told are solved for together with the images: class probabilities of every image,
     as a softmax of further unknowns, until they are sure; then the likeliest classes are taken and the images solved
-    alone.
+    alone. So is it with mini-batches, if the client drew some of its images for each message and kept to itself which:
+    the weights of all images in every message's loss are further unknowns, and once they are sure they are rounded.
 
     Args:
-        iterations: of the last stage; default 40. Soft labels take up to 60 before it.
+        iterations: of the last stage; default 40. Soft labels and weights take up to 60 before it.
         restarts: random starts, ranked by the attacker's own loss; the search ends with the first whose scalars fit to
             ten times their noise. Default: 1; 4 for several images, which may fall into a false minimum where two
             images of a class are mixed, or unknown labels; 3 for a network with kinks.
@@ -62,7 +65,8 @@ def newton(
 
     Returns:
         The reconstruction, with ``diagnostics["noise"]``: root mean square of the noise that the attacker finds in the
-        scalars, relative to their standard deviation.
+        scalars, relative to their standard deviation; and, for mini-batches, ``diagnostics["sure"]``: fraction of the
+        messages whose images are known.
     """
     if isinstance(prior, latent.Latent) or _check.choice("prior", prior, (*PRIORS, *latent.NAMES)) in latent.NAMES:
         if soften:
@@ -80,10 +84,14 @@ def newton(
     search_for = _Search(seen, prior, 40 if iterations is None else iterations, kinks and soften is not False)
     notes, extra = counted(seen, search_for.unknowns)
     state = {"noise": 0.0}
+    if search_for.drawn:
+        state["sure"] = 0.0
 
     def solve(trace, generator):
         start = 0.5 + spread * normal_start(seen, generator, torch.float64).flatten()
         state["noise"] = search_for.solve(start, trace)
+        if search_for.drawn:
+            state["sure"] = search_for.sure
 
     found = search(
         solve,
@@ -98,49 +106,74 @@ def newton(
         view=lambda variables: variables[0].view(seen.shape),
     )
     images, labels = found.variables
-    return reconstruction(found, images.view(seen.shape), labels, *notes, **extra, noise=state["noise"])
+    return reconstruction(found, images.view(seen.shape), labels, *notes, **extra, **state)
 
 
 class _Search:
-    """The stages of one restart. The trace notes pixels, and the labels that go with them."""
+    """The stages of one restart. The trace notes pixels, and the labels that go with them.
+
+    The unknowns u: pixels, then a score for every image and class if labels are unknown, then a weight for every
+    message and image if the client drew mini-batches.
+    """
 
     def __init__(self, seen: Observation, prior: str, iterations: int, soften: bool):
-        self.seen, self.iterations, self.soften = seen, iterations, soften
+        self.seen, self.iterations, self.soften, self.prior = seen, iterations, soften, prior
+        self.drawn = seen.local_batch if seen.local_batch not in (None, seen.shape[0]) else 0
         self.pixels = torch.Size(seen.shape).numel()
         self.scores = 0 if seen.labels is not None else seen.shape[0] * seen.classes
-        self.unknowns = self.pixels + self.scores
-        self.steps = iterations + soften * SMOOTH_STEPS * len(SHARPNESS) + 60 * bool(self.scores)
-        model = smoothed(seen.model) if soften else seen.model
-        self.labels = seen.labels
-        self.equations = ScalarEquations(
-            dataclasses.replace(seen, model=model), lambda u: self.decode(u), self.unknowns
-        )
-        self.prior = prior
+        self.weights = len(seen.rounds) * seen.shape[0] if self.drawn else 0
+        self.unknowns = self.pixels + self.scores + self.weights
+        joint = bool(self.scores) or bool(self.weights)
+        self.steps = iterations + soften * SMOOTH_STEPS * len(SHARPNESS) + JOINT_STEPS * joint
+        self.labels = self.chosen = None
+        observed = dataclasses.replace(seen, model=smoothed(seen.model)) if soften else seen
+        self.equations = ScalarEquations(observed, lambda u: self.decode(u), self.unknowns, weighted=bool(self.drawn))
 
-    def decode(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images, and labels: told, taken as known, or soft."""
-        images = u[: self.pixels].view(self.seen.shape)
-        if self.labels is not None:
-            return images, self.labels
-        return images, u[self.pixels :].view(self.seen.shape[0], self.seen.classes).softmax(1)
+    def decode(self, u: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Images; labels: told, taken as known, or soft; for mini-batches the weights of images in messages."""
+        count = self.seen.shape[0]
+        images, labels = u[: self.pixels].view(self.seen.shape), self.labels
+        if labels is None:
+            labels = u[self.pixels : self.pixels + self.scores].view(count, self.seen.classes).softmax(1)
+        if not self.drawn:
+            return images, labels
+        if self.chosen is not None:
+            return images, labels, self.chosen.to(u.dtype)
+        # far tighter a prior than that of pixels: a weight is 1 / count, or a third more or less
+        return images, labels, (1 + u[-self.weights :].view(-1, count) / 3) / count
 
     def solve(self, start: torch.Tensor, trace: Trace) -> float:
         """All stages; the noise that the attacker finds in the scalars."""
-        u = torch.cat([start, start.new_zeros(self.scores)])
-        self.labels = self.seen.labels
-        model = self.equations.model
+        u = torch.cat([start, start.new_zeros(self.scores + self.weights)])
+        self.labels, self.chosen, self.sure = self.seen.labels, None, 0.0
         for sharpness in SHARPNESS if self.soften else ():
-            sharpen(model, sharpness)
+            sharpen(self.equations.model, sharpness)
             self.equations.offset.zero_()
             self._stage(u, trace, SMOOTH_STEPS, calibrate=False)
             u = self.last
-        sharpen(model, math.inf)
-        damping = 1e-2
-        if self.labels is None:
-            self._stage(u, trace, 60, until=lambda v: float(self.decode(v)[1].amax(1).min()) > SURE)
-            self.labels = self.decode(self.last)[1].argmax(1)
-            u, damping = self.last[: self.pixels], 1e-4
-        return self._stage(u, trace, self.iterations, damping=damping)
+        sharpen(self.equations.model, math.inf)
+        if not (self.scores or self.weights):
+            return self._stage(u, trace, self.iterations)
+        noise = self._stage(u, trace, JOINT_STEPS, until=None if self.weights else self._labels_are_sure)
+        self._round()
+        if self.weights and self.sure < 1:
+            return noise
+        return self._stage(self.last[: self.pixels], trace, self.iterations, damping=1e-4)
+
+    def _labels_are_sure(self, u: torch.Tensor) -> bool:
+        return float(self.decode(u)[1].amax(1).min()) > SURE
+
+    def _round(self) -> None:
+        """The likeliest labels; the likeliest images of every message, if all are within a quarter of being sure."""
+        _, labels, *weights = self.decode(self.last)
+        if weights:
+            shares = weights[0] * self.drawn
+            chosen = torch.zeros_like(shares).scatter_(1, shares.topk(self.drawn, 1).indices, 1.0)
+            self.sure = float(((shares - chosen).abs() < 0.25).all(1).double().mean())
+            if self.sure < 1:
+                return
+            self.chosen = chosen / self.drawn
+        self.labels = labels if labels.dim() == 1 else labels.argmax(1)
 
     def _stage(self, u: torch.Tensor, trace: Trace, iterations: int, **options) -> float:
         self.equations.unknowns = len(u)
@@ -156,9 +189,8 @@ class _Search:
         return self.last[: self.pixels], labels if labels.dim() == 1 else labels.argmax(1)
 
     def _matrix(self, u: torch.Tensor) -> torch.Tensor:
-        """The matrix of the quadratic prior at u, sparse; probabilities have a weak one of their own."""
+        """The matrix of the quadratic prior at u, sparse; what is not a pixel has a weak one of its own."""
         if self.prior == "none":
             return u  # the identity
         pixels = u[: self.pixels].view(self.seen.shape) if self.prior == "tv" else None
-        matrix = smoothness(self.seen.shape, pixels, others=len(u) - self.pixels)
-        return matrix.to(u.device)
+        return smoothness(self.seen.shape, pixels, others=len(u) - self.pixels).to(u.device)

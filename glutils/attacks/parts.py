@@ -18,7 +18,8 @@ from .. import models, zo
 from ..protocols import ZerothOrder
 from ..transcript import Round
 
-Decode = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Decode = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+"""u to images (B, C, H, W) and labels; and, where each message is of a weighted batch, weights (messages, B)."""
 
 STACK = 2**28
 """Most bytes of float64 directions in one stack."""
@@ -80,20 +81,27 @@ class OneRound:
 
 
 class ManyRounds:
-    """R messages of K scalars each, stacked: parameters (R, ...), directions (R, K, d)."""
+    """R messages of K scalars each, stacked: parameters (R, ...), directions (R, K, d). ``first``: the first's number."""
 
-    def __init__(self, model: nn.Module, decode: Decode, entries: Sequence[Round]):
+    def __init__(self, model: nn.Module, decode: Decode, entries: Sequence[Round], first: int = 0):
         self.model, self.decode, self.protocol = model, decode, entries[0].protocol
         every = [_double(model, entry) for entry in entries]
         self.params = {name: torch.stack([params[name] for params in every]) for name in every[0]}
         self.directions = torch.stack([entry.protocol.draw(model).rows(dtype=torch.float64) for entry in entries])
         self.shape = self.directions.shape[:2]
         self.count = self.shape.numel()
+        self.first = first
+
+    def _decoded(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Images, labels, and the weights of this stack's messages (R, B), if there are weights."""
+        images, labels, *weights = self.decode(u)
+        return images, labels, weights[0][self.first : self.first + self.shape[0]] if weights else None
 
     def _gradients(self, u: torch.Tensor) -> torch.Tensor:
-        images, labels = self.decode(u)
-        grad = torch.func.grad(lambda p: models.loss(self.model, p, images, labels))
-        return torch.cat([part.flatten(1) for part in vmap(grad)(self.params).values()], 1)
+        images, labels, weights = self._decoded(u)
+        grad = torch.func.grad(lambda p, w: models.loss(self.model, p, images, labels, w))
+        grads = vmap(grad, in_dims=(0, None if weights is None else 0))(self.params, weights)
+        return torch.cat([part.flatten(1) for part in grads.values()], 1)
 
     def _project(self, vectors: torch.Tensor) -> torch.Tensor:
         return (self.directions @ vectors[:, :, None]).flatten()
@@ -119,43 +127,47 @@ class ManyRounds:
         """See :meth:`OneRound.rows`."""
         u = u.to(dtype)
 
-        def of(params: models.Parameters, directions: torch.Tensor) -> torch.Tensor:
-            def gradient(w: torch.Tensor) -> torch.Tensor:
-                images, labels = self.decode(w)
-                return models.flatten(torch.func.grad(lambda p: models.loss(self.model, p, images, labels))(params))
+        def of(params: models.Parameters, directions: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
+            def gradient(v: torch.Tensor) -> torch.Tensor:
+                images, labels, weights = self._decoded(v)
+                own = None if weights is None else weights[number]
+                return models.flatten(torch.func.grad(lambda p: models.loss(self.model, p, images, labels, own))(params))
 
             return vmap(vjp(gradient, u)[1])(directions)[0]
 
         size = max(1, 512 // self.shape[1])
         for start in range(0, self.shape[0], size):
             params = {name: p[start : start + size].to(dtype) for name, p in self.params.items()}
-            yield vmap(of)(params, self.directions[start : start + size].to(dtype)).flatten(0, 1)
+            numbers = torch.arange(self.shape[0], device=u.device)[start : start + size]
+            yield vmap(of)(params, self.directions[start : start + size].to(dtype), numbers).flatten(0, 1)
 
     def differences(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See :meth:`OneRound.differences`."""
-        images, labels = (part.detach() for part in self.decode(u))
+        batch = self._decoded(u.detach())
         exact = self._project(self._gradients(u)).detach()
         protocol = self.protocol
-        fine = exact if protocol.scheme == "exact" else self._differences(images, labels, torch.float64)
+        fine = exact if protocol.scheme == "exact" else self._differences(batch, torch.float64)
         if protocol.dtype == "float64":
-            losses = vmap(lambda p: models.loss(self.model, p, images, labels))(self.params)
+            images, labels, weights = batch
+            in_dims = (0, None if weights is None else 0)
+            losses = vmap(lambda p, w: models.loss(self.model, p, images, labels, w), in_dims)(self.params, weights)
             unit = zo.roundoff(1.0, protocol.mu, torch.float64, protocol.scheme)
             return exact, fine, (unit * losses.abs())[:, None].expand(self.shape).flatten()
-        return exact, fine, self._differences(images, labels, torch.float32).double() - fine
+        return exact, fine, self._differences(batch, torch.float32).double() - fine
 
-    def _differences(self, images: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    def _differences(self, batch: tuple[torch.Tensor | None, ...], dtype: torch.dtype) -> torch.Tensor:
         """What the clients would send if these were their images; see :func:`glutils.zo.slopes`."""
-        images, mu = images.to(dtype), self.protocol.mu
-        labels = labels.to(dtype) if labels.is_floating_point() else labels
+        images, labels, weights = (p.to(dtype) if p is not None and p.is_floating_point() else p for p in batch)
+        mu = self.protocol.mu
 
-        def slopes(params: models.Parameters, directions: torch.Tensor) -> torch.Tensor:
+        def slopes(params: models.Parameters, directions: torch.Tensor, own: torch.Tensor | None) -> torch.Tensor:
             theta = models.flatten(params)
 
             def loss(at: torch.Tensor) -> torch.Tensor:
-                return models.loss(self.model, models.unflatten(at, params), images, labels)
+                return models.loss(self.model, models.unflatten(at, params), images, labels, own)
 
             if self.protocol.scheme == "exact":
-                grad = torch.func.grad(lambda p: models.loss(self.model, p, images, labels))(params)
+                grad = torch.func.grad(lambda p: models.loss(self.model, p, images, labels, own))(params)
                 return directions @ models.flatten(grad)
             up = vmap(lambda z: loss(theta + mu * z))(directions)
             if self.protocol.scheme == "forward":
@@ -163,25 +175,33 @@ class ManyRounds:
             return (up - vmap(lambda z: loss(theta - mu * z))(directions)) / (2 * mu)
 
         params = {name: p.to(dtype) for name, p in self.params.items()}
-        return vmap(slopes, chunk_size=16)(params, self.directions.to(dtype)).flatten().detach()
+        in_dims = (0, 0, None if weights is None else 0)
+        return vmap(slopes, in_dims, chunk_size=16)(params, self.directions.to(dtype), weights).flatten().detach()
 
 
-def parts(model: nn.Module, decode: Decode, rounds: Sequence[Round], chunk: int = 256) -> list[OneRound | ManyRounds]:
-    """Consecutive rounds that are alike in stacks as large as :data:`STACK` allows, every other one alone."""
+def parts(
+    model: nn.Module, decode: Decode, rounds: Sequence[Round], chunk: int = 256, weighted: bool = False
+) -> list[OneRound | ManyRounds]:
+    """Consecutive rounds that are alike in stacks as large as :data:`STACK` allows, every other one alone.
+
+    ``weighted`` messages are stacked in any case.
+    """
     dim = sum(p.numel() for p in models.parameters(model).values())
-    found, held = [], []
+    found, held, first = [], [], 0
 
     def close() -> None:
-        if len(held) == 1:
+        if len(held) == 1 and not weighted:
             found.append(OneRound(model, decode, held[0], chunk))
         elif held:
-            found.append(ManyRounds(model, decode, tuple(held)))
+            found.append(ManyRounds(model, decode, tuple(held), first))
         held.clear()
 
-    for entry in rounds:
+    for number, entry in enumerate(rounds):
         size = 8 * dim * entry.protocol.directions * (len(held) + 1)
         if held and (not _alike(held[0].protocol, entry.protocol) or size > STACK):
             close()
+        if not held:
+            first = number
         held.append(entry)
     close()
     return found
