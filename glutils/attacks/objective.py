@@ -35,7 +35,8 @@ def cosine(found: Tensors, target: Tensors) -> tuple[torch.Tensor, Tensors]:
     square, other = (torch.stack([(a * a).sum() for a in tensors]).sum() for tensors in (found, target))
     scale = (square.sqrt() * other.sqrt()).clamp_min(1e-30)
     slopes = torch._foreach_mul(found, dot / square.clamp_min(1e-30) / scale)
-    return 1 - dot / scale, torch._foreach_sub(slopes, torch._foreach_div(target, scale))
+    torch._foreach_add_(slopes, target, alpha=-1 / float(scale))  # in place: a fresh long tensor costs page faults
+    return 1 - dot / scale, slopes
 
 
 def matching(
