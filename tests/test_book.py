@@ -206,14 +206,15 @@ def test_staging_refuses_images_without_alt_text(stage):
 
 
 def test_a_cached_execution_depends_on_everything_that_it_was_made_from(stage, tmp_path, monkeypatch):
-    for name in ("glutils/a.py", "book/records/run.json", "notebooks/n.ipynb", "constraints.txt", "tools/stage.py"):
+    names = ["glutils/a.py", "book/records/a.json", "benchmarks/results/a.json", "notebooks/n.ipynb", "constraints.txt"]
+    for name in [*names, "tools/stage.py"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     monkeypatch.setattr(stage, "ROOT", tmp_path)
     monkeypatch.setattr(stage, "__file__", str(tmp_path / "tools/stage.py"))
     notebook = tmp_path / "notebooks" / "n.ipynb"
     keys = [stage.cache_key(notebook, {}), stage.cache_key(notebook, {"seed": 1})]
-    for name in ("glutils/a.py", "glutils/b.mplstyle", "book/records/run.json", "notebooks/n.ipynb", "constraints.txt"):
+    for name in [*names, "glutils/b.mplstyle"]:
         (tmp_path / name).write_text("changed")
         keys.append(stage.cache_key(notebook, {}))
     assert len(set(keys)) == len(keys)
