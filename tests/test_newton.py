@@ -83,3 +83,30 @@ def test_mini_batches_of_unknown_membership_are_solved_with_it():
     assert float(score.psnr.min()) >= 100
     blind = gl.attack("zerogla", gl.observation.replace(seen, local_batch=None), restarts=1, iterations=15)
     assert float(gl.score(blind, clients[0]).psnr.max()) < 40
+
+
+def test_the_box_helps_where_round_off_leaves_two_images_of_a_class_alike():
+    clients = gl.data.partition("digits", clients=5, per_client=10, seed=2)
+    protocol = gl.protocols.ZerothOrder(directions=20, mu=1e-3, seed=9)
+    model = gl.models.build("mlp", clients[0], seed=2)
+    transcript = gl.federation.train(protocol, model, clients, rounds=100, lr=0.01, seed=2)
+    seen = gl.observe(transcript, client=0, knows={"labels"})
+    free, boxed = (gl.attack("zerogla", seen, seed=2, box=box) for box in (False, True))
+    worst = [float(gl.score(result, clients[0]).psnr.min()) for result in (free, boxed)]
+    assert worst[1] > worst[0] + 3 and float(boxed.images.min()) >= 0 and float(boxed.images.max()) <= 1
+    with pytest.raises(ValueError, match="box needs at least as many scalars as unknowns"):
+        gl.attack("zerogla", gl.observe(transcript, client=0, knows={"labels"}, rounds=range(9)), box=True)
+
+
+def test_two_clients_mixed_up_are_not_attacked_as_one():
+    clients = gl.data.partition("digits", clients=2, per_client=2, seed=0)
+    transcript = taught(clients, gl.models.build("mlp", clients[0], seed=0), rounds=30, directions=8)
+    messages = list(transcript.messages)
+    for turn in (4, 17):
+        (one,), (two,) = messages[turn]
+        swap = gl.observation.replace
+        messages[turn] = ((swap(one, payload=two.payload),), (swap(two, payload=one.payload),))
+    mixed = gl.observation.replace(transcript, messages=tuple(messages))
+    result = gl.attack("zerogla", gl.observe(mixed, client=0, knows={"labels"}), restarts=1)
+    assert any("left out rounds [4, 17]" in note for note in result.notes)
+    assert float(gl.score(result, clients[0]).psnr.min()) >= 100

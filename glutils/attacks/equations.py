@@ -24,9 +24,7 @@ class ScalarEquations:
         chunk: rows of the Jacobian of a large round that are computed at a time.
     """
 
-    def __init__(
-        self, seen: Observation, decode: Decode, unknowns: int, chunk: int = 256, *, weighted: bool = False
-    ):
+    def __init__(self, seen: Observation, decode: Decode, unknowns: int, chunk: int = 256, *, weighted: bool = False):
         self.model: nn.Module = seen.model
         self.decode, self.unknowns = decode, unknowns
         self.parts = parts(self.model, lambda u: self.decode(u), seen.rounds, chunk, weighted)

@@ -12,7 +12,9 @@ from ..observation import Observation
 from ..priors import smoothness
 from ..smooth import has_kinks, sharpen, smoothed
 from ..solvers import Continued, Trace, gauss_newton, search
+from ..solvers.boxed import boxed
 from .base import Reconstruction, counted, reconstruction
+from .consistency import checked
 from .equations import ScalarEquations
 from .learned import learned
 from .objective import normal_start
@@ -24,6 +26,8 @@ SMOOTH_STEPS = 6
 """Steps on each of them."""
 JOINT_STEPS = 60
 """Most steps with soft labels or weights."""
+BOX_STEPS = 20
+"""Most steps between bounds."""
 SURE = 0.9
 """Soft labels are replaced by the likeliest classes once every image is this sure of its own."""
 
@@ -38,6 +42,7 @@ def newton(
     components: int | None = None,
     spread: float | int | None = None,
     soften: bool | None = None,
+    box: bool = False,
     seconds: float | int | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
@@ -62,11 +67,15 @@ def newton(
             :func:`~glutils.attacks.learned.learned`; ``components`` is theirs.
         soften: whether to come to a network with ReLU layers through smooth ones (swish of sharpness 1 to 4,096, a few
             steps each, every one starting where the last one ended). Default: if it has such layers.
+        box: at the end, drop the prior and keep the pixels within [0, 1] instead
+            (:func:`~glutils.solvers.boxed.boxed`). It helps where noisy scalars determine the pixels, but barely, and
+            many of them are black: float32 clients with several images of a class.
 
     Returns:
         The reconstruction, with ``diagnostics["noise"]``: root mean square of the noise that the attacker finds in the
         scalars, relative to their standard deviation; and, for mini-batches, ``diagnostics["sure"]``: fraction of the
-        messages whose images are known.
+        messages whose images are known. Of a transcript, ``notes`` names the rounds that these images do not explain,
+        see :func:`~glutils.attacks.consistency.checked`.
     """
     if isinstance(prior, latent.Latent) or _check.choice("prior", prior, (*PRIORS, *latent.NAMES)) in latent.NAMES:
         if soften:
@@ -81,8 +90,10 @@ def newton(
         raise ValueError("soften needs a model with ReLU layers, which this one has not; got True")
     several = seen.shape[0] > 1 or seen.labels is None
     spread = (0.1 if several else 0.01) if spread is None else _check.number("spread", spread, at_least=0)
-    search_for = _Search(seen, prior, 40 if iterations is None else iterations, kinks and soften is not False)
+    search_for = _Search(seen, prior, 40 if iterations is None else iterations, kinks and soften is not False, box)
     notes, extra = counted(seen, search_for.unknowns)
+    if box and notes:
+        raise ValueError(f"box needs at least as many scalars as unknowns; {notes[0]}")
     state = {"noise": 0.0}
     if search_for.drawn:
         state["sure"] = 0.0
@@ -106,7 +117,8 @@ def newton(
         view=lambda variables: variables[0].view(seen.shape),
     )
     images, labels = found.variables
-    return reconstruction(found, images.view(seen.shape), labels, *notes, **extra, **state)
+    result = reconstruction(found, images.view(seen.shape), labels, *notes, **extra, **state)
+    return checked(result, seen)
 
 
 class _Search:
@@ -116,15 +128,15 @@ class _Search:
     message and image if the client drew mini-batches.
     """
 
-    def __init__(self, seen: Observation, prior: str, iterations: int, soften: bool):
-        self.seen, self.iterations, self.soften, self.prior = seen, iterations, soften, prior
+    def __init__(self, seen: Observation, prior: str, iterations: int, soften: bool, box: bool):
+        self.seen, self.iterations, self.soften, self.prior, self.box = seen, iterations, soften, prior, box
         self.drawn = seen.local_batch if seen.local_batch not in (None, seen.shape[0]) else 0
         self.pixels = torch.Size(seen.shape).numel()
         self.scores = 0 if seen.labels is not None else seen.shape[0] * seen.classes
         self.weights = len(seen.rounds) * seen.shape[0] if self.drawn else 0
         self.unknowns = self.pixels + self.scores + self.weights
         joint = bool(self.scores) or bool(self.weights)
-        self.steps = iterations + soften * SMOOTH_STEPS * len(SHARPNESS) + JOINT_STEPS * joint
+        self.steps = iterations + soften * SMOOTH_STEPS * len(SHARPNESS) + JOINT_STEPS * joint + BOX_STEPS * box
         self.labels = self.chosen = None
         observed = dataclasses.replace(seen, model=smoothed(seen.model)) if soften else seen
         self.equations = ScalarEquations(observed, lambda u: self.decode(u), self.unknowns, weighted=bool(self.drawn))
@@ -153,12 +165,19 @@ class _Search:
             u = self.last
         sharpen(self.equations.model, math.inf)
         if not (self.scores or self.weights):
-            return self._stage(u, trace, self.iterations)
+            return self._last(u, trace)
         noise = self._stage(u, trace, JOINT_STEPS, until=None if self.weights else self._labels_are_sure)
         self._round()
         if self.weights and self.sure < 1:
             return noise
-        return self._stage(self.last[: self.pixels], trace, self.iterations, damping=1e-4)
+        return self._last(self.last[: self.pixels], trace, damping=1e-4)
+
+    def _last(self, u: torch.Tensor, trace: Trace, **options) -> float:
+        """Pixels alone."""
+        noise = self._stage(u, trace, self.iterations, **options)
+        if self.box:
+            boxed(self.equations, self.last, Continued(trace, self._lift), iterations=BOX_STEPS)
+        return noise
 
     def _labels_are_sure(self, u: torch.Tensor) -> bool:
         return float(self.decode(u)[1].amax(1).min()) > SURE

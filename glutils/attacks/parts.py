@@ -131,7 +131,9 @@ class ManyRounds:
             def gradient(v: torch.Tensor) -> torch.Tensor:
                 images, labels, weights = self._decoded(v)
                 own = None if weights is None else weights[number]
-                return models.flatten(torch.func.grad(lambda p: models.loss(self.model, p, images, labels, own))(params))
+                return models.flatten(
+                    torch.func.grad(lambda p: models.loss(self.model, p, images, labels, own))(params)
+                )
 
             return vmap(vjp(gradient, u)[1])(directions)[0]
 

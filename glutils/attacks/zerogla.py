@@ -42,6 +42,7 @@ def zerogla(
     components: int | None = None,
     spread: float | int | None = None,
     soften: bool | None = None,
+    box: bool | None = None,
     scalar_weight: str | float | int | None = None,
     bn: str | None = None,
     bn_weight: float | int | None = None,
@@ -64,7 +65,7 @@ def zerogla(
             ``"adam"`` (the published one); both :func:`~glutils.attacks.first_order.first_order`.
         iterations: default 40, 60 (outer steps of 20) or 2,000, by solver.
         restarts: random starts, ranked by the attacker's own loss.
-        prior, components, spread, soften: of Gauss-Newton.
+        prior, components, spread, soften, box: of Gauss-Newton.
         scalar_weight, bn, bn_weight, tv_weight, tv_kind, l2_weight: the terms of the objective, of L-BFGS and Adam.
         lr, noise, quirks: of Adam. ``gl.attack("zerogla", seen, **gl.attacks.PUBLISHED, quirks=True)`` is the reference
             code's setting.
@@ -77,7 +78,8 @@ def zerogla(
         ValueError: an option that the chosen solver would ignore.
     """
     _check.choice("solver", solver, SOLVERS)
-    options = {"prior": prior, "components": components, "spread": spread, "soften": soften}
+    options = {"prior": prior, "components": components, "spread": spread}
+    options |= {"soften": soften, "box": box}
     options |= {"lr": lr, "noise": noise, "quirks": quirks}
     options |= {"scalar_weight": scalar_weight, "bn": bn, "bn_weight": bn_weight}
     options |= {"tv_weight": tv_weight, "tv_kind": tv_kind, "l2_weight": l2_weight}
