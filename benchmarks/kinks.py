@@ -1,0 +1,99 @@
+"""Gauss-Newton ZeroGLA through a smooth network and through one with kinks, by number of scalars.
+
+The same small convolutional network with GELU, and with ReLU, which is attacked as it is (from one start and from
+several) and by way of smooth networks. Controls: the mean colour, and permuted scalars.
+
+    python benchmarks/kinks.py [--digits 3] [--photos 1] [--size 12] [--full]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+from timing import RESULTS
+
+import glutils as gl
+
+RATIOS = (1.2, 1.5, 2, 3, 4, 6, 8)
+VARIANTS = {
+    "GELU": ("gelu", {}),
+    "ReLU, directly": ("relu", {"soften": False}),
+    "ReLU, by smooth networks": ("relu", {"soften": True}),
+}
+STARTS = 5  # of the direct attack that takes about as long as the smooth networks
+SMALL = {"channels": (8, 16), "hidden": None}
+LIMITS = {"iterations": 40, "seconds": 120, "progress": False}
+
+
+def attacked(data: str, size: int | None, activation: str, ratio: float, seed: int, **network) -> tuple:
+    """One private image, and the message that an attacker who knows its label sees."""
+    batch = gl.data.sample(data, size=size, seed=seed, device="cpu")
+    model = gl.models.build("convnet", batch, activation=activation, seed=seed, **network)
+    count = round(ratio * batch.images.numel())
+    protocol = gl.protocols.ZerothOrder(directions=count, mu=1e-4, scheme="central", dtype="float64", seed=seed)
+    payload = protocol.transmit(model, batch.images, batch.labels)
+    return batch, gl.observe(model, protocol, payload, batch, knows={"labels"})
+
+
+def row(table: str, variant: str, ratio: float, seed: int, batch, seen, **how) -> dict:
+    """Attack, and say how it went."""
+    result = gl.attack("zerogla", seen, seed=seed, **LIMITS | how)
+    colour = batch.images.mean((2, 3), keepdim=True).expand_as(batch.images)
+    psnr = [float(gl.metrics.psnr(images, batch.images)[0]) for images in (result.images, colour)]
+    found = {"table": table, "variant": variant, "ratio": ratio, "seed": seed, "size": batch.images.shape[-1]}
+    found |= {"scalars": len(seen.payload), "unknowns": batch.images.numel()}
+    found |= {"PSNR": psnr[0], "mean colour": psnr[1], "loss": result.loss}
+    found |= {"starts": len(result.history.restarts), "steps": int(result.history.steps[-1]), "seconds": result.seconds}
+    print(*(f"{value:.3g}" if isinstance(value, float) else value for value in found.values()), flush=True)
+    return found
+
+
+def sweep(data: str, size: int | None, seeds: int, several: bool) -> list[dict]:
+    """One row for each seed, number of scalars and variant; permuted scalars for the first image and most scalars."""
+    rows = []
+    for seed in range(seeds):
+        for ratio in RATIOS:
+            for name, (activation, how) in VARIANTS.items():
+                batch, seen = attacked(data, size, activation, ratio, seed, **SMALL)
+                rows.append(row(data, name, ratio, seed, batch, seen, restarts=1, **how))
+            if several:
+                name = f"ReLU, directly, {STARTS} starts"
+                rows.append(row(data, name, ratio, seed, batch, seen, restarts=STARTS, soften=False))
+        if seed == 0 and several:
+            misled = gl.tamper(seen, "permuted", seed=seed)
+            rows.append(row(data, "ReLU, permuted scalars", ratio, seed, batch, misled, restarts=1, soften=True))
+    return rows
+
+
+def full(size: int) -> list[dict]:
+    """The network in its usual size (152,000 parameters at 12 x 12), eight scalars per pixel value: many minutes."""
+    batch, seen = attacked("photos", size, "relu", 8, 0)
+    return [row("full", "ReLU, by smooth networks", 8, 0, batch, seen, restarts=1, soften=True, seconds=3600)]
+
+
+def main() -> None:
+    """Run and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--digits", type=int, default=3, help="seeds")
+    parser.add_argument("--photos", type=int, default=1, help="seeds")
+    parser.add_argument("--size", type=int, default=12, help="side of the photos")
+    parser.add_argument("--full", action="store_true", help="also the network in its usual size, for many minutes")
+    options = parser.parse_args()
+    begin = time.perf_counter()
+    rows = sweep("digits", None, options.digits, several=True)
+    rows += sweep("photos", options.size, options.photos, several=False)
+    rows += full(options.size) if options.full else []
+    gl.runs.record(
+        "kinks_cpu",
+        parameters=vars(options) | {"threads": torch.get_num_threads()} | LIMITS,
+        rows=rows,
+        seeds=range(max(options.digits, options.photos)),
+        seconds=time.perf_counter() - begin,
+        folder=RESULTS,
+    )
+
+
+if __name__ == "__main__":
+    main()
