@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import multiprocessing
 import os
 import platform
 import re
@@ -25,6 +26,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
@@ -46,13 +48,14 @@ def main(arguments: list[str] | None = None) -> int:
     records = to / "records" if options.profile else to.parent / "records"
     shutil.rmtree(records, ignore_errors=True)
     rows, failed = [], []
-    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+    for notebook, entry, said in executed(sorted((ROOT / "notebooks").glob("*.ipynb")), options.profile, records):
+        print(said, flush=True)
         try:
-            entry = execute(notebook, options.profile, records)
+            if entry is None:
+                raise ValueError(f"{notebook.name} could not be executed")
             staged = clean(json.loads((entry / notebook.name).read_text(encoding="utf-8")), notebook.name)
-        except (RuntimeError, ValueError) as error:
-            trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(getattr(error.__cause__, "traceback", [])))
-            print(f"\n{trace}\n{error}", flush=True)
+        except ValueError as error:
+            print(error, flush=True)
             failed.append(notebook.stem)
             continue
         write(to / "notebooks" / notebook.name, dump(staged))
@@ -65,30 +68,56 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def execute(notebook: Path, profile: str, records: Path) -> Path:
-    """The cache entry of an executed notebook: the notebook, its record, and ``run.json``."""
+def executed(notebooks: list[Path], profile: str, records: Path):
+    """Execute side by side, one notebook a core and one thread each; yield them in order with what there is to say.
+
+    On small systems two threads are hardly faster than one, and two notebooks at once take half the time. A GPU serves
+    one notebook at a time.
+    """
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = 1 if torch.cuda.is_available() else min(4, cores, len(notebooks))
+    if jobs > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        runs = [pool.submit(attempt, notebook, profile, records) for notebook in notebooks]
+        for notebook, run in zip(notebooks, runs, strict=True):
+            yield notebook, *run.result()
+
+
+def attempt(notebook: Path, profile: str, records: Path) -> tuple[Path | None, str]:
+    """The cache entry of an executed notebook, or None, and a line or a traceback to print."""
+    try:
+        return execute(notebook, profile, records)
+    except (RuntimeError, ValueError) as error:
+        trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(getattr(error.__cause__, "traceback", [])))
+        return None, f"\n{trace}\n{error}"
+
+
+def execute(notebook: Path, profile: str, records: Path) -> tuple[Path, str]:
+    """The cache entry of an executed notebook (the notebook, its record, and ``run.json``), and a line to print."""
     from glutils.runs import notebook as runner
 
     given = runner.profile(notebook, profile) if profile else {}
     key = cache_key(notebook, given)
     entry = ROOT / "_build" / "cache" / (profile or "book") / notebook.stem
     run = entry / "run.json"
-    print(f"{notebook.stem:28}{profile or 'defaults':10}", end="", flush=True)
+    said = f"{notebook.stem:28}{profile or 'defaults':10}"
     if run.is_file() and json.loads(run.read_text(encoding="utf-8"))["key"] == key:
-        print("unchanged", flush=True)
+        said += "unchanged"
     else:
-        bar = sys.stderr.isatty() and not os.environ.get("TQDM_DISABLE")
         shutil.rmtree(entry, ignore_errors=True)
         start = time.perf_counter()
         with quiet_kernels():
-            runner.run(notebook, given, out=entry / notebook.name, records=entry / "records", progress=bar)
+            runner.run(notebook, given, out=entry / notebook.name, records=entry / "records", progress=False)
         seconds = round(time.perf_counter() - start, 1)
         facts = {"key": key, "notebook": notebook.stem, "seconds": seconds, "device": device(), "commit": commit()}
         write(run, dump(facts))
-        print(f"{seconds:6.1f} s", flush=True)
+        said += f"{seconds:6.1f} s"
     if (entry / "records").is_dir():
         shutil.copytree(entry / "records", records, dirs_exist_ok=True)
-    return entry
+    return entry, said
 
 
 def cache_key(notebook: Path, given: dict) -> str:
@@ -198,9 +227,7 @@ def commit() -> str:
 
 @contextlib.contextmanager
 def quiet_kernels():
-    """No progress bars inside executed notebooks; our own bar, which tqdm has set up already, stays."""
-    import papermill  # noqa: F401  (tqdm reads the environment once, when it is imported)
-
+    """No progress bars inside executed notebooks."""
     before = os.environ.get("TQDM_DISABLE")
     os.environ["TQDM_DISABLE"] = "1"
     try:
