@@ -22,9 +22,11 @@ VARIANTS = {
     "ReLU, directly": ("relu", {"soften": False}),
     "ReLU, by smooth networks": ("relu", {"soften": True}),
 }
+WIDE = {"channels": (16, 32), "hidden": None}
+WIDE_RATIOS = (2, 4)
 STARTS = 5  # of the direct attack that takes about as long as the smooth networks
 SMALL = {"channels": (8, 16), "hidden": None}
-LIMITS = {"iterations": 40, "seconds": 120, "progress": False}
+LIMITS = {"iterations": 40, "seconds": 180, "progress": False}
 
 
 def attacked(data: str, size: int | None, activation: str, ratio: float, seed: int, **network) -> tuple:
@@ -67,6 +69,16 @@ def sweep(data: str, size: int | None, seeds: int, several: bool) -> list[dict]:
     return rows
 
 
+def wide(size: int) -> list[dict]:
+    """The first photo through a network with twice the channels."""
+    rows = []
+    for ratio in WIDE_RATIOS:
+        batch, seen = attacked("photos", size, "relu", ratio, 0, **WIDE)
+        for name in list(VARIANTS)[1:]:
+            rows.append(row("photos, wider", name, ratio, 0, batch, seen, restarts=1, **VARIANTS[name][1]))
+    return rows
+
+
 def full(size: int) -> list[dict]:
     """The network in its usual size (152,000 parameters at 12 x 12), eight scalars per pixel value: many minutes."""
     batch, seen = attacked("photos", size, "relu", 8, 0)
@@ -84,10 +96,11 @@ def main() -> None:
     begin = time.perf_counter()
     rows = sweep("digits", None, options.digits, several=True)
     rows += sweep("photos", options.size, options.photos, several=False)
+    rows += wide(options.size)
     rows += full(options.size) if options.full else []
     gl.runs.record(
         "kinks_cpu",
-        parameters=vars(options) | {"threads": torch.get_num_threads()} | LIMITS,
+        parameters=vars(options) | {"threads": torch.get_num_threads(), "small": SMALL, "wide": WIDE} | LIMITS,
         rows=rows,
         seeds=range(max(options.digits, options.photos)),
         seconds=time.perf_counter() - begin,
