@@ -30,7 +30,7 @@ def test_ways_follow_the_budget_and_the_limit(benchmark):
     assert module.ways(1, size + 1, limit=3) == [module.REDRAWN, module.REFERENCE]
 
 
-def test_kept_drawn_again_and_reference_are_one_objective(benchmark):
+def test_kept_and_drawn_again_directions_give_one_objective(benchmark):
     """The reference draws its own directions, so only its time compares; the two others give one value."""
     module = benchmark("zo_objective")
     values = []
