@@ -146,7 +146,7 @@ class FedAvg(Protocol):
 
 @dataclass(frozen=True)
 class ZerothOrder(Protocol):
-    """K slopes of the batch loss along public random directions (FedZO, Fang et al. 2022; DeComFL, Li et al. 2024).
+    """K slopes of the batch loss along public random directions (DeComFL, Li et al. 2024).
 
     ``transmit`` takes finite differences; ``simulate`` the exact directional derivatives, which are cheaper and differ
     by the differences' truncation and round-off.

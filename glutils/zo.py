@@ -1,8 +1,8 @@
 """Zeroth-order queries: public random directions, and the slope of the loss along them.
 
 A zeroth-order client answers K questions. Question i is a direction z_i in parameter space, which everybody can draw
-from a public seed; the answer is one number, the slope of the client's loss along it (Spall 1992; FedZO, Fang et al.
-2022; DeComFL, Li et al. 2024). With V the K x d matrix whose rows are the directions, the answers are V times the
+from a public seed; the answer is one number, the slope of the client's loss along it (Spall 1992;
+DeComFL, Li et al. 2024). With V the K x d matrix whose rows are the directions, the answers are V times the
 gradient, up to the error of finite differences.
 """
 
