@@ -110,3 +110,5 @@ def test_two_clients_mixed_up_are_not_attacked_as_one():
     result = gl.attack("zerogla", gl.observe(mixed, client=0, knows={"labels"}), restarts=1)
     assert any("left out rounds [4, 17]" in note for note in result.notes)
     assert float(gl.score(result, clients[0]).psnr.min()) >= 100
+    trusting = gl.attack("zerogla", gl.observe(mixed, client=0, knows={"labels"}), restarts=1, check=False)
+    assert float(gl.score(trusting, clients[0]).psnr.min()) < 40

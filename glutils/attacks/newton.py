@@ -43,6 +43,7 @@ def newton(
     spread: float | int | None = None,
     soften: bool | None = None,
     box: bool = False,
+    check: bool = True,
     seconds: float | int | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
@@ -70,6 +71,8 @@ def newton(
         box: at the end, drop the prior and keep the pixels within [0, 1] instead
             (:func:`~glutils.solvers.boxed.boxed`). It helps where noisy scalars determine the pixels, but barely, and
             many of them are black: float32 clients with several images of a class.
+        check: of a transcript, test whether the images explain every round; if not, look for rounds of another client
+            and leave them out.
 
     Returns:
         The reconstruction, with ``diagnostics["noise"]``: root mean square of the noise that the attacker finds in the
@@ -118,7 +121,7 @@ def newton(
     )
     images, labels = found.variables
     result = reconstruction(found, images.view(seen.shape), labels, *notes, **extra, **state)
-    return checked(result, seen)
+    return checked(result, seen) if check else result
 
 
 class _Search:
