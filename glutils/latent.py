@@ -270,7 +270,7 @@ class _Nearest:
     def pull(self, z: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
         return vjp(self.made, z)[1](r)[0]
 
-    def normal(self, z: torch.Tensor, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    def normal(self, z: torch.Tensor) -> torch.Tensor:
         jacobian = jacrev(self.made)(z)
         return jacobian.T @ jacobian
 

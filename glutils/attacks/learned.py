@@ -7,7 +7,7 @@ import torch
 from .. import _check, latent
 from ..latent import Affine, Latent, WithRest
 from ..observation import Observation
-from ..solvers import Trace, gauss_newton, search
+from ..solvers import Continued, gauss_newton, search
 from .base import Reconstruction, counted, need_labels, reconstruction
 from .equations import ScalarEquations
 
@@ -64,7 +64,14 @@ def learned(
     def stage(used, z, trace):
         """Solve for the first numbers of z, as many as the latent has; sigma. The trace gets all of z."""
         equations.decode, equations.unknowns = _aimed(used, seen, labels)
-        start, lifted = z[:, : used.size].flatten(), _Lifted(trace, z, used.size)
+        start = z[:, : used.size].flatten()
+
+        def lift(variables):
+            full = z.clone()
+            full[:, : used.size] = variables[0].view(len(z), used.size)
+            return (full.flatten(),)
+
+        lifted = Continued(trace, lift)
         return gauss_newton(equations, start, lifted, iterations=iterations, centre=torch.zeros_like(start), **how)
 
     def solve(trace, generator):
@@ -101,19 +108,6 @@ def _aimed(used: Latent, seen: Observation, labels: torch.Tensor):
     """What makes equations for pixels into equations for the numbers of a latent: decode and unknowns."""
     shape = (seen.shape[0], used.size)
     return lambda u: (used.decode(u.view(shape)), labels), shape[0] * shape[1]
-
-
-class _Lifted(Trace):
-    """A trace that is told the first numbers of each image's z and notes all of them, after what it holds already."""
-
-    def __init__(self, trace: Trace, z: torch.Tensor, size: int):
-        self.trace, self.z, self.size = trace, z, size
-        self.begin = trace.steps[-1] + 1 if trace.steps else 0
-
-    def note(self, step: int, loss: float, variables: tuple[torch.Tensor, ...]) -> None:
-        full = self.z.clone()
-        full[:, : self.size] = variables[0].view(len(full), self.size)
-        self.trace.note(self.begin + step, loss, (full.flatten(),))
 
 
 def _latent(prior: str | Latent, components: int | None, seen: Observation, seed: int, progress) -> Latent:

@@ -80,11 +80,11 @@ def newton(
         messages whose images are known. Of a transcript, ``notes`` names the rounds that these images do not explain,
         see :func:`~glutils.attacks.consistency.checked`.
     """
+    iterations = 40 if iterations is None else iterations
     if isinstance(prior, latent.Latent) or _check.choice("prior", prior, (*PRIORS, *latent.NAMES)) in latent.NAMES:
         if soften:
             raise ValueError(f"soften does nothing with the learned prior {prior!r}; got {soften!r}")
         how = {"seed": seed, "restarts": restarts, "spread": spread, "seconds": seconds, "progress": progress}
-        iterations = 40 if iterations is None else iterations
         return learned(seen, prior, components=components, iterations=iterations, **how)
     if components is not None:
         raise ValueError(f"components belongs to 'pca' and generators, not to prior={prior!r}; got {components!r}")
@@ -93,7 +93,7 @@ def newton(
         raise ValueError("soften needs a model with ReLU layers, which this one has not; got True")
     several = seen.shape[0] > 1 or seen.labels is None
     spread = (0.1 if several else 0.01) if spread is None else _check.number("spread", spread, at_least=0)
-    search_for = _Search(seen, prior, 40 if iterations is None else iterations, kinks and soften is not False, box)
+    search_for = _Search(seen, prior, iterations, kinks and soften is not False, box)
     notes, extra = counted(seen, search_for.unknowns)
     if box and notes:
         raise ValueError(f"box needs at least as many scalars as unknowns; {notes[0]}")

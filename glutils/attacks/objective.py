@@ -8,7 +8,7 @@ import torch
 
 from .. import models
 from ..observation import Observation
-from ..protocols import ZerothOrder
+from ..protocols import FedSGD, ZerothOrder
 from ..solvers.adam import Objective
 
 Decode = Callable[[tuple[torch.Tensor, ...]], tuple[torch.Tensor, torch.Tensor]]
@@ -69,7 +69,7 @@ def matching(
         outputs, cotangents = [], []
         for protocol, target, extra in rounds:
             if type(protocol) is ZerothOrder and distance is squared:
-                found = _gradient(seen.model, images, labels, extra["params"])
+                found = _tensors(FedSGD().simulate(seen.model, images, labels, params=extra["params"]))
                 r, back = extra["directions"].match([f.detach() for f in found], target[0])
                 value, slope = r @ r, torch._foreach_mul(back, 2.0)
             else:
@@ -88,13 +88,6 @@ def matching(
         return total, tuple(torch.zeros_like(v) if g is None else g for g, v in zip(grads, variables, strict=True))
 
     return objective
-
-
-def _gradient(model, images, labels, params) -> list[torch.Tensor]:
-    if params is None and not models.own_precision(model, images.dtype):
-        params = models.parameters(model, images.dtype)
-    with torch.enable_grad():
-        return list(models.gradient(model, params, images, labels, create_graph=True).values())
 
 
 def _tensors(payload) -> list[torch.Tensor]:

@@ -81,7 +81,7 @@ class OneRound:
 
 
 class ManyRounds:
-    """R messages of K scalars each, stacked: parameters (R, ...), directions (R, K, d). ``first``: the first's number."""
+    """R messages of K scalars each, from number ``first`` on, stacked: parameters (R, ...), directions (R, K, d)."""
 
     def __init__(self, model: nn.Module, decode: Decode, entries: Sequence[Round], first: int = 0):
         self.model, self.decode, self.protocol = model, decode, entries[0].protocol

@@ -75,8 +75,8 @@ class _Linear:
         if not self.exact:
             return d
         d, q, rest, size = torch.zeros_like(d), d, c, c @ d
-        for turn in range(PRODUCTS):
-            first = size if turn == 0 else first
+        first = size
+        for _ in range(PRODUCTS):
             onward = self.problem.push(self.u, q)
             towards = self.a * (self.shape @ q) + self.b * q
             length = size / (onward @ onward + q @ towards)
