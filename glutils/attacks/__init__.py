@@ -1,6 +1,6 @@
 """Every attack, one paper a file. :func:`attack` runs one by name, :func:`table` prints them side by side."""
 
-from . import dlg, fc, idlg, ig, zerogla
+from . import dlg, dlg_variants, fc, idlg, ig, zerogla
 from .ablation import VARIANTS, ablation
 from .base import Card, Reconstruction, attack, names, table
 from .consistency import inconsistent_rounds, misfits, without_strangers
@@ -8,6 +8,6 @@ from .equations import singular_values
 from .first_order import PUBLISHED, QUIRKS
 
 __all__ = [
-    "PUBLISHED", "QUIRKS", "VARIANTS", "Card", "Reconstruction", "ablation", "attack", "dlg", "fc", "idlg", "ig",
+    "PUBLISHED", "QUIRKS", "VARIANTS", "Card", "Reconstruction", "ablation", "attack", "dlg", "dlg_variants", "fc", "idlg", "ig",
     "inconsistent_rounds", "misfits", "names", "singular_values", "table", "without_strangers", "zerogla",
 ]  # fmt: skip
