@@ -8,6 +8,7 @@ from .equations import singular_values
 from .first_order import PUBLISHED, QUIRKS
 
 __all__ = [
-    "PUBLISHED", "QUIRKS", "VARIANTS", "Card", "Reconstruction", "ablation", "attack", "dlg", "dlg_variants", "fc", "idlg", "ig",
+    "dlg_variants",
+    "PUBLISHED", "QUIRKS", "VARIANTS", "Card", "Reconstruction", "ablation", "attack", "dlg", "fc", "idlg", "ig",
     "inconsistent_rounds", "misfits", "names", "singular_values", "table", "without_strangers", "zerogla",
 ]  # fmt: skip
