@@ -201,31 +201,49 @@ def tamper(seen: Observation, how: str, *, seed: int = 0) -> Observation:
 
 
 def as_gradient(seen: Observation, *, unbiased: bool = True) -> Observation:
-    """The observation in which the scalars have been added up to an estimate of the gradient, as if of FedSGD.
+    """The observation in which scalars, or a parameter difference, stand for a gradient, as if of FedSGD.
 
-    What attacks on gradients (``"dlg"``, ``"idlg"``, ``"ig"``) can be fed after one zeroth-order message: the mean of
-    the directions, each times its scalar, see :func:`glutils.zo.estimate`. Its cosine with the gradient is about
-    sqrt(K / d), with K scalars and d parameters.
+    What attacks on gradients (``"dlg"``, ``"idlg"``, ``"ig"``, ``"stg"``) can be fed after one message of another kind.
+
+    - Scalars: the mean of the directions, each times its scalar, see :func:`glutils.zo.estimate`. Its cosine with the
+      gradient is about sqrt(K / d), with K scalars and d parameters.
+    - A difference: (theta_0 - theta_U) / (lr U), the mean of the gradients at the U = epochs x ceil(B / batch_size)
+      states that local training went through: the average gradient approximation of IGIMS (Fang et al. 2024). Exact
+      for U = 1, and the worse the further local training drifts. It presumes plain SGD, which
+      :class:`~glutils.protocols.FedAvg` is.
 
     Args:
-        seen: scalars of one message; of a transcript, observe one round. Messages of several rounds are about
-            different models, and their estimates must not be averaged.
-        unbiased: multiply by d for unit directions. The reference code of ZeroGLA does not (False), and its baselines
-            look for a gradient that is sqrt(1 / (K d)) as long as the true one.
+        seen: one message; of a transcript, observe one round. Messages of several rounds are about different models,
+            and their estimates must not be averaged.
+        unbiased: of scalars: multiply by d for unit directions. The reference code of ZeroGLA does not (False), and its
+            baselines look for a gradient that is sqrt(1 / (K d)) as long as the true one.
 
     Raises:
-        ValueError: a payload that is not scalars, or more than one message.
+        ValueError: a payload that is neither scalars nor a difference, more than one message, ``unbiased=False`` for a
+            difference.
     """
     _check.instance("seen", seen, Observation)
     _check.instance("unbiased", unbiased, bool)
-    if seen.kind != "scalars":
-        raise ValueError(f"seen must hold scalars, got a payload of kind {seen.kind!r}")
+    if seen.kind not in ("scalars", "delta"):
+        raise ValueError(f"seen must hold scalars or a parameter difference, got a payload of kind {seen.kind!r}")
     if len(seen.rounds) != 1:
         raise ValueError(f"seen must hold one message, got {len(seen.rounds)}; observe(..., rounds=[t]) picks one")
+    if seen.kind == "delta" and not unbiased:
+        raise ValueError("unbiased=False is for scalars, got a parameter difference")
     message, named = seen.rounds[0], models.parameters(seen.model)
-    found = zo.estimate(message.payload, message.protocol.draw(seen.model), unbiased=unbiased)
-    payload = {name: part.to(named[name].dtype) for name, part in models.unflatten(found, named).items()}
+    if seen.kind == "delta":
+        length = message.protocol.lr * local_steps(seen)
+        payload = {name: part / length for name, part in message.payload.items()}
+    else:
+        found = zo.estimate(message.payload, message.protocol.draw(seen.model), unbiased=unbiased)
+        payload = {name: part.to(named[name].dtype) for name, part in models.unflatten(found, named).items()}
     return replace(seen, rounds=(replace(message, protocol=FedSGD(), payload=payload),))
+
+
+def local_steps(seen: Observation) -> int:
+    """Steps of local training behind one parameter difference: epochs x ceil(images / batch_size)."""
+    images = seen.shape[0] if seen.local_batch is None else seen.local_batch
+    return seen.protocol.epochs * -(-images // seen.protocol.batch_size)
 
 
 def _received(model: nn.Module, payload: Payload) -> Payload:

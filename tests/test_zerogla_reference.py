@@ -8,7 +8,7 @@ import torch
 
 import glutils as gl
 from glutils import models, priors
-from glutils.attacks import first_order
+from glutils.attacks import batchnorm, first_order
 from glutils.attacks.objective import matching
 from glutils.observation import as_gradient
 from glutils.protocols import FedSGD, ZerothOrder
@@ -60,7 +60,7 @@ def test_the_published_objective_and_its_gradient_by_hand(pair, mode, monkeypatc
     seen = observed(pair, mode=mode)
     x = torch.rand(pair.images.shape, generator=torch.Generator().manual_seed(1)).requires_grad_()
     handles = set(hooks(seen.model))
-    term = first_order._Statistics(seen.model, seen.statistics, {})
+    term = batchnorm.Statistics(seen.model, seen.statistics, {})
     with priors.noting(seen.model) as noted:
         term.noted = noted
         sums = [(0.1, term), (1e-4, lambda v: priors.tv(v, "l1sum")), (1e-6, torch.linalg.vector_norm)]
@@ -357,7 +357,7 @@ def test_with_as_many_orthogonal_looks_as_parameters_the_estimate_is_the_gradien
 
 def test_the_estimate_of_what_has_no_scalars_or_several_messages(pair):
     seen = observed(pair, ("labels",), name="mlp")
-    with pytest.raises(ValueError, match="seen must hold scalars, got a payload of kind 'gradient'"):
+    with pytest.raises(ValueError, match="seen must hold scalars or a parameter difference, got .* 'gradient'"):
         as_gradient(as_gradient(seen))
     with pytest.raises(ValueError, match="seen must hold one message, got 2"):
         as_gradient(dataclasses.replace(seen, rounds=seen.rounds * 2))

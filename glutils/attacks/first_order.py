@@ -12,11 +12,11 @@ import torch
 from .. import _check, models, priors
 from ..observation import Observation
 from ..solvers import adam, lbfgs, search
+from . import batchnorm
 from .base import Reconstruction, counted, need_labels, reconstruction
 from .objective import matching, normal_start, size
 
 ITERATIONS = {"lbfgs": 60, "adam": 2000}
-STATISTICS = ("none", "running", "exact")
 SCALAR_WEIGHTS = ("relative", "d")
 QUIRKS = {
     "schedule": "50 steps of warm-up and half a cosine of 20,000 steps, however many iterations there are",
@@ -100,7 +100,7 @@ def first_order(
     quirks, lr = _quirks(quirks), _check.number("lr", lr, above=0)
     noise = _noise(noise, quirks)
     labels = need_labels(seen, "zerogla")
-    target, factor = _statistics(seen, bn, bn_weight)
+    target, factor = batchnorm.to_match(seen, bn, bn_weight)
     weight = _scalar_weight(seen, scalar_weight)
     iterations = ITERATIONS[solver] if iterations is None else iterations
     notes, extra = counted(seen, labels.new_empty(seen.shape).numel())
@@ -108,7 +108,7 @@ def first_order(
     box = solver == "adam" and "no_clamp" not in quirks
 
     with priors.noting(seen.model) if factor else contextlib.nullcontext({}) as noted:
-        terms.append((factor, _Statistics(seen.model, target, noted)))
+        terms.append((factor, batchnorm.Statistics(seen.model, target, noted)))
         terms = [term for term in terms if term[0]]
         if not weight and not terms:
             raise ValueError("scalar_weight must be above 0 where nothing else is to be minimised, got 0")
@@ -139,36 +139,6 @@ def first_order(
             label=f"zerogla {solver}",
         )
     return reconstruction(found, found.variables[0].view(seen.shape), labels, *notes, **extra)
-
-
-class _Statistics:
-    """Distance of the batch norm statistics that the last forward pass left in ``noted``; else of a pass of its own."""
-
-    def __init__(self, model: torch.nn.Module, target: priors.Statistics, noted: priors.Statistics):
-        self.model, self.target, self.noted = model, target, noted
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        found = dict(self.noted) or priors.batchnorm_statistics(self.model, images)
-        self.noted.clear()  # they belong to these images only
-        return priors.batchnorm_distance(found, self.target)
-
-
-def _statistics(seen: Observation, bn: Any, weight: Any) -> tuple[priors.Statistics, float]:
-    """The statistics to match, and their weight (0: none)."""
-    if bn is None:
-        bn = "none" if seen.statistics is None else "exact"
-    if _check.choice("bn", bn, STATISTICS) == "none":
-        if weight is not None:
-            raise ValueError(f"bn_weight does nothing with bn='none', got {weight!r}")
-        return {}, 0.0
-    if models.batchnorm_mode(seen.model) is None:
-        raise ValueError(f"bn must be 'none' for a model without batch norm layers, got {bn!r}")
-    if bn == "exact" and seen.statistics is None:
-        raise ValueError("bn='exact' needs to be told the statistics: observe(..., knows={'labels', 'batch_stats'})")
-    found = seen.statistics if bn == "exact" else priors.running_statistics(seen.model)
-    if not found:
-        raise ValueError("bn='running' needs a model whose batch norm layers keep running statistics")
-    return found, _check.number("bn_weight", 0.1 if weight is None else weight, at_least=0)
 
 
 def _scalar_weight(seen: Observation, value: Any) -> float:
