@@ -1,0 +1,20 @@
+"""Few numbers that stand for an image: priors that an attacker learns from public images, or merely assumes.
+
+A latent is a map from z to images with fewer unknowns than pixels, or better-ordered ones, scaled so that z is a
+standard normal vector for the public images. Solving for z instead of pixels brings in what public images have in
+common.
+"""
+
+from .affine import PCA, Affine, Gaussian
+from .base import Latent
+from .dcgan import dcgan, untrained
+from .generator import Generator
+from .loading import load
+from .named import NAMES, fit
+from .network import Network
+from .rest import WithRest
+
+__all__ = [
+    "NAMES", "PCA", "Affine", "Gaussian", "Generator", "Latent", "Network", "WithRest", "dcgan", "fit", "load",
+    "untrained",
+]  # fmt: skip
