@@ -178,11 +178,14 @@ def _four(measured: Any, index: int) -> dict[str, float]:
 def _folder(folder: Any) -> Path:
     """Where records are: as told, as the environment says, or below the project that the caller works in."""
     told = folder if folder is not None else os.environ.get("GLUTILS_RECORDS")
-    if told:
-        return Path(told)
+    return Path(told) if told else project() / "_build" / "records"
+
+
+def project() -> Path:
+    """The root of the project that the caller works in: the nearest folder upwards with a ``pyproject.toml``."""
     here = Path.cwd()
     roots = [parent for parent in (here, *here.parents) if (parent / "pyproject.toml").is_file()]
-    return (roots[0] if roots else here) / "_build" / "records"
+    return roots[0] if roots else here
 
 
 def _encode(where: str, value: Any) -> Any:

@@ -1,0 +1,158 @@
+"""Under which conditions an attack runs where nothing else is said: the one table that every attack joins."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import _check, data, models, observation, protocols
+from ..attacks.base import ATTACKS
+from ..observation import Observation
+
+UPDATES = ("gradient", "delta", "scalars", "average", "estimate", "short estimate")
+"""What the attack is given: one of the three payload kinds; or something that stands for a gradient: the average of a
+parameter difference over its steps, or the estimate from scalars, with the factor d that makes it unbiased or, like the
+reference code of ZeroGLA, without it. See :func:`glutils.observation.as_gradient`."""
+SENT = {"average": "delta", "estimate": "scalars", "short estimate": "scalars"}
+"""What the client sends where the attack is given a stand-in for the gradient."""
+SCALARS_PER_PIXEL = 1.25
+"""Directions per unknown pixel where nothing else is said: enough for ZeroGLA's equations to have one solution."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What one attack needs.
+
+    Attributes:
+        group: attacks of one group get the same network, and with it the same update.
+        model, network: the network's name and options, :func:`glutils.models.build`.
+        knows: what the adversary is told beyond the protocol.
+        budget: number of gradient evaluations that the attacker may spend, to the attack's options; ``None`` for an
+            attack that searches nothing.
+        largest: images in a batch at most; ``None`` for no limit.
+        generator: the option that takes a generator, or ``None``.
+        prepare: batch, model, protocol and seed to an observation, where one honest message is not what is seen.
+    """
+
+    group: str
+    model: str
+    network: Mapping[str, Any] = field(default_factory=dict)
+    knows: tuple[str, ...] = ("labels",)
+    budget: Callable[[int], dict[str, Any]] | None = None
+    largest: int | None = None
+    generator: str | None = None
+    prepare: Callable[..., Observation] | None = None
+
+
+def _every(evaluations: int) -> dict[str, Any]:
+    return {"iterations": evaluations, "restarts": 1}
+
+
+def _lbfgs(evaluations: int) -> dict[str, Any]:
+    """An outer step is 20 inner ones, each with about 1.25 evaluations of a line search; two starts."""
+    return {"iterations": max(1, evaluations // 50), "restarts": 2}
+
+
+SMOOTH = {"group": "smooth network", "model": "lenet"}
+KINKED = {"group": "ReLU network", "model": "convnet"}
+LINEAR = {"group": "fully connected network", "model": "mlp"}
+
+CONDITIONS: dict[str, Conditions] = {
+    "dlg": Conditions(**SMOOTH, knows=(), budget=_lbfgs),
+    "idlg": Conditions(**SMOOTH, knows=(), budget=_lbfgs, largest=1),
+    "dlg_adam": Conditions(**SMOOTH, knows=(), budget=_every),
+    "dlg_cosine": Conditions(**SMOOTH, knows=(), budget=_every),
+    "zerogla": Conditions(**SMOOTH, budget=lambda evaluations: {}),
+    "ig": Conditions(**KINKED, budget=_every),
+    "fc_inversion": Conditions(**LINEAR, largest=1),
+}
+
+
+def of(attack: str) -> Conditions:
+    """The conditions of an attack; for one that has no entry yet, a ReLU network and the attack's own defaults."""
+    ATTACKS.get(attack)
+    return CONDITIONS.get(attack, Conditions("ReLU network", "convnet", budget=lambda evaluations: {}))
+
+
+def options_of(attack: str) -> list[str]:
+    """Names of the options that an attack takes."""
+    return [name for name in inspect.signature(ATTACKS.get(attack).run).parameters if name not in ("seen", "seed")]
+
+
+def update_of(attack: str, update: str | None = None) -> str:
+    """What the attack is given: as asked, else the first kind on its card; ``ValueError`` if it cannot read that."""
+    kinds = ATTACKS.get(attack).kinds
+    if update is None:
+        return kinds[0]
+    _check.choice("update", update, UPDATES)
+    needed = "gradient" if update in SENT else update
+    if needed not in kinds:
+        can = [name for name in ATTACKS.names() if needed in ATTACKS.get(name).kinds]
+        raise ValueError(
+            f"update must be one that attack {attack!r} reads ({', '.join(kinds)}), got {update!r}; "
+            f"attacks that read it: {', '.join(can)}"
+        )
+    return update
+
+
+def protocol_of(update: str, batch: data.Batch, *, directions: int | None = None, seed: int = 0) -> protocols.Protocol:
+    """The protocol that sends an update of this kind."""
+    update = SENT.get(update, update)
+    if update == "gradient":
+        return protocols.FedSGD()
+    if update == "delta":
+        return protocols.FedAvg(epochs=1, batch_size=max(1, len(batch) // 2), lr=0.01)
+    if directions is None:
+        directions = int(SCALARS_PER_PIXEL * batch.images.numel())
+    return protocols.ZerothOrder(directions=directions, mu=1e-4, dtype="float64", seed=seed)
+
+
+def network_of(attack: str, batch: data.Batch, *, model: str | None = None, seed: int = 0) -> nn.Module:
+    """The network that is attacked: the one of the conditions, or another by name."""
+    conditions = of(attack)
+    if model is None or model == conditions.model:
+        return models.build(conditions.model, batch, seed=seed, **conditions.network)
+    return models.build(model, batch, seed=seed)
+
+
+def observed(
+    attack: str,
+    batch: data.Batch,
+    *,
+    update: str | None = None,
+    model: str | None = None,
+    directions: int | None = None,
+    public: data.Batch | None = None,
+    seed: int = 0,
+) -> Observation:
+    """What the adversary holds after the client has sent its update, with the knowledge that this attack needs.
+
+    Args:
+        attack: name of the attack.
+        batch: the private batch.
+        update: one of :data:`UPDATES`; default: the first kind that the attack reads.
+        model: name of a network, in place of the conditions' own.
+        directions: number of scalars; default: :data:`SCALARS_PER_PIXEL` per unknown pixel.
+        public: public data, passed on if the conditions name it.
+        seed: of the network's weights and of the directions.
+
+    Raises:
+        ValueError: an update that the attack cannot read; more images than it can.
+    """
+    conditions, update = of(attack), update_of(attack, update)
+    if conditions.largest is not None and len(batch) > conditions.largest:
+        raise ValueError(f"batch must hold at most {conditions.largest} image(s) for {attack!r}, got {len(batch)}")
+    network = network_of(attack, batch, model=model, seed=seed)
+    protocol = protocol_of(update, batch, directions=directions, seed=seed)
+    told = {"public": public} if "public" in conditions.knows else {}
+    if conditions.prepare is not None:
+        return conditions.prepare(batch, network, protocol, seed=seed, **told)
+    with torch.no_grad():
+        payload = protocol.transmit(network, batch.images, batch.labels)
+    seen = observation.observe(network, protocol, payload, batch, knows=conditions.knows, **told)
+    return observation.as_gradient(seen, unbiased=update != "short estimate") if update in SENT else seen
