@@ -273,7 +273,7 @@ def _solved(layer: Layer, weight, grad, z, k, rcond) -> tuple[torch.Tensor, int]
     blocks = [(rows, right, rows.square().sum(1).mean().sqrt().clamp_min(1e-300)) for rows, right in
               ((forward, z), (backward, wanted))]  # fmt: skip
     system, right = (torch.cat([block[i] / block[2] for block in blocks]) for i in (0, 1))
-    solved = torch.linalg.lstsq(system, right[:, None], rcond=rcond, driver="gelsy")
+    solved = torch.linalg.lstsq(system, right[:, None], rcond=rcond, driver="gelsd")
     return solved.solution[:, 0], int(solved.rank)
 
 
