@@ -3,14 +3,29 @@
 Batch -> Protocol.transmit -> payload -> observe -> attack -> Reconstruction -> score -> figure, record.
 """
 
-from . import _torchvision  # noqa: F401  (first: whatever imports torchvision later needs it)
-from . import attacks, data, federation, labels, latent, metrics, models, priors, protocols, runs, show, solvers, zo
+from . import (
+    _torchvision,  # noqa: F401  (first: whatever imports torchvision later needs it)
+    attacks,
+    data,
+    defenses,
+    federation,
+    labels,
+    latent,
+    metrics,
+    models,
+    priors,
+    protocols,
+    runs,
+    show,
+    solvers,
+    zo,
+)
 from .attacks import attack
 from .metrics import score
 from .observation import Observation, observe, tamper
 
 __version__ = "0.1.0"
 __all__ = [
-    "Observation", "attack", "attacks", "data", "federation", "labels", "latent", "metrics", "models", "observe",
-    "priors", "protocols", "runs", "score", "show", "solvers", "tamper", "zo",
+    "Observation", "attack", "attacks", "data", "defenses", "federation", "labels", "latent", "metrics", "models",
+    "observe", "priors", "protocols", "runs", "score", "show", "solvers", "tamper", "zo",
 ]  # fmt: skip

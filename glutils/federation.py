@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,11 +16,9 @@ from tqdm.auto import tqdm
 
 from . import _check, data, models, zo
 from .data.batch import Batch
-from .protocols import FedAvg, Protocol, ZerothOrder
+from .protocols import Protocol
 from .solvers.engine import wanted
 from .transcript import Round, Transcript, move
-
-SEEDS_APART = 7919  # between the public seeds of consecutive steps
 
 
 def train(
@@ -73,7 +70,7 @@ def train(
     if local_batch is not None:
         local_batch = _check.integer("local_batch", local_batch, at_least=1, at_most=fewest)
     sampled = len(clients) if sampled is None else _check.integer("sampled", sampled, at_least=1, at_most=len(clients))
-    if isinstance(protocol, FedAvg):
+    if protocol.kind == "delta":
         if lr is not None:
             raise ValueError(f"lr must not be given for FedAvg, which has its own ({protocol.lr}); got {lr}")
     elif lr is None:
@@ -94,7 +91,7 @@ def train(
         chosen = torch.randperm(len(clients), generator=generator)[:sampled].tolist()
         count = [local_steps if k in chosen else 0 for k in range(len(clients))]
         used = [_mini_batches(c, n, local_batch, generator) for c, n in zip(clients, count, strict=True)]
-        steps = [_seeded(protocols[turn], turn * local_steps + j) for j in range(local_steps)]
+        steps = [protocols[turn].turn(turn * local_steps + j) for j in range(local_steps)]
         sent, state = _round(steps, working, state, clients, used, turn, lr, unbiased)
         messages.append(sent)
         drawn.append(tuple(used))
@@ -144,17 +141,13 @@ def _round(steps, model, state, clients, used, turn, lr, unbiased):
         for k in own:
             batch = clients[k][used[k][j].tolist()]
             load(model, own[k])
-            payload = now.transmit(model, batch.images, batch.labels, directions=directions)
-            sent[k].append(Round(now, payload, own[k], turn, k))
+            payload = now.own(k).transmit(model, batch.images, batch.labels, directions=directions)
+            sent[k].append(Round(now.observed(payload), payload, own[k], turn, k))
             if j + 1 < len(steps):
                 own[k] = zo.replay(own[k], payload, directions, lr, unbiased=unbiased)
         said = [sent[k][j] for k in own]
         state = move(state, said, [len(clients[k]) for k in own], directions, lr, unbiased)
     return tuple(map(tuple, sent)), state
-
-
-def _seeded(protocol: Protocol, step: int) -> Protocol:
-    return replace(protocol, seed=protocol.seed + SEEDS_APART * step) if isinstance(protocol, ZerothOrder) else protocol
 
 
 def load(model: nn.Module, state: models.Parameters) -> None:

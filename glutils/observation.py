@@ -133,7 +133,7 @@ def observe(
         models.check_deterministic(model)
         check_payload("payload", model, Round(protocol, payload))
         protocol.check(model, batch.images, batch.labels)
-        seen, size = (Round(protocol, payload),), None
+        seen, size = (Round(protocol.observed(payload), payload),), None
     mode = models.batchnorm_mode(model)
     for message in seen:
         sent = getattr(message.payload, "batchnorm", mode)

@@ -6,7 +6,7 @@ same function, differentiable in images (and in soft labels), or a cheaper funct
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from torch import nn
 from . import _check, models, zo
 
 Payload = torch.Tensor | dict[str, torch.Tensor]
+SEEDS_APART = 7919  # between the public seeds of consecutive steps
 
 
 class Protocol:
@@ -82,6 +83,22 @@ class Protocol:
             raise ValueError(
                 f"images and labels must be on the model's device {device}, got {images.device} and {labels.device}"
             )
+
+    def turn(self, step: int) -> Protocol:
+        """The protocol in a later step of a run: what is drawn anew there has another seed."""
+        return self
+
+    def own(self, client: int) -> Protocol:
+        """The protocol as this client runs it: what it draws in private has a seed of its own."""
+        return self
+
+    def observed(self, payload: Payload) -> Protocol:
+        """The protocol as an adversary knows it that has seen a payload: without what is private to the client."""
+        return self
+
+    def noise(self, payload: Payload, images: int) -> float:
+        """Standard deviation of noise that clients are known to add to each number of a payload about ``images``."""
+        return 0.0
 
     def _client(self, model, images, labels, params=None, graph: bool | None = None) -> Payload:
         raise NotImplementedError
@@ -178,6 +195,9 @@ class ZerothOrder(Protocol):
         _check.choice("dtype", self.dtype, zo.DTYPES)
         _check.integer("seed", self.seed, at_least=0)
         _check.integer("memory", self.memory, at_least=0)
+
+    def turn(self, step: int) -> ZerothOrder:
+        return replace(self, seed=self.seed + SEEDS_APART * step)
 
     def draw(self, model: nn.Module) -> zo.Directions:
         """The public directions for this model, on its device."""

@@ -8,6 +8,7 @@ gradient, up to the error of finite differences.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -55,12 +56,24 @@ class Directions:
         self._kept: torch.Tensor | None = None
         self._scale = torch.ones(self.count, dtype=torch.float64)
         self._scaled = 0  # rows whose length is known
+        self._weights: torch.Tensor | None = None
         self.block = min(self.count, max(1, _BLOCK_BYTES // (4 * self.dim)))
         if 4 * self.count * self.dim <= memory:
             self._kept = self._draw(0, self.count).to(self.device)
 
     def __len__(self) -> int:
         return self.count
+
+    def weighted(self, weights: torch.Tensor) -> Directions:
+        """The same directions, row i times ``weights[i]``, shape (K,): an attacker leaves out a scalar with a zero."""
+        other = copy.copy(self)
+        other._weights = weights.double().cpu()
+        return other
+
+    def _factor(self, start: int, stop: int, like: torch.Tensor) -> torch.Tensor:
+        """What rows ``start`` to ``stop`` are multiplied by; their lengths are known once they have been drawn."""
+        factor = self._scale[start:stop]
+        return (factor if self._weights is None else factor * self._weights[start:stop]).to(like)
 
     def _draw(self, start: int, stop: int) -> torch.Tensor:
         """float32 normals of rows ``start`` to ``stop`` on the CPU; their lengths are noted on the way."""
@@ -83,7 +96,8 @@ class Directions:
         """Directions ``start`` to ``stop`` (default: all) in ``dtype``, shape (stop - start, d)."""
         stop = self.count if stop is None else stop
         normals = self.normals(start, stop).to(dtype)
-        return normals if self.law == "gaussian" else normals * self._scale[start:stop, None].to(normals)
+        plain = self.law == "gaussian" and self._weights is None
+        return normals if plain else normals * self._factor(start, stop, normals)[:, None]
 
     def blocks(self, size: int | None = None) -> Iterator[tuple[int, int]]:
         """``(start, stop)`` of consecutive blocks of at most ``size`` rows (default: 8 MiB of them)."""
@@ -107,7 +121,7 @@ class Directions:
             columns = normals.split([len(piece) for piece in pieces], 1) if len(pieces) > 1 else [normals]
             parts.append(sum(c @ piece for c, piece in zip(columns, pieces, strict=True)))
         slopes = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return slopes * self._scale.to(slopes)
+        return slopes * self._factor(0, self.count, slopes)
 
     def combine(self, weights: torch.Tensor, sizes: Sequence[int] | None = None) -> Any:
         """V.T @ weights, shape (d,): the directions added up with the given weights.
@@ -118,7 +132,7 @@ class Directions:
         out: list[torch.Tensor] = []
         for start, stop in self._spans(weights.dtype):
             normals = self.normals(start, stop).to(weights.dtype)
-            scaled = weights[start:stop] * self._scale[start:stop].to(weights)
+            scaled = weights[start:stop] * self._factor(start, stop, weights)
             columns = normals.split(sizes, 1) if len(sizes) > 1 else [normals]
             if out:
                 for total, c in zip(out, columns, strict=True):
@@ -126,7 +140,6 @@ class Directions:
             else:
                 out = [scaled @ c for c in columns]
         return out[0] if len(sizes) == 1 else out
-
 
     def match(self, vector: Sequence[torch.Tensor], target: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """r = V @ vector - target, shape (K,), and V.T @ r in pieces like those of ``vector``, in its precision.
@@ -146,7 +159,7 @@ class Directions:
             size = self.block if self._kept is None else max(1, _CACHE_BYTES // (8 * self.dim))
             for start, stop in self.blocks(size):
                 normals = self.normals(start, stop).to(dtype)
-                scale = self._scale[start:stop].to(whole)
+                scale = self._factor(start, stop, whole)
                 parts.append((normals @ whole).mul_(scale).sub_(target[start:stop]))
                 total.addmv_(normals.T, parts[-1] * scale)
             r, back = torch.cat(parts), total.split(sizes)

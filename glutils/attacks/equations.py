@@ -6,11 +6,14 @@ equations, accumulated over chunks of rows so that neither V nor the Jacobian is
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
 from ..observation import Observation
-from .parts import Decode, parts
+from ..transcript import Round
+from .parts import Decode, kept, parts
 
 
 class ScalarEquations:
@@ -30,10 +33,11 @@ class ScalarEquations:
         self.parts = parts(self.model, lambda u: self.decode(u), seen.rounds, chunk, weighted)
         self.sizes = [part.count for part in self.parts]
         self.count = sum(self.sizes)
-        self.targets = torch.cat([entry.payload.double() for entry in seen.rounds])
+        self.targets = torch.cat([_received(entry) for entry in seen.rounds])
         spread = float(self.targets.std()) if self.count > 1 else float(self.targets.abs())
         self.scale = spread if spread > 0 else 1.0
         self.offset = torch.zeros_like(self.targets)
+        self.noise = _known_noise(seen) / self.scale
 
     def residual(self, u: torch.Tensor) -> torch.Tensor:
         """r(u), shape (K,), float64."""
@@ -80,7 +84,24 @@ class ScalarEquations:
         """
         exact, fine, noise = (torch.cat(kind) for kind in zip(*(p.differences(u) for p in self.parts), strict=True))
         self.offset = fine - exact
-        return tuple(float(error.square().mean().sqrt()) / self.scale for error in (noise, self.offset))
+        noise, bias = (float(error.square().mean().sqrt()) / self.scale for error in (noise, self.offset))
+        return math.hypot(noise, self.noise), bias
+
+
+def _received(entry: Round) -> torch.Tensor:
+    """The scalars of a message, (K,), float64; zero where a defence cut them off."""
+    weights = kept(entry)
+    scalars = entry.payload.double()
+    return scalars if weights is None else scalars * weights.to(scalars)
+
+
+def _known_noise(seen: Observation) -> float:
+    """Root mean square of the noise that defences are known to have added to the scalars, in units of the scalars."""
+    squares = [
+        len(entry.payload) * entry.protocol.noise(entry.payload, seen.local_batch or seen.shape[0]) ** 2
+        for entry in seen.rounds
+    ]
+    return math.sqrt(sum(squares) / sum(len(entry.payload) for entry in seen.rounds))
 
 
 def singular_values(seen: Observation, images: torch.Tensor) -> torch.Tensor:

@@ -30,7 +30,7 @@ class OneRound:
 
     def __init__(self, model: nn.Module, decode: Decode, entry: Round, chunk: int = 256):
         self.model, self.decode, self.protocol, self.chunk = model, decode, entry.protocol, chunk
-        self.directions = entry.protocol.draw(model)
+        self.directions = _directions(model, entry)
         self.count = len(self.directions)
         self.params = _double(model, entry)
 
@@ -87,7 +87,7 @@ class ManyRounds:
         self.model, self.decode, self.protocol = model, decode, entries[0].protocol
         every = [_double(model, entry) for entry in entries]
         self.params = {name: torch.stack([params[name] for params in every]) for name in every[0]}
-        self.directions = torch.stack([entry.protocol.draw(model).rows(dtype=torch.float64) for entry in entries])
+        self.directions = torch.stack([_directions(model, entry).rows(dtype=torch.float64) for entry in entries])
         self.shape = self.directions.shape[:2]
         self.count = self.shape.numel()
         self.first = first
@@ -213,6 +213,17 @@ def _alike(one: ZerothOrder, other: ZerothOrder) -> bool:
     """Whether two messages differ in seed and state alone."""
     names = ("directions", "mu", "scheme", "law", "dtype")
     return all(getattr(one, name) == getattr(other, name) for name in names)
+
+
+def _directions(model: nn.Module, entry: Round) -> zo.Directions:
+    """The directions of a message, times 0 where a defence left nothing of the scalar."""
+    directions, weights = entry.protocol.draw(model), kept(entry)
+    return directions if weights is None else directions.weighted(weights)
+
+
+def kept(entry: Round) -> torch.Tensor | None:
+    """1 for scalars that came through the client's defence, 0 for those that were cut off, (K,); None: all did."""
+    return getattr(entry.protocol, "weights", lambda payload: None)(entry.payload)
 
 
 def _double(model: nn.Module, entry: Round) -> models.Parameters:

@@ -136,7 +136,7 @@ def gauss_newton(
     """
     damping = _check.number("damping", damping, above=0)
     u, m = start, start if centre is None else centre
-    sigma, alpha, lam = 0.0, None, damping
+    sigma, alpha, lam = getattr(problem, "noise", 0.0), None, damping  # noise that is known beforehand, if any
     r, pull = problem.evaluate(u)
     rms = float(r.square().mean().sqrt())
     trace.note(0, rms**2, (u,))

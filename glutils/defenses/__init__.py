@@ -1,0 +1,19 @@
+"""Every defence, one paper a file; each wraps a protocol: ``Defended(protocol, get("gaussian_noise", sigma=0.01))``."""
+
+from .accounting import epsilon, noise_multiplier
+from .base import Defence, Defended, get, names
+from .clipping import ClipNorm, ClipScalars
+from .dp import DPSGD, DPScalars, DPUpdate
+from .natural import Mixup, PruneLast
+from .noise import GaussianNoise, LaplaceNoise
+from .precode import Precode, precode
+from .quantisation import QSGD, Bits, Half, Sign
+from .secure_aggregation import FixedPoint, SecureSum, secure_sum
+from .soteria import Soteria
+from .sparsification import Masked, RandomK, TopK
+
+__all__ = [
+    "Bits", "ClipNorm", "ClipScalars", "DPSGD", "DPScalars", "DPUpdate", "Defence", "Defended", "FixedPoint",
+    "GaussianNoise", "Half", "LaplaceNoise", "Masked", "Mixup", "Precode", "PruneLast", "QSGD", "RandomK", "SecureSum",
+    "Sign", "Soteria", "TopK", "epsilon", "get", "names", "noise_multiplier", "precode", "secure_sum",
+]  # fmt: skip

@@ -1,0 +1,246 @@
+"""What a defence is, and how it wraps a protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import _check, models, zo
+from .._registry import Registry
+from ..protocols import Payload, Protocol
+
+DEFENCES = Registry("defence")
+CLIENTS_APART, STEPS_APART = 104_729, 15_485_863  # between the private seeds of clients and of steps
+
+
+class Defence:
+    """Base of all defences. Subclasses are frozen dataclasses that check their arguments when they are made.
+
+    A defence has two sides, as a protocol has. :meth:`client` is what the honest client does. :meth:`simulate` is what
+    an attacker who knows the defence does with the payload of its dummy images: the deterministic part, and the
+    expectation of the noise. Strength and rule of a defence are public; its random numbers are not.
+
+    Attributes:
+        kinds: payload kinds that it can protect.
+        title: name in print.
+    """
+
+    kinds: tuple[str, ...] = ("gradient", "delta", "scalars")
+    title: str = ""
+
+    def check(self, protocol: Protocol, model: nn.Module) -> None:
+        """Refuse a protocol or a model that this defence cannot protect; by default nothing more is asked."""
+
+    def client(
+        self,
+        protocol: Protocol,
+        model: nn.Module,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        generator: torch.Generator,
+        **how: Any,
+    ) -> Payload:
+        """What leaves the client: by default :meth:`apply` to what the protocol sends."""
+        return self.apply(protocol.transmit(model, images, labels, **how), generator)
+
+    def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
+        """The defended payload; ``generator`` is the client's own."""
+        raise NotImplementedError
+
+    def informed(self, payload: Payload) -> Defence:
+        """This defence as the adversary knows it once it has seen a payload (the mask that was used, say)."""
+        return self
+
+    def simulate(self, payload: Payload) -> Payload:
+        """The attacker's twin of :meth:`apply`, differentiable in the payload; by default nothing: noise has mean 0."""
+        return payload
+
+    def attacker(
+        self,
+        protocol: Protocol,
+        model: nn.Module,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        params: models.Parameters | None,
+        how: dict[str, Any],
+    ) -> Payload:
+        """The attacker's twin of :meth:`client`: by default :meth:`simulate` of what the protocol would send."""
+        return self.simulate(protocol.simulate(model, images, labels, params=params, **how))
+
+    def noise(self, payload: Payload, images: int) -> float:
+        """Standard deviation of what :meth:`simulate` leaves out of each number of an observed payload.
+
+        ``images`` is the size of the batch that the payload is about.
+        """
+        return 0.0
+
+    def weights(self, payload: torch.Tensor) -> torch.Tensor | None:
+        """Of scalars: 0 for those of which this defence has left nothing, 1 for the others, (K,); None: all count."""
+        return None
+
+
+@dataclass(frozen=True)
+class Defended(Protocol):
+    """A protocol whose clients defend themselves; is a protocol too.
+
+    Attributes:
+        protocol: the protocol within. What is not defined here (``directions``, ``seed``, ``lr``, ...) is its own.
+        defence: one defence, or several in the order in which they are applied.
+        private: seed of the client's own randomness. An observation does not contain it.
+    """
+
+    protocol: Protocol
+    defence: Defence | tuple[Defence, ...]
+    private: int | None = 0
+
+    def __post_init__(self) -> None:
+        _check.instance("protocol", self.protocol, Protocol)
+        if not self.defences:
+            raise ValueError("defence must be a defence, or several in a tuple, got an empty tuple")
+        for entry in self.defences:
+            _check.instance("defence", entry, Defence)
+            if self.protocol.kind not in entry.kinds:
+                allowed = " or ".join(entry.kinds)
+                raise ValueError(
+                    f"defence {entry} protects payloads of kind {allowed}, {type(self.protocol).__name__} sends "
+                    f"{self.protocol.kind!r}"
+                )
+        if self.private is not None:
+            _check.integer("private", self.private, at_least=0)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "protocol" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.__dict__["protocol"], name)
+
+    @property
+    def defences(self) -> tuple[Defence, ...]:
+        """The defences, in order."""
+        return self.defence if isinstance(self.defence, tuple) else (self.defence,)
+
+    @property
+    def kind(self) -> str:
+        return self.protocol.kind
+
+    def check(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
+        self.protocol.check(model, images, labels)
+        for entry in self.defences:
+            entry.check(self.protocol, model)
+
+    def transmit(
+        self,
+        model: nn.Module,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        directions: zo.Directions | None = None,
+    ) -> Payload:
+        """What leaves the defended client; a pure function of its arguments and of the private seed.
+
+        Raises:
+            ValueError: an observation's protocol, which does not know the private seed.
+        """
+        if self.private is None:
+            raise ValueError("private must be the client's seed to transmit; the adversary's copy does not have it")
+        self.check(model, images, labels)
+        generator = torch.Generator().manual_seed(self.private)
+        how = {} if directions is None else {"directions": directions}
+        first, *others = self.defences
+        payload = first.client(self.protocol, model, images, labels, generator, **how)
+        for entry in others:
+            payload = entry.apply(payload, generator)
+        mode = models.batchnorm_mode(model)
+        payload = like(payload, payload)
+        payload.batchnorm = mode
+        return payload
+
+    def _simulate(self, model, images, labels, params, directions) -> Payload:
+        how = {} if directions is None else {"directions": directions}
+        first, *others = self.defences
+        payload = first.attacker(self.protocol, model, images, labels, params, how)
+        for entry in others:
+            payload = entry.simulate(payload)
+        return payload
+
+    def turn(self, step: int) -> Defended:
+        private = None if self.private is None else (self.private + STEPS_APART * step) % 2**62
+        return replace(self, protocol=self.protocol.turn(step), private=private)
+
+    def own(self, client: int) -> Defended:
+        return replace(self, private=(self.private + CLIENTS_APART * (client + 1)) % 2**62)
+
+    def observed(self, payload: Payload) -> Defended:
+        known, left = [], payload
+        for entry in reversed(self.defences):
+            known.append(entry.informed(left))
+        return replace(self, defence=tuple(reversed(known)), private=None)
+
+    def noise(self, payload: Payload, images: int) -> float:
+        return sum(entry.noise(payload, images) ** 2 for entry in self.defences) ** 0.5
+
+    def weights(self, payload: torch.Tensor) -> torch.Tensor | None:
+        """Which scalars of an observed payload came through all defences, see :meth:`Defence.weights`."""
+        found = [w for entry in self.defences if (w := entry.weights(payload)) is not None]
+        return torch.stack(found).amin(0) if found else None
+
+
+def names() -> list[str]:
+    """Names that :func:`get` accepts."""
+    return DEFENCES.names()
+
+
+def get(name: str, **strength: Any) -> Defence:
+    """The defence called ``name``, with its strength.
+
+    Raises:
+        ValueError, TypeError: an unknown name or option, or a strength out of its range.
+    """
+    make = DEFENCES.get(name)
+    allowed = list(make.__dataclass_fields__)
+    for option in strength:
+        if option not in allowed:
+            raise TypeError(f"defence {name!r} has no option {option!r}; its options: {', '.join(allowed) or 'none'}")
+    needed = [n for n, f in make.__dataclass_fields__.items() if _required(f) and n not in strength]
+    if needed:
+        raise TypeError(f"defence {name!r} needs {', '.join(needed)}")
+    return make(**strength)
+
+
+def _required(field: Any) -> bool:
+    from dataclasses import MISSING
+
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def each(payload: Payload, function: Callable[[torch.Tensor], torch.Tensor]) -> Payload:
+    """Apply ``function`` to every tensor of a payload."""
+    if isinstance(payload, torch.Tensor):
+        return function(payload)
+    return {name: function(tensor) for name, tensor in payload.items()}
+
+
+def flat(payload: Payload) -> torch.Tensor:
+    """All numbers of a payload, shape (n,)."""
+    return payload.reshape(-1) if isinstance(payload, torch.Tensor) else models.flatten(payload)
+
+
+def unflat(vector: torch.Tensor, payload: Payload) -> Payload:
+    """The inverse of :func:`flat`."""
+    return vector.view(payload.shape) if isinstance(payload, torch.Tensor) else models.unflatten(vector, payload)
+
+
+def like(found: Payload, payload: Payload) -> Payload:
+    """``found`` in a form that can carry attributes."""
+    from ..protocols import NamedTensors
+
+    return found if isinstance(found, torch.Tensor) else NamedTensors(found)
+
+
+def random_like(tensor: torch.Tensor, generator: torch.Generator, law: str = "normal") -> torch.Tensor:
+    """Standard normal or uniform (0, 1) numbers, drawn on the CPU, so that every device sees the same."""
+    draw = torch.randn if law == "normal" else torch.rand
+    return draw(tensor.shape, generator=generator, dtype=tensor.dtype).to(tensor.device)

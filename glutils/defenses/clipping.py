@@ -1,0 +1,69 @@
+"""Clipping: a bound on the length of what is sent, or on each scalar of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .. import _check
+from ..protocols import Payload
+from .base import DEFENCES, Defence, each, flat
+
+SATURATED = 1e-6
+
+
+@DEFENCES.register("clip")
+@dataclass(frozen=True)
+class ClipNorm(Defence):
+    """The whole payload, shortened to length ``bound`` if it is longer: g min(1, bound / |g|).
+
+    The adversary knows the bound. It cannot tell the length of a payload that has been shortened, and an attack that
+    compares directions (IG) does not need it.
+
+    Args:
+        bound: greatest Euclidean length of the whole payload, above 0.
+    """
+
+    bound: float | int
+    title = "Clipping"
+
+    def __post_init__(self) -> None:
+        _check.number("bound", self.bound, above=0)
+
+    def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
+        return self.simulate(payload)
+
+    def simulate(self, payload: Payload) -> Payload:
+        length = torch.linalg.vector_norm(flat(payload).double())
+        factor = (float(self.bound) / length.clamp_min(1e-300)).clamp_max(1.0)
+        return each(payload, lambda tensor: tensor * factor.to(tensor.dtype))
+
+
+@DEFENCES.register("clip_scalars")
+@dataclass(frozen=True)
+class ClipScalars(Defence):
+    """Every scalar within [-bound, bound].
+
+    The adversary knows the bound, so it knows which scalars were cut, and leaves them out.
+
+    Args:
+        bound: greatest absolute value of a scalar, above 0, in units of the scalars.
+    """
+
+    bound: float | int
+    kinds = ("scalars",)
+    title = "Clipped scalars"
+
+    def __post_init__(self) -> None:
+        _check.number("bound", self.bound, above=0)
+
+    def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
+        return self.simulate(payload)
+
+    def simulate(self, payload: Payload) -> Payload:
+        return payload.clamp(-float(self.bound), float(self.bound))
+
+    def weights(self, payload: torch.Tensor) -> torch.Tensor:
+        """0 for scalars that were cut, 1 for those that came through, (K,)."""
+        return (payload.abs() < float(self.bound) * (1 - SATURATED)).to(payload.dtype)

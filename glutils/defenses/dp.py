@@ -1,0 +1,153 @@
+"""Differential privacy: a bound on what one image, or one client, can contribute, and noise in proportion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.func import grad, vmap
+
+from .. import _check, models
+from ..protocols import FedSGD, Payload, Protocol
+from .base import DEFENCES, Defence, each, flat, random_like
+
+
+def _no_batchnorm(model: nn.Module, who: str) -> None:
+    if models.batchnorm_mode(model) is not None:
+        raise ValueError(
+            f"model must have no batch norm for {who}: it mixes the images of a batch, so no image's share can be "
+            f"bounded; use a model without, or group norm"
+        )
+
+
+@DEFENCES.register("dpsgd")
+@dataclass(frozen=True)
+class DPSGD(Defence):
+    """DP-SGD (Abadi et al. 2016): every image's gradient clipped to ``clip``, the mean taken, noise sigma x clip / B.
+
+    For :func:`~glutils.defenses.epsilon`, sigma is the noise multiplier. The attacker simulates the clipping and
+    leaves the noise to chance. The guarantee also asks that batches are drawn by Poisson sampling.
+
+    Args:
+        clip: greatest length of one image's gradient, above 0.
+        sigma: noise multiplier, 0 or more. With 0 nothing is private.
+
+    Deviations: B is the size of the batch that was drawn, not its expectation.
+    """
+
+    clip: float | int
+    sigma: float | int
+    kinds = ("gradient",)
+    title = "DP-SGD"
+
+    def __post_init__(self) -> None:
+        _check.number("clip", self.clip, above=0)
+        _check.number("sigma", self.sigma, at_least=0)
+
+    def check(self, protocol: Protocol, model: nn.Module) -> None:
+        if type(protocol) is not FedSGD:
+            raise ValueError(f"protocol must be FedSGD for DP-SGD, got {protocol}")
+        _no_batchnorm(model, "DP-SGD")
+
+    def client(self, protocol, model, images, labels, generator, **how):
+        mean = self._clipped(model, models.parameters(model, images.dtype), images, labels)
+        scale = float(self.sigma) * float(self.clip) / len(images)
+        return {name: g.detach() + scale * random_like(g, generator) for name, g in mean.items()}
+
+    def attacker(self, protocol, model, images, labels, params, how):
+        return self._clipped(model, params or models.parameters(model, images.dtype), images, labels)
+
+    def noise(self, payload: Payload, images: int) -> float:
+        return float(self.sigma) * float(self.clip) / images
+
+    def _clipped(self, model, params, images, labels) -> models.Parameters:
+        one = grad(lambda p, x, y: models.loss(model, p, x[None], y[None]))
+        each_one = vmap(one, in_dims=(None, 0, 0))(params, images, labels)
+        squares = torch.stack([g.flatten(1).square().sum(1) for g in each_one.values()]).sum(0)
+        factor = (float(self.clip) * squares.clamp_min(1e-30).rsqrt()).clamp_max(1.0)
+        return {name: torch.einsum("b,b...->...", factor, g) / len(images) for name, g in each_one.items()}
+
+
+@DEFENCES.register("dp_update")
+@dataclass(frozen=True)
+class DPUpdate(Defence):
+    """User-level privacy (DP-FedAvg, McMahan et al. 2018): the whole update clipped to ``clip``, noise sigma x clip.
+
+    Here every client adds its own noise (local privacy), so that the server sees nothing else; with a trusted sum each
+    of n clients adds 1 / sqrt(n) of it.
+
+    Args:
+        clip: greatest length of the update, above 0.
+        sigma: noise multiplier, 0 or more.
+    """
+
+    clip: float | int
+    sigma: float | int
+    kinds = ("gradient", "delta")
+    title = "DP-FedAvg, local"
+
+    def __post_init__(self) -> None:
+        _check.number("clip", self.clip, above=0)
+        _check.number("sigma", self.sigma, at_least=0)
+
+    def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
+        scale = float(self.sigma) * float(self.clip)
+        return each(self.simulate(payload), lambda tensor: tensor + scale * random_like(tensor, generator))
+
+    def simulate(self, payload: Payload) -> Payload:
+        factor = (float(self.clip) / torch.linalg.vector_norm(flat(payload)).clamp_min(1e-30)).clamp_max(1.0)
+        return each(payload, lambda tensor: tensor * factor)
+
+    def noise(self, payload: Payload, images: int) -> float:
+        return float(self.sigma) * float(self.clip)
+
+
+@DEFENCES.register("dp_scalars")
+@dataclass(frozen=True)
+class DPScalars(Defence):
+    """Private zeroth-order scalars: every image's slope clipped to ``clip``, the mean taken, noise sigma x clip / B.
+
+    In the manner of DPZero (Zhang et al. 2024): one dimension of noise for each direction, however large the model.
+    A message of K scalars is K steps of the mechanism for :func:`~glutils.defenses.epsilon`; one image moves each
+    scalar by at most 2 clip / B if it is replaced and clip / B if it is left out.
+
+    Args:
+        clip: greatest absolute slope of one image, above 0, in units of the scalars.
+        sigma: noise multiplier, 0 or more.
+
+    Deviations: clips the slope, not the difference of losses; the same up to the factor 2 mu.
+    """
+
+    clip: float | int
+    sigma: float | int
+    kinds = ("scalars",)
+    title = "DP scalars"
+
+    def __post_init__(self) -> None:
+        _check.number("clip", self.clip, above=0)
+        _check.number("sigma", self.sigma, at_least=0)
+
+    def check(self, protocol: Protocol, model: nn.Module) -> None:
+        _no_batchnorm(model, "DP scalars")
+
+    def client(self, protocol, model, images, labels, generator, **how):
+        directions = how.get("directions")
+        directions = protocol.draw(model) if directions is None else directions
+        pairs = zip(images, labels, strict=True)
+        slopes = torch.stack([protocol.transmit(model, x[None], y[None], directions=directions) for x, y in pairs])
+        mean = slopes.clamp(-float(self.clip), float(self.clip)).mean(0)
+        return mean + float(self.sigma) * float(self.clip) / len(images) * random_like(mean, generator)
+
+    def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
+        raise ValueError("dp_scalars must be the first defence: it needs the slopes of single images")
+
+    def attacker(self, protocol, model, images, labels, params, how):
+        slopes = [
+            protocol.simulate(model, x[None], y[None], params=params, **how)
+            for x, y in zip(images, labels, strict=True)
+        ]
+        return torch.stack(slopes).clamp(-float(self.clip), float(self.clip)).mean(0)
+
+    def noise(self, payload: Payload, images: int) -> float:
+        return float(self.sigma) * float(self.clip) / images

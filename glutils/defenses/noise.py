@@ -1,0 +1,66 @@
+"""Noise on everything that is sent. Not differential privacy by itself: nothing bounds what one image contributes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .. import _check
+from ..protocols import Payload
+from .base import DEFENCES, Defence, each, flat, random_like
+
+
+@dataclass(frozen=True)
+class _Noise(Defence):
+    """Independent noise on every number.
+
+    Args:
+        sigma: standard deviation, 0 or more; in units of the payload, or of its root mean square if ``relative``.
+        relative: measure sigma in root mean squares of the payload (over all tensors), so that it means the same for
+            every network. The attacker estimates that unit from what it sees.
+    """
+
+    sigma: float | int
+    relative: bool = False
+
+    def __post_init__(self) -> None:
+        _check.number("sigma", self.sigma, at_least=0)
+        _check.instance("relative", self.relative, bool)
+
+    def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
+        scale = float(self.sigma) * (_rms(payload) if self.relative else 1.0)
+        return each(payload, lambda tensor: tensor + scale * self._unit(tensor, generator))
+
+    def noise(self, payload: Payload, images: int) -> float:
+        if not self.relative:
+            return float(self.sigma)
+        return float(self.sigma) * _rms(payload) / (1 + self.sigma**2) ** 0.5  # what is seen holds the noise too
+
+
+@DEFENCES.register("gaussian_noise")
+@dataclass(frozen=True)
+class GaussianNoise(_Noise):
+    title = "Gaussian noise"
+
+    def _unit(self, tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return random_like(tensor, generator)
+
+
+@DEFENCES.register("laplace_noise")
+@dataclass(frozen=True)
+class LaplaceNoise(_Noise):
+    title = "Laplace noise"
+
+    def _unit(self, tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        uniform = random_like(tensor, generator, "uniform") - 0.5
+        spread = (1 - 2 * uniform.abs()).clamp_min(torch.finfo(tensor.dtype).tiny)
+        return -uniform.sign() * spread.log() / 2**0.5  # scale 1 / sqrt(2): standard deviation 1
+
+
+GaussianNoise.__doc__ = "Normal noise on every number.\n" + _Noise.__doc__.split("\n", 1)[1]
+LaplaceNoise.__doc__ = "Laplace noise on every number.\n" + _Noise.__doc__.split("\n", 1)[1]
+
+
+def _rms(payload: Payload) -> float:
+    return float(flat(payload).detach().double().square().mean().sqrt())

@@ -1,0 +1,109 @@
+"""PRECODE: a random bottleneck in the network (Scheliga et al., WACV 2022)."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .. import _check, models
+from ..protocols import FedSGD, Protocol
+from .base import DEFENCES, Defence, random_like
+from .soteria import last_linear
+
+
+class Bottleneck(nn.Module):
+    """Encoder to mean and deviation of ``width`` numbers, z = mean + deviation x chance, decoder back.
+
+    ``chance`` (B, width) is set by the client for one pass; without it z is the mean, which is what everybody else
+    computes.
+    """
+
+    def __init__(self, features: int, width: int):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(features, 2 * width), nn.Linear(width, features)
+        self.chance: torch.Tensor | None = None
+        self.divergence: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean, deviation = self.encoder(x).chunk(2, -1)
+        deviation = F.softplus(deviation - 5) + 1e-6
+        self.divergence = 0.5 * (mean.square() + deviation.square() - 2 * deviation.log() - 1).sum(-1).mean() / 0.6931
+        return self.decoder(mean if self.chance is None else mean + deviation * self.chance.to(x))
+
+
+def precode(model: nn.Module, width: int = 256, *, seed: int = 0) -> nn.Module:
+    """A copy of ``model`` with a variational bottleneck of ``width`` numbers before its last linear layer.
+
+    Raises:
+        ValueError: the model has no linear layer, or a bottleneck already.
+    """
+    width = _check.integer("width", width, at_least=1)
+    if any(isinstance(module, Bottleneck) for module in model.modules()):
+        raise ValueError("model must have no bottleneck yet, this one has")
+    built = copy.deepcopy(model)
+    name, layer = last_linear(built)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_check.integer("seed", seed, at_least=0))
+        bottleneck = Bottleneck(layer.in_features, width).to(layer.weight)
+    parent, _, child = name.rpartition(".")
+    setattr(built.get_submodule(parent), child, nn.Sequential(bottleneck, layer))
+    return built.train(model.training)
+
+
+@DEFENCES.register("precode")
+@dataclass(frozen=True)
+class Precode(Defence):
+    """The gradient of a model with a random bottleneck: what follows it depends on chance that nobody else knows.
+
+    Use with ``gl.defenses.precode(model)``. The attacker simulates the mean.
+
+    Args:
+        beta: weight of the divergence of the bottleneck from a standard normal, in bits, 0 or more.
+    """
+
+    beta: float | int = 1e-3
+    kinds = ("gradient",)
+    title = "PRECODE"
+
+    def __post_init__(self) -> None:
+        _check.number("beta", self.beta, at_least=0)
+
+    def check(self, protocol: Protocol, model: nn.Module) -> None:
+        if type(protocol) is not FedSGD:
+            raise ValueError(f"protocol must be FedSGD for PRECODE, got {protocol}")
+        _bottleneck(model)
+
+    def client(self, protocol, model, images, labels, generator, **how):
+        layer = _bottleneck(model)
+        shape = torch.empty(len(images), layer.decoder.in_features, dtype=images.dtype, device=images.device)
+        layer.chance = random_like(shape, generator)
+        try:
+            grads = self._gradient(model, models.parameters(model, images.dtype), images, labels, False)
+        finally:
+            layer.chance = None
+        return {name: g.detach() for name, g in grads.items()}
+
+    def apply(self, payload, generator):
+        raise ValueError("precode must be the first defence: it is part of the model")
+
+    def attacker(self, protocol, model, images, labels, params, how):
+        return self._gradient(model, params or models.parameters(model, images.dtype), images, labels, True)
+
+    def _gradient(self, model, params, images, labels, graph) -> models.Parameters:
+        leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
+        with torch.enable_grad():
+            value = models.loss(model, leaves, images, labels) + float(self.beta) * _bottleneck(model).divergence
+            grads = torch.autograd.grad(value, list(leaves.values()), create_graph=graph)
+        _bottleneck(model).divergence = None
+        return dict(zip(leaves, grads, strict=True))
+
+
+def _bottleneck(model: nn.Module) -> Bottleneck:
+    found = [module for module in model.modules() if isinstance(module, Bottleneck)]
+    if len(found) != 1:
+        raise ValueError("model must have one bottleneck for PRECODE: gl.defenses.precode(model) adds it")
+    return found[0]

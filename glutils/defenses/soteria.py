@@ -1,0 +1,89 @@
+"""Soteria: some features of the last layer say nothing (Sun et al., CVPR 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.func import vjp, vmap
+
+from .. import _check, models
+from ..protocols import Protocol
+from .base import DEFENCES, Defence
+from .sparsification import Masked
+
+
+@DEFENCES.register("soteria")
+@dataclass(frozen=True)
+class Soteria(Defence):
+    """Zeroes those columns of the last linear layer's weight gradient whose features depend on the pixels the most.
+
+    For feature f of the layer's input r the score is |d r_f / d x| / |r_f|, over the whole batch; the columns with the
+    lowest scores go, as in the authors' code, so that what is left is as unlike the input as the constraint allows.
+    The adversary sees the zero columns and compares the others.
+
+    Args:
+        prune: fraction of the features whose columns are zeroed, at least 0, below 1.
+
+    Deviations: divides by |r_f| + 1e-10; the reference divides by r_f, which turns the order of negative features
+    round. Features of all images are scored together, as the defence is written for one image.
+    """
+
+    prune: float | int
+    kinds = ("gradient",)
+    title = "Soteria"
+
+    def __post_init__(self) -> None:
+        if _check.number("prune", self.prune, at_least=0) >= 1:
+            raise ValueError(f"prune must be less than 1, got {self.prune}")
+
+    def check(self, protocol: Protocol, model: nn.Module) -> None:
+        last_linear(model)
+
+    def client(self, protocol, model, images, labels, generator, **how):
+        payload = dict(protocol.transmit(model, images, labels, **how))
+        name, _ = last_linear(model)
+        scores = feature_scores(model, images.detach())
+        gone = scores.argsort()[: int(float(self.prune) * len(scores))]
+        key = f"{name}.weight"
+        payload[key] = payload[key].index_fill(1, gone, 0.0)
+        return payload
+
+    def apply(self, payload, generator):
+        raise ValueError("soteria must be the first defence: it needs the images")
+
+    def informed(self, payload):
+        mask = {name: torch.ones_like(tensor) for name, tensor in payload.items()}
+        key = [name for name, tensor in payload.items() if tensor.dim() == 2][-1]
+        mask[key] = (payload[key] != 0).any(0).to(payload[key].dtype).expand_as(payload[key])
+        return Masked(mask)
+
+
+def feature_scores(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """|d r_f / d x| / |r_f| for every input r_f of the last linear layer, over the batch, shape (features,)."""
+    _, layer = last_linear(model)
+    held = []
+
+    def features(x: torch.Tensor) -> torch.Tensor:
+        handle = layer.register_forward_pre_hook(lambda module, inputs: held.append(inputs[0]))
+        try:
+            models.logits(model, models.parameters(model, x.dtype), x)
+        finally:
+            handle.remove()
+        return held.pop()
+
+    r, pull = vjp(features, images)
+    slopes = []
+    for block in torch.eye(r.shape[1], dtype=r.dtype, device=r.device).split(64):
+        (back,) = vmap(pull)(block[:, None].expand(-1, len(r), -1).contiguous())
+        slopes.append(back.flatten(2).square().sum((1, 2)).sqrt())
+    return torch.cat(slopes) / (r.norm(dim=0) + 1e-10)
+
+
+def last_linear(model: nn.Module) -> tuple[str, nn.Linear]:
+    """Name and module of the last linear layer; ``ValueError`` if there is none."""
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not found:
+        raise ValueError("model must have a linear layer, this one has none")
+    return found[-1]

@@ -1,0 +1,105 @@
+"""Sending only some of the numbers: the largest ones, or random ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from .. import _check
+from ..protocols import Payload
+from .base import DEFENCES, Defence, each, flat, unflat
+
+SCOPES = ("global", "tensor")
+
+
+@dataclass(frozen=True)
+class Masked(Defence):
+    """What the adversary makes of a sparse payload: it compares the numbers that were sent, and no others.
+
+    Args:
+        mask: 1 where a number was sent, 0 elsewhere; in the form of the payload.
+    """
+
+    mask: Payload
+    title = "Known mask"
+
+    def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
+        return self.simulate(payload)
+
+    def simulate(self, payload: Payload) -> Payload:
+        if isinstance(payload, torch.Tensor):
+            return payload * self.mask.to(payload)
+        return {name: tensor * self.mask[name].to(tensor) for name, tensor in payload.items()}
+
+
+@dataclass(frozen=True)
+class _Sparse(Defence):
+    keep: float | int
+    kinds = ("gradient", "delta")
+
+    def __post_init__(self) -> None:
+        _check.number("keep", self.keep, above=0, at_most=1)
+
+    def informed(self, payload: Payload) -> Defence:
+        return Masked(each(payload, lambda tensor: (tensor != 0).to(tensor.dtype)))
+
+    def _count(self, tensor: torch.Tensor) -> int:
+        return max(1, math.ceil(float(self.keep) * tensor.numel()))
+
+
+@DEFENCES.register("topk")
+@dataclass(frozen=True)
+class TopK(_Sparse):
+    """The largest numbers, by absolute value; zeros for all others (Aji and Heafield 2017; DGC, Lin et al. 2018).
+
+    The adversary sees which numbers are zero, and matches the others alone.
+
+    Args:
+        keep: fraction that is sent, above 0, at most 1; at least one number.
+        scope: ``"global"``: the largest of all tensors together; ``"tensor"``: that fraction of every tensor.
+
+    Deviations: no error feedback and no momentum correction; a protocol here has no memory between rounds.
+    """
+
+    scope: str = "global"
+    title = "Top-k"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check.choice("scope", self.scope, SCOPES)
+
+    def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
+        if self.scope == "global":
+            return unflat(self._largest(flat(payload)), payload)
+        return each(payload, self._largest)
+
+    def _largest(self, tensor: torch.Tensor) -> torch.Tensor:
+        values = tensor.reshape(-1)
+        chosen = values.abs().topk(self._count(values)).indices
+        return torch.zeros_like(values).index_copy(0, chosen, values[chosen]).view(tensor.shape)
+
+
+@DEFENCES.register("randomk")
+@dataclass(frozen=True)
+class RandomK(_Sparse):
+    """Random numbers of all tensors, divided by the fraction so that the mean stays right (Wangni et al. 2018).
+
+    Args:
+        keep: fraction that is sent, above 0, at most 1; at least one number.
+    """
+
+    title = "Random-k"
+
+    def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
+        values = flat(payload)
+        count = self._count(values)
+        chosen = torch.randperm(values.numel(), generator=generator)[:count].to(values.device)
+        kept = torch.zeros_like(values).index_copy(0, chosen, values[chosen] * (values.numel() / count))
+        return unflat(kept, payload)
+
+    def informed(self, payload: Payload) -> Defence:
+        mask = super().informed(payload).mask
+        ones = float(flat(mask).sum())
+        return Masked(each(mask, lambda tensor: tensor * (flat(mask).numel() / ones)))
