@@ -9,6 +9,7 @@ from . import (
     data,
     defenses,
     federation,
+    imprint,
     labels,
     latent,
     metrics,
@@ -26,6 +27,6 @@ from .observation import Observation, observe, tamper
 
 __version__ = "0.1.0"
 __all__ = [
-    "Observation", "attack", "attacks", "data", "defenses", "federation", "labels", "latent", "metrics", "models",
+    "Observation", "attack", "attacks", "data", "defenses", "federation", "imprint", "labels", "latent", "metrics", "models",
     "observe", "priors", "protocols", "runs", "score", "show", "solvers", "tamper", "zo",
 ]  # fmt: skip

@@ -1,0 +1,65 @@
+"""Metrics for attacks that find images up to sign, scale and offset, in any number and order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from .. import _check
+
+
+def correlations(images: Any, truth: Any) -> torch.Tensor:
+    """Pearson correlation over pixels of every image with every truth: (N, B) float64, between -1 and 1.
+
+    Blind to scale and offset; negative for a negative. Nothing is clamped. A constant image, or one with a NaN,
+    correlates 0 with everything.
+
+    Args:
+        images: shape (N, C, H, W), floating point. truth: shape (B, C, H, W), floating point.
+
+    Raises:
+        TypeError: not floating-point tensors. ValueError: other shapes.
+    """
+    for name, value in (("images", images), ("truth", truth)):
+        _check.instance(name, value, torch.Tensor)
+        if not value.is_floating_point():
+            raise TypeError(f"{name} must be floating point, got {value.dtype}")
+        if value.ndim != 4 or 0 in value.shape:
+            raise ValueError(f"{name} must have shape (B, C, H, W) with no empty axis, got {tuple(value.shape)}")
+    if images.shape[1:] != truth.shape[1:]:
+        allowed = ", ".join(map(str, truth.shape[1:]))
+        raise ValueError(f"images must have the truth's shape (N, {allowed}), got {tuple(images.shape)}")
+    one, other = (_unit(stack.detach().cpu().double().flatten(1)) for stack in (images, truth))
+    return (one @ other.T).clamp(-1, 1)
+
+
+def match_by_correlation(images: Any, truth: Any) -> torch.Tensor:
+    """For each truth the index of its image, -1 where there are too few: the assignment of largest total |correlation|.
+
+    Shape (B,), int64; sign-free; any number of images (Hungarian). Arguments as in `correlations`.
+    """
+    rows, columns = linear_sum_assignment(-correlations(images, truth).abs().numpy())
+    found = torch.full((len(truth),), -1, dtype=torch.int64)
+    found[torch.from_numpy(columns)] = torch.from_numpy(rows)
+    return found
+
+
+def correlation(images: Any, truth: Any) -> torch.Tensor:
+    """|Correlation| of each truth with the image that `match_by_correlation` gives it: (B,) float64, 0 where none.
+
+    What an image of the same batch, or noise, reaches by chance is not 0: print a control. Arguments as in
+    `correlations`.
+    """
+    all_pairs, found = correlations(images, truth).abs(), match_by_correlation(images, truth)
+    return torch.where(found >= 0, all_pairs[found.clamp(min=0), torch.arange(len(truth))], 0.0)
+
+
+def _unit(rows: torch.Tensor) -> torch.Tensor:
+    """Rows with mean zero and length one; zeros where that is impossible."""
+    level = rows.mean(1, keepdim=True)
+    centred = rows - level
+    length = centred.norm(dim=1, keepdim=True)
+    flat = length <= 1e-12 * level.abs() * rows.shape[1] ** 0.5  # what rounding leaves of a constant image
+    return torch.where(flat, 0.0, centred / torch.where(flat, 1.0, length)).nan_to_num(0.0)
