@@ -12,6 +12,7 @@ from torch import nn
 
 from . import _check, models, priors, zo
 from .data.batch import Batch
+from .defenses import Defended
 from .protocols import FedSGD, Payload, Protocol
 from .transcript import Round, Transcript, check_payload
 
@@ -184,8 +185,7 @@ def tamper(seen: Observation, how: str, *, seed: int = 0) -> Observation:
     if how == "wrong_seed":
         if seen.kind != "scalars":
             raise ValueError(f"how='wrong_seed' needs a protocol with directions, got {seen.protocol}")
-        wrong = lambda protocol: replace(protocol, seed=protocol.seed + 1_000_003 + seed)  # noqa: E731
-        return replace(seen, rounds=tuple(replace(r, protocol=wrong(r.protocol)) for r in seen.rounds))
+        return replace(seen, rounds=tuple(replace(r, protocol=r.protocol.turn(1_000_003 + seed)) for r in seen.rounds))
     generator = torch.Generator().manual_seed(seed)
 
     def spoil(tensor: torch.Tensor) -> torch.Tensor:
@@ -198,6 +198,16 @@ def tamper(seen: Observation, how: str, *, seed: int = 0) -> Observation:
         return noise * (tensor.norm() / noise.norm())
 
     return replace(seen, rounds=tuple(replace(r, payload=_mapped(r.payload, spoil)) for r in seen.rounds))
+
+
+def naive(seen: Observation) -> Observation:
+    """The observation of an attacker who does not know of any defence: it simulates the protocol within.
+
+    For comparison with the one who knows. An observation of an undefended protocol stays as it is.
+    """
+    _check.instance("seen", seen, Observation)
+    bare = lambda protocol: bare(protocol.protocol) if isinstance(protocol, Defended) else protocol  # noqa: E731
+    return replace(seen, rounds=tuple(replace(r, protocol=bare(r.protocol)) for r in seen.rounds))
 
 
 def as_gradient(seen: Observation, *, unbiased: bool = True) -> Observation:

@@ -27,10 +27,12 @@ class Defence:
     Attributes:
         kinds: payload kinds that it can protect.
         title: name in print.
+        first: whether it has to be the first of several, because it needs more than the payload.
     """
 
     kinds: tuple[str, ...] = ("gradient", "delta", "scalars")
     title: str = ""
+    first: bool = False
 
     def check(self, protocol: Protocol, model: nn.Module) -> None:
         """Refuse a protocol or a model that this defence cannot protect; by default nothing more is asked."""
@@ -93,9 +95,9 @@ class Defended(Protocol):
         private: seed of the client's own randomness. An observation does not contain it.
     """
 
-    protocol: Protocol
-    defence: Defence | tuple[Defence, ...]
-    private: int | None = 0
+    protocol: Any
+    defence: Any
+    private: Any = 0
 
     def __post_init__(self) -> None:
         _check.instance("protocol", self.protocol, Protocol)
@@ -109,6 +111,9 @@ class Defended(Protocol):
                     f"defence {entry} protects payloads of kind {allowed}, {type(self.protocol).__name__} sends "
                     f"{self.protocol.kind!r}"
                 )
+        for entry in self.defences[1:]:
+            if entry.first:
+                raise ValueError(f"{entry} must be the first defence: it needs the client's images")
         if self.private is not None:
             _check.integer("private", self.private, at_least=0)
 

@@ -40,6 +40,7 @@ class DPSGD(Defence):
     sigma: float | int
     kinds = ("gradient",)
     title = "DP-SGD"
+    first = True
 
     def __post_init__(self) -> None:
         _check.number("clip", self.clip, above=0)
@@ -123,6 +124,7 @@ class DPScalars(Defence):
     sigma: float | int
     kinds = ("scalars",)
     title = "DP scalars"
+    first = True
 
     def __post_init__(self) -> None:
         _check.number("clip", self.clip, above=0)
@@ -138,9 +140,6 @@ class DPScalars(Defence):
         slopes = torch.stack([protocol.transmit(model, x[None], y[None], directions=directions) for x, y in pairs])
         mean = slopes.clamp(-float(self.clip), float(self.clip)).mean(0)
         return mean + float(self.sigma) * float(self.clip) / len(images) * random_like(mean, generator)
-
-    def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
-        raise ValueError("dp_scalars must be the first defence: it needs the slopes of single images")
 
     def attacker(self, protocol, model, images, labels, params, how):
         slopes = [

@@ -28,6 +28,7 @@ class Mixup(Defence):
 
     alpha: float | int = 1.0
     title = "Mixup"
+    first = True
 
     def __post_init__(self) -> None:
         _check.number("alpha", self.alpha, above=0)
@@ -42,9 +43,6 @@ class Mixup(Defence):
         order = order.to(images.device)
         mixed = share[:, None, None, None] * images + (1 - share)[:, None, None, None] * images[order]
         return protocol.transmit(model, mixed, share[:, None] * labels + (1 - share)[:, None] * labels[order], **how)
-
-    def apply(self, payload, generator):
-        raise ValueError("mixup must be the first defence: it needs the images")
 
 
 @DEFENCES.register("prune_last")

@@ -68,6 +68,7 @@ class Precode(Defence):
     beta: float | int = 1e-3
     kinds = ("gradient",)
     title = "PRECODE"
+    first = True
 
     def __post_init__(self) -> None:
         _check.number("beta", self.beta, at_least=0)
@@ -86,9 +87,6 @@ class Precode(Defence):
         finally:
             layer.chance = None
         return {name: g.detach() for name, g in grads.items()}
-
-    def apply(self, payload, generator):
-        raise ValueError("precode must be the first defence: it is part of the model")
 
     def attacker(self, protocol, model, images, labels, params, how):
         return self._gradient(model, params or models.parameters(model, images.dtype), images, labels, True)

@@ -33,6 +33,7 @@ class Soteria(Defence):
     prune: float | int
     kinds = ("gradient",)
     title = "Soteria"
+    first = True
 
     def __post_init__(self) -> None:
         if _check.number("prune", self.prune, at_least=0) >= 1:
@@ -49,9 +50,6 @@ class Soteria(Defence):
         key = f"{name}.weight"
         payload[key] = payload[key].index_fill(1, gone, 0.0)
         return payload
-
-    def apply(self, payload, generator):
-        raise ValueError("soteria must be the first defence: it needs the images")
 
     def informed(self, payload):
         mask = {name: torch.ones_like(tensor) for name, tensor in payload.items()}
