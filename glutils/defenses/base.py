@@ -101,9 +101,10 @@ class Defended(Protocol):
 
     def __post_init__(self) -> None:
         _check.instance("protocol", self.protocol, Protocol)
-        if not self.defences:
+        entries = self.defence if isinstance(self.defence, tuple) else (self.defence,)
+        if not entries:
             raise ValueError("defence must be a defence, or several in a tuple, got an empty tuple")
-        for entry in self.defences:
+        for entry in entries:
             _check.instance("defence", entry, Defence)
             if self.protocol.kind not in entry.kinds:
                 allowed = " or ".join(entry.kinds)
