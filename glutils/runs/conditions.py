@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .. import _check, data, models, observation, protocols
+from .. import _check, data, decoder, imprint, latent, models, observation, protocols
 from ..attacks.base import ATTACKS
 from ..observation import Observation
 
@@ -29,24 +29,24 @@ class Conditions:
     """What one attack needs.
 
     Attributes:
-        group: attacks of one group get the same network, and with it the same update.
         model, network: the network's name and options, :func:`glutils.models.build`.
         knows: what the adversary is told beyond the protocol.
         budget: number of gradient evaluations that the attacker may spend, to the attack's options; ``None`` for an
             attack that searches nothing.
         largest: images in a batch at most; ``None`` for no limit.
-        generator: the option that takes a generator, or ``None``.
-        prepare: batch, model, protocol and seed to an observation, where one honest message is not what is seen.
+        change: network, public data and seed to the network that a malicious server sends out instead.
+        learn: observation and seed to options, where something is learned from public data before the attack.
+        load: path of trained weights and observation to the same options.
     """
 
-    group: str
     model: str
     network: Mapping[str, Any] = field(default_factory=dict)
     knows: tuple[str, ...] = ("labels",)
     budget: Callable[[int], dict[str, Any]] | None = None
     largest: int | None = None
-    generator: str | None = None
-    prepare: Callable[..., Observation] | None = None
+    change: Callable[[nn.Module, data.Batch, int], nn.Module] | None = None
+    learn: Callable[[Observation, int], dict[str, Any]] | None = None
+    load: Callable[[str, Observation], dict[str, Any]] | None = None
 
 
 def _every(evaluations: int) -> dict[str, Any]:
@@ -54,29 +54,67 @@ def _every(evaluations: int) -> dict[str, Any]:
 
 
 def _lbfgs(evaluations: int) -> dict[str, Any]:
-    """An outer step is 20 inner ones, each with about 1.25 evaluations of a line search; two starts."""
-    return {"iterations": max(1, evaluations // 50), "restarts": 2}
+    """One start; an outer step is 20 inner ones, each with about 1.25 evaluations of its line search."""
+    return {"iterations": max(1, evaluations // 25), "restarts": 1}
 
 
-SMOOTH = {"group": "smooth network", "model": "lenet"}
-KINKED = {"group": "ReLU network", "model": "convnet"}
-LINEAR = {"group": "fully connected network", "model": "mlp"}
+def _own(evaluations: int) -> dict[str, Any]:
+    """The attack's own settings: its steps do not evaluate gradients, or cost something else entirely."""
+    return {}
+
+
+def _decoder(seen: Observation, seed: int) -> dict[str, Any]:
+    """FGLA's decoder, trained for the observed network on the public images."""
+    return {"decoder": decoder.train(seen.model, seen.public, seed=seed, progress=False).decoder}
+
+
+def _generator(seen: Observation, seed: int) -> dict[str, Any]:
+    """A generator of images like the public ones, whose weights can be changed."""
+    return {"prior": latent.Generator.fit(seen.public, LATENT, seed=seed, progress=False)}
+
+
+def _loaded(path: str, seen: Observation) -> dict[str, Any]:
+    return {"prior": latent.load(path, tuple(seen.shape[1:]), LATENT)}
+
+
+def _imprint(model: nn.Module, public: data.Batch, seed: int) -> nn.Module:
+    """The network behind RTF's malicious block."""
+    return imprint.imprint(model, public, seed=seed)
+
+
+LATENT = 32
+"""Numbers in z of a generator."""
+PLAYERS = {"dmgan": "it takes part in the training as a client and reads no client's update (chapter 12)"}
+"""Attacks that no observation can be given to, and why."""
+PUBLIC = ("labels", "public")
+SMOOTH = {"model": "lenet"}
+KINKED = {"model": "convnet"}
+LINEAR = {"model": "mlp", "network": {"activation": "relu"}}
 
 CONDITIONS: dict[str, Conditions] = {
     "dlg": Conditions(**SMOOTH, knows=(), budget=_lbfgs),
     "idlg": Conditions(**SMOOTH, knows=(), budget=_lbfgs, largest=1),
     "dlg_adam": Conditions(**SMOOTH, knows=(), budget=_every),
     "dlg_cosine": Conditions(**SMOOTH, knows=(), budget=_every),
-    "zerogla": Conditions(**SMOOTH, budget=lambda evaluations: {}),
+    "grnn": Conditions(**SMOOTH, knows=(), budget=_every),
+    "rgap": Conditions("convnet", {"activation": "leaky_relu", "hidden": None}, knows=(), largest=1),
+    "zerogla": Conditions(**SMOOTH, budget=_own),
     "ig": Conditions(**KINKED, budget=_every),
-    "fc_inversion": Conditions(**LINEAR, largest=1),
+    "stg": Conditions("resnet8", knows=("labels", "batch_stats"), budget=_every),
+    "fgla": Conditions(**KINKED, knows=PUBLIC, learn=_decoder, load=lambda path, seen: {"decoder": path}),
+    "fc_inversion": Conditions(**LINEAR, knows=(), largest=1),
+    "cpa": Conditions(**LINEAR, budget=_own),
+    "cpa_fi": Conditions(**KINKED, budget=lambda evaluations: {"inversion": evaluations}),
+    "rtf": Conditions(**KINKED, knows=PUBLIC, change=_imprint),
 }
 
 
 def of(attack: str) -> Conditions:
     """The conditions of an attack; for one that has no entry yet, a ReLU network and the attack's own defaults."""
     ATTACKS.get(attack)
-    return CONDITIONS.get(attack, Conditions("ReLU network", "convnet", budget=lambda evaluations: {}))
+    if attack in PLAYERS:
+        raise ValueError(f"attack {attack!r} cannot be run on an update: {PLAYERS[attack]}")
+    return CONDITIONS.get(attack, Conditions("convnet", knows=PUBLIC, budget=_own))
 
 
 def options_of(attack: str) -> list[str]:
@@ -112,12 +150,18 @@ def protocol_of(update: str, batch: data.Batch, *, directions: int | None = None
     return protocols.ZerothOrder(directions=directions, mu=1e-4, dtype="float64", seed=seed)
 
 
-def network_of(attack: str, batch: data.Batch, *, model: str | None = None, seed: int = 0) -> nn.Module:
-    """The network that is attacked: the one of the conditions, or another by name."""
+def network_of(
+    attack: str, batch: data.Batch, *, model: str | None = None, public: data.Batch | None = None, seed: int = 0
+) -> nn.Module:
+    """The network that is attacked: the one of the conditions, or another by name; changed where the attack does so."""
     conditions = of(attack)
-    if model is None or model == conditions.model:
-        return models.build(conditions.model, batch, seed=seed, **conditions.network)
-    return models.build(model, batch, seed=seed)
+    own = model is None or model == conditions.model
+    network = models.build(model or conditions.model, batch, seed=seed, **(conditions.network if own else {}))
+    if conditions.change is None:
+        return network
+    if public is None:
+        raise ValueError(f"public must be given for {attack!r}, which changes the network with its help")
+    return conditions.change(network, public, seed)
 
 
 def observed(
@@ -138,7 +182,7 @@ def observed(
         update: one of :data:`UPDATES`; default: the first kind that the attack reads.
         model: name of a network, in place of the conditions' own.
         directions: number of scalars; default: :data:`SCALARS_PER_PIXEL` per unknown pixel.
-        public: public data, passed on if the conditions name it.
+        public: public data; passed on, and used to change the network, if the conditions say so.
         seed: of the network's weights and of the directions.
 
     Raises:
@@ -147,11 +191,9 @@ def observed(
     conditions, update = of(attack), update_of(attack, update)
     if conditions.largest is not None and len(batch) > conditions.largest:
         raise ValueError(f"batch must hold at most {conditions.largest} image(s) for {attack!r}, got {len(batch)}")
-    network = network_of(attack, batch, model=model, seed=seed)
+    network = network_of(attack, batch, model=model, public=public, seed=seed)
     protocol = protocol_of(update, batch, directions=directions, seed=seed)
     told = {"public": public} if "public" in conditions.knows else {}
-    if conditions.prepare is not None:
-        return conditions.prepare(batch, network, protocol, seed=seed, **told)
     with torch.no_grad():
         payload = protocol.transmit(network, batch.images, batch.labels)
     seen = observation.observe(network, protocol, payload, batch, knows=conditions.knows, **told)

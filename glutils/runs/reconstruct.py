@@ -15,7 +15,6 @@ import numpy
 import torch
 
 from .. import _check, _device, attacks, data, metrics, observation
-from ..attacks.base import ATTACKS
 from . import conditions, records
 
 STORED = "experiment.json"
@@ -160,9 +159,8 @@ def _checked(asked: Mapping[str, Any]) -> str:
         _check.integer("max_iteration", asked["max_iteration"], at_least=0)
         if "iterations" not in takes:
             raise ValueError(f"max_iteration must be None for {algorithm!r}, which searches nothing")
-    generator = conditions.of(algorithm).generator
-    if asked["generator_weights"] is not None and generator is None:
-        able = [name for name in ATTACKS.names() if conditions.of(name).generator is not None]
+    if asked["generator_weights"] is not None and conditions.of(algorithm).load is None:
+        able = [name for name, entry in conditions.CONDITIONS.items() if entry.load is not None]
         raise ValueError(
             f"generator_weights must be None for {algorithm!r}, which has no generator; those that have: "
             f"{', '.join(able) or 'none'}"
@@ -215,8 +213,11 @@ def _attacked(asked, batch, public, options, progress):
     options = dict(options)
     if asked["max_iteration"] is not None:
         options["iterations"] = asked["max_iteration"]
+    own = conditions.of(algorithm)
     if asked["generator_weights"] is not None:
-        options[conditions.of(algorithm).generator] = asked["generator_weights"]
+        options |= own.load(asked["generator_weights"], seen)
+    elif own.learn is not None:
+        options = own.learn(seen, seed) | options
     if "progress" in takes:
         options["progress"] = progress
     result = attacks.attack(algorithm, seen, seed=seed, **options)
