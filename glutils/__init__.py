@@ -7,6 +7,7 @@ from . import (
     _torchvision,  # noqa: F401  (first: whatever imports torchvision later needs it)
     attacks,
     data,
+    decoder,
     defenses,
     federation,
     imprint,
@@ -27,6 +28,6 @@ from .observation import Observation, observe, tamper
 
 __version__ = "0.1.0"
 __all__ = [
-    "Observation", "attack", "attacks", "data", "defenses", "federation", "imprint", "labels", "latent", "metrics", "models",
-    "observe", "priors", "protocols", "runs", "score", "show", "solvers", "tamper", "zo",
+    "Observation", "attack", "attacks", "data", "decoder", "defenses", "federation", "imprint", "labels", "latent",
+    "metrics", "models", "observe", "priors", "protocols", "runs", "score", "show", "solvers", "tamper", "zo",
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """Every attack, one paper a file. :func:`attack` runs one by name, :func:`table` prints them side by side."""
 
-from . import cpa, dlg, dlg_variants, fc, grnn, idlg, ig, rgap, rtf, stg, zerogla
+from . import cpa, dlg, dlg_variants, fc, fgla, grnn, idlg, ig, rgap, rtf, stg, zerogla
 from .ablation import VARIANTS, ablation
 from .base import Card, Reconstruction, attack, names, table
 from .consistency import inconsistent_rounds, misfits, without_strangers
@@ -8,7 +8,7 @@ from .equations import singular_values
 from .first_order import PUBLISHED, QUIRKS
 
 __all__ = [
-    "cpa", "rtf", "dlg_variants", "grnn", "rgap",
+    "cpa", "rtf", "dlg_variants", "fgla", "grnn", "rgap",
     "PUBLISHED", "QUIRKS", "VARIANTS", "Card", "Reconstruction", "ablation", "attack", "dlg", "fc", "idlg", "ig",
     "inconsistent_rounds", "misfits", "names", "singular_values", "stg", "table", "without_strangers", "zerogla",
 ]  # fmt: skip
