@@ -3,12 +3,13 @@
 from . import cpa, dlg, dlg_variants, fc, fgla, grnn, idlg, ig, rgap, rtf, stg, zerogla
 from .ablation import VARIANTS, ablation
 from .base import Card, Reconstruction, attack, names, table
+from .chains import rank_analysis
 from .consistency import inconsistent_rounds, misfits, without_strangers
 from .equations import singular_values
 from .first_order import PUBLISHED, QUIRKS
 
 __all__ = [
-    "cpa", "rtf", "dlg_variants", "fgla", "grnn", "rgap",
+    "cpa", "rtf", "dlg_variants", "fgla", "grnn", "rank_analysis", "rgap",
     "PUBLISHED", "QUIRKS", "VARIANTS", "Card", "Reconstruction", "ablation", "attack", "dlg", "fc", "idlg", "ig",
     "inconsistent_rounds", "misfits", "names", "singular_values", "stg", "table", "without_strangers", "zerogla",
 ]  # fmt: skip

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -14,42 +12,13 @@ from .. import _check, models
 from ..observation import Observation
 from ..protocols import FedSGD
 from .base import Card, Reconstruction, register
+from .chains import Layer, convolved, layers
 from .objective import size, squared
 
-INVERTIBLE = (nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Softplus)
-"""Activations whose input can be computed from their output."""
 NEAR = 1e-12
 """How close to the end of its range the output of tanh, sigmoid or softplus may be."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer with weights: its name, the module, the activation behind it, the shape of its input for one image."""
-
-    name: str
-    module: nn.Conv2d | nn.Linear
-    activation: nn.Module | None
-    shape: tuple[int, ...]
-
-    @property
-    def unknowns(self) -> int:
-        """Entries of the layer's input."""
-        return int(np.prod(self.shape))
-
-    @property
-    def equations(self) -> int:
-        """Most independent equations that weights and gradient give for the input.
-
-        A linear layer's gradient k x.T holds x itself. A convolution gives one equation for every output and one for
-        every weight, less those that say the same twice: for every pair of output channels the sum over the weights
-        of one times the gradient of the other is a sum over outputs.
-        """
-        if isinstance(self.module, nn.Linear):
-            return self.unknowns
-        weight, out = self.module.weight, self.module.out_channels
-        places = int(np.prod(_convolved(self.module, torch.zeros(1, *self.shape).to(weight)).shape[2:]))
-        outputs = places * min(out, weight[0].numel())
-        return outputs + weight.numel() - out * min(out, places, weight[0].numel())
+LARGEST = 8192
+"""Most unknowns of a convolution: its matrix has as many columns, and more rows."""
 
 
 @register(
@@ -74,9 +43,10 @@ def rgap(seen: Observation, *, seed: int = 0, rcond: float | int = 1e-8) -> Reco
     x correlated with k = the gradient of W, where k is the slope of the loss in z. Inverting the activation carries x
     to the z of the layer before, and the chain rule carries k. One image only. ``seed`` is not used.
 
-    Whether it can work is known before any data: :func:`rank_analysis` counts equations against unknowns. If there are
-    too few, a note says that failure is predicted, and the smallest input that fits is returned: another image, with
-    the same gradient. ``loss`` is the squared distance of the image's gradient, relative to the payload.
+    Whether it can work is known before any data: :func:`~glutils.attacks.chains.rank_analysis` counts equations against
+    unknowns. If there are too few, a note says that failure is predicted, and the smallest input that fits is returned:
+    if the first layer is what lacks equations, another image with the same gradient. ``loss`` is the squared distance
+    of the image's gradient, relative to the payload.
 
     Args:
         rcond: directions that a layer's equations show by less than this, relative to the best seen one, are left out.
@@ -96,6 +66,12 @@ def rgap(seen: Observation, *, seed: int = 0, rcond: float | int = 1e-8) -> Reco
             "and the equations are no longer linear; 'dlg' takes batches"
         )
     chain = layers(seen.model, tuple(seen.shape[1:]))
+    for layer in chain:
+        if isinstance(layer.module, nn.Conv2d) and layer.unknowns > LARGEST:
+            raise ValueError(
+                f"layer {layer.name!r} has {layer.unknowns} unknowns, and 'rgap' solves for at most {LARGEST}; "
+                "'ig' and 'dlg' take larger images"
+            )
     payload = {name: t.detach().cpu().double() for name, t in seen.payload.items()}
     weights = {name: t.detach().cpu().double() for name, t in models.parameters(seen.model).items()}
     starts, notes = _last(chain[-1], weights, payload)
@@ -123,83 +99,6 @@ def rgap(seen: Observation, *, seed: int = 0, rcond: float | int = 1e-8) -> Reco
             notes.append(f"layer {layer.name!r}: the equations determine {rank} of {layer.unknowns} unknowns")
     diagnostics["missing"] = float(sum(layer.unknowns - ranks[layer.name] for layer in chain))
     return Reconstruction(image, label, loss=loss, notes=tuple(notes), diagnostics=diagnostics)
-
-
-def rank_analysis(model: nn.Module, shape: tuple[int, int, int]) -> list[dict[str, object]]:
-    """Equations against unknowns of every layer, first to last, from the network alone: will R-GAP work?
-
-    Args:
-        model: as for the attack.
-        shape: (C, H, W) of an image.
-
-    Returns:
-        One row a layer: its name and kind, unknowns (entries of its input), the most equations there can be for them,
-        and whether that is enough.
-    """
-    return [
-        {
-            "layer": layer.name,
-            "kind": type(layer.module).__name__,
-            "unknowns": layer.unknowns,
-            "equations": layer.equations,
-            "enough": layer.equations >= layer.unknowns,
-        }
-        for layer in layers(model, shape)
-    ]
-
-
-def layers(model: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
-    """The network as a chain of layers with weights; ``ValueError`` with the reason if it is none."""
-    found: list[Layer] = []
-    x = torch.zeros(1, *shape).to(next(model.parameters()))
-    for name, module in _modules(model):
-        shape = tuple(x.shape[1:])
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            if found and found[-1].activation is None:
-                raise _refusal(f"layer {name!r} follows layer {found[-1].name!r} without an activation between them")
-            if isinstance(module, nn.Conv2d) and not _plain(module):
-                raise _refusal(f"layer {name!r} is {module}: groups, and padding by name or with other than zeros")
-            found.append(Layer(name, module, None, shape))
-        elif isinstance(module, INVERTIBLE):
-            if not found or found[-1].activation is not None:
-                raise _refusal(f"activation {name!r} does not follow a layer with weights")
-            if isinstance(module, nn.LeakyReLU) and module.negative_slope <= 0:
-                raise _refusal(f"activation {name!r} with slope {module.negative_slope} cannot be inverted")
-            found[-1] = Layer(found[-1].name, found[-1].module, module, found[-1].shape)
-        elif not isinstance(module, (nn.Flatten, nn.Identity)):
-            raise _refusal(f"layer {name!r} is {type(module).__name__}: {_reason(module)}")
-        with torch.no_grad():
-            x = module(x)
-    if not found or not isinstance(found[-1].module, nn.Linear) or found[-1].activation is not None:
-        raise _refusal("its last layer must be linear, with the logits as output")
-    return found
-
-
-def _modules(model: nn.Module, prefix: str = ""):
-    """The modules of nested ``nn.Sequential`` containers in the order in which they are applied."""
-    if not isinstance(model, nn.Sequential):
-        yield prefix.rstrip("."), model
-        return
-    for name, child in model.named_children():
-        yield from _modules(child, f"{prefix}{name}.")
-
-
-def _plain(conv: nn.Conv2d) -> bool:
-    return conv.groups == 1 and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
-
-
-def _refusal(reason: str) -> ValueError:
-    return ValueError(f"attack 'rgap' cannot read this model: {reason}; 'ig' takes any network, 'dlg' any smooth one")
-
-
-def _reason(module: nn.Module) -> str:
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return "batch norm is not part of the chain of linear systems"
-    if isinstance(module, (nn.ReLU, nn.GELU)):
-        return "different inputs give the same output, so the activation cannot be inverted"
-    if any(isinstance(child, (nn.Conv2d, nn.Linear)) for child in module.modules()):
-        return "a block with its own way from input to output, such as a residual one, is not a chain of layers"
-    return "only convolutions, linear layers, leaky_relu, tanh, sigmoid and softplus are solved for"
 
 
 def _last(layer: Layer, weights, payload) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], list[str]]:
@@ -264,7 +163,7 @@ def _unroll(chain, weights, payload, k, x, rcond):
 def _solved(layer: Layer, weight, grad, z, k, rcond) -> tuple[torch.Tensor, int]:
     """The smallest input x of a convolution with W x = z and (x correlated with k) = gradient, and the rank."""
     conv, (channels, height, width) = layer.module, layer.shape
-    forward = _convolved(conv, torch.eye(layer.unknowns).double().view(-1, *layer.shape), weight).flatten(1).T
+    forward = convolved(conv, torch.eye(layer.unknowns).double().view(-1, *layer.shape), weight).flatten(1).T
     pixels = torch.eye(height * width).double().view(-1, 1, height, width)
     patches = F.unfold(pixels, conv.kernel_size, conv.dilation, conv.padding, conv.stride)  # pixel, offset, place
     pattern = torch.einsum("nql,ol->oqn", patches, k.view(conv.out_channels, -1)).flatten(0, 1)
@@ -293,15 +192,10 @@ def _inverted(activation: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, tor
     return scaled.expm1().log() / activation.beta, -(-scaled).expm1(), moved
 
 
-def _convolved(conv: nn.Conv2d, x: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
-    """The convolution without its bias."""
-    return F.conv2d(x, conv.weight if weight is None else weight, None, conv.stride, conv.padding, conv.dilation)
-
-
 def _backward(layer: Layer, weight: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     """The slope of the loss in a layer's input, from that in its output."""
     if isinstance(layer.module, nn.Linear):
         return weight.T @ k
     conv, shape = layer.module, (1, *layer.shape)
-    out = _convolved(conv, torch.zeros(shape).double(), weight).shape
+    out = convolved(conv, torch.zeros(shape).double(), weight).shape
     return torch.nn.grad.conv2d_input(shape, weight, k.view(out), conv.stride, conv.padding, conv.dilation).flatten()
