@@ -1,0 +1,127 @@
+"""What a label rule returns, how rules are found by name, and how fractions of images become whole ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .. import _check, models
+from .._registry import Registry
+from ..observation import Observation
+
+_RULES = Registry("label rule")
+
+
+@dataclass(frozen=True, eq=False)
+class LabelEstimate:
+    """Estimated labels of one batch.
+
+    Attributes:
+        counts: (C,) int64, images of each class; they add up to the batch size.
+        labels: (B,) int64, the same as a sorted list of labels; which image has which is not known.
+        confidence: (C,) float64 between 0 and 1. Of a rule that counts: 1 where the fraction was whole, 0 where it lay
+            half-way between two counts. Of a rule that ranks classes: distance from the line between the chosen and
+            the others, relative to the largest. No probability: it does not know when an assumption fails.
+        fractional: (C,) float64, the counts before they were rounded, or None for a rule that ranks.
+        rule: its name.
+        notes: assumptions that do not hold here, as far as the attacker can tell.
+    """
+
+    counts: torch.Tensor
+    labels: torch.Tensor
+    confidence: torch.Tensor
+    fractional: torch.Tensor | None = None
+    rule: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def register(name: str) -> Callable:
+    """Decorator: file a rule ``(seen, **options) -> LabelEstimate`` under ``name``."""
+    return _RULES.register(name)
+
+
+def names() -> list[str]:
+    """Names that :func:`infer` accepts."""
+    return _RULES.names()
+
+
+def infer(name: str, seen: Observation, **options) -> LabelEstimate:
+    """Apply a label rule to an observation; it reads the first message, and never ``seen.labels``.
+
+    Args:
+        name: one of :func:`names`.
+        seen: what the adversary holds. Of a transcript, ``observe(..., rounds=[t])`` picks the message.
+        options: the rule's own; see its docstring.
+
+    Raises:
+        ValueError: an unknown rule, or an observation that the rule cannot read: the message says why, and which rule
+            could. TypeError: an option that the rule does not have.
+    """
+    rule = _RULES.get(name)
+    _check.instance("seen", seen, Observation)
+    allowed = [option for option in inspect.signature(rule).parameters if option != "seen"]
+    for option in options:
+        if option not in allowed:
+            known = ", ".join(allowed) or "none"
+            raise TypeError(f"label rule {name!r} has no option {option!r}; its options: {known}")
+    return dataclasses.replace(rule(seen, **options), rule=name)
+
+
+def last_linear(model: nn.Module) -> tuple[str, nn.Linear]:
+    """Name and module of the last linear layer; ``ValueError`` if there is none."""
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not found or f"{found[-1][0]}.weight" not in models.parameters(model):
+        raise ValueError("model has no trainable linear layer to read labels from")
+    return found[-1]
+
+
+def rounded(fractional: torch.Tensor, total: int) -> torch.Tensor:
+    """Whole counts (C,) int64 that add up to ``total``: negative ones become 0, the largest remainders get the rest.
+
+    The counts are rounded down; while images are missing the class that is furthest below its fraction gets one, and
+    while there are too many the class that is furthest above its own loses one. So a sum that is far off is spread out
+    evenly (iLRG's reference code adds one to almost every class instead).
+
+    Raises:
+        ValueError: fractions that are not finite.
+    """
+    fractional = _check.finite("fractional", fractional.double()).clamp(min=0)
+    counts = fractional.floor()
+    while (missing := total - int(counts.sum())) > 0:
+        step = torch.zeros_like(counts)
+        step[(fractional - counts).sort(descending=True, stable=True).indices[:missing]] = 1
+        counts = counts + step
+    while int(counts.sum()) > total:
+        over = torch.where(counts > 0, fractional - counts, torch.inf)
+        counts[over.argmin()] -= 1
+    return counts.long()
+
+
+def counted(fractional: torch.Tensor, total: int, notes: tuple[str, ...] = ()) -> LabelEstimate:
+    """The estimate of a rule that counts, from its fractions."""
+    fractional = fractional.double()
+    counts = rounded(fractional, total)
+    confidence = 1 - 2 * (fractional - counts).abs().clamp(max=0.5)
+    return LabelEstimate(counts, spelled(counts), confidence, fractional, notes=notes)
+
+
+def picked(scores: torch.Tensor, total: int, notes: tuple[str, ...] = ()) -> LabelEstimate:
+    """The estimate of a rule that takes the ``total`` classes with the smallest scores, once each."""
+    order = scores.double().sort(stable=True)
+    counts = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
+    counts[order.indices[:total]] = 1
+    confidence = torch.ones_like(order.values)
+    if total < len(scores):
+        far = (scores.double() - order.values[total - 1 : total + 1].mean()).abs()
+        confidence = far / far.max().clamp(min=torch.finfo(far.dtype).tiny)
+    return LabelEstimate(counts, spelled(counts), confidence, notes=notes)
+
+
+def spelled(counts: torch.Tensor) -> torch.Tensor:
+    """Counts (C,) as a sorted list of labels."""
+    return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)

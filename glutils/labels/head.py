@@ -1,0 +1,173 @@
+"""What rules read: the last layer's gradient, and what inputs of the attacker's own choice do to that layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .. import _check, models
+from ..observation import Observation
+from .base import last_linear
+
+DUMMIES = ("flat", "uniform", "normal", "zeros", "ones", "public")
+"""Inputs in place of the private images: each one random colour; pixels uniform in [0, 1], or normal with mean 0.5 and
+deviation 0.25; black; white; the public images of the observation. Noise has far more contrast between neighbours than
+any image, and ReLU turns contrast into larger inputs of the last layer; so flat colours are the default."""
+CHUNK = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """The gradient of the loss with respect to the last linear layer, in float64.
+
+    Attributes:
+        weight: (C, m) gradient of one step, or the mean gradient (theta_0 - theta_U) / (lr U) of U local steps.
+        bias: (C,) likewise, or None where the layer has no (trainable) bias.
+        name: the layer's, as in ``model.named_modules()``.
+        start: the model's parameters before the first step; ``end``: after the last one, the same for a gradient.
+        size: images behind the message. steps: U. epochs: passes over the images.
+        notes: what an average over local steps, or the observation, takes for granted.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    name: str
+    start: models.Parameters
+    end: models.Parameters
+    size: int
+    steps: int
+    epochs: int
+    notes: tuple[str, ...]
+
+    @property
+    def sums(self) -> torch.Tensor:
+        """(C,) sums of the rows of the weight gradient."""
+        return self.weight.sum(1)
+
+
+def read(seen: Observation, rule: str, *, kinds: tuple[str, ...] = ("gradient", "delta"), other: str = "ilrg") -> Head:
+    """The head of the first message.
+
+    Raises:
+        ValueError: a payload of another kind than ``kinds`` (``other`` is the rule that could), or a model whose last
+            linear layer does not give the classes.
+    """
+    _check_kind(seen, rule, kinds, other)
+    name, layer = last_linear(seen.model)
+    if layer.out_features != seen.classes:
+        raise ValueError(f"model's last linear layer must give {seen.classes} classes, got {layer.out_features}")
+    message = seen.rounds[0]
+    start = models.parameters(seen.model) if message.parameters is None else message.parameters
+    size = seen.local_batch or seen.shape[0]
+    end, scale, steps, epochs, notes = start, 1.0, 1, 1, ()
+    if seen.kind == "delta":
+        protocol = message.protocol
+        end = {key: value - message.payload[key] for key, value in start.items()}
+        epochs, steps = protocol.epochs, protocol.epochs * -(-size // protocol.batch_size)
+        scale = 1 / (protocol.lr * steps)
+        if steps > 1:
+            notes += (f"the mean of {steps} local steps is read as one gradient",)
+        if size > protocol.batch_size and size % protocol.batch_size:
+            notes += ("the last mini-batch is smaller: its images weigh more",)
+    if len(seen.rounds) > 1:
+        notes += (f"reads the first of {len(seen.rounds)} messages",)
+    bias = message.payload.get(f"{name}.bias")
+    return Head(
+        weight=message.payload[f"{name}.weight"].double() * scale,
+        bias=None if bias is None else bias.double() * scale,
+        name=name,
+        start=start,
+        end=end,
+        size=size,
+        steps=steps,
+        epochs=epochs,
+        notes=notes,
+    )
+
+
+def need_bias(head: Head, rule: str, other: str) -> torch.Tensor:
+    """The bias gradient (C,); ``ValueError`` naming a rule that needs none."""
+    if head.bias is None:
+        raise ValueError(f"label rule {rule!r} needs a bias in the last layer, got none; {other!r} needs none")
+    return head.bias
+
+
+def _check_kind(seen: Observation, rule: str, kinds: tuple[str, ...], other: str) -> None:
+    if seen.kind in kinds:
+        return
+    reads = " or ".join(f"a {kind}" for kind in kinds)
+    could = f"label rule {other!r} reads it"
+    if seen.kind != "delta":
+        could = "no entry of the last layer was sent; gl.attack('zerogla', seen) solves for labels and pixels together"
+    raise ValueError(f"label rule {rule!r} reads {reads}, got a payload of kind {seen.kind!r}; {could}")
+
+
+# --- inputs in place of the private ones ------------------------------------------------------------------------------
+
+
+def dummies(seen: Observation, kind: str, samples: int, seed: int) -> torch.Tensor:
+    """Images (samples, C, H, W) of a kind named in :data:`DUMMIES`; all the public ones for ``"public"``.
+
+    Raises:
+        ValueError: an unknown kind, or ``"public"`` where the observation holds none.
+    """
+    _check.choice("dummies", kind, DUMMIES)
+    samples, seed = _check.integer("samples", samples, at_least=1), _check.integer("seed", seed, at_least=0)
+    like = next(seen.model.parameters())
+    if kind == "public":
+        return need_public(seen, "dummies='public'").images.to(like)
+    shape, generator = (samples, *seen.shape[1:]), torch.Generator().manual_seed(seed)
+    if kind == "flat":
+        images = torch.rand(*shape[:2], 1, 1, generator=generator).expand(shape).contiguous()
+    elif kind == "uniform":
+        images = torch.rand(shape, generator=generator)
+    elif kind == "normal":
+        images = 0.5 + 0.25 * torch.randn(shape, generator=generator)
+    else:
+        images = torch.full(shape, float(kind == "ones"))
+    return images.to(like)
+
+
+def need_public(seen: Observation, what: str, other: str = "ilrg"):
+    """The public batch; ``ValueError`` if the observation holds none, or one of other classes or shape."""
+    if seen.public is None:
+        raise ValueError(
+            f"{what} needs public images: observe(..., knows={{'public'}}, public=...); label rule {other!r} needs none"
+        )
+    if len(seen.public.classes) != seen.classes or seen.public.shape != tuple(seen.shape[1:]):
+        raise ValueError(
+            f"public must hold images of shape {tuple(seen.shape[1:])} in {seen.classes} classes, "
+            f"got {seen.public.shape} in {len(seen.public.classes)}"
+        )
+    return seen.public
+
+
+def responses(
+    seen: Observation, head: Head, params: models.Parameters, images: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs (N, m) of the last layer and logits (N, C) of ``images``, in float64.
+
+    Batch norm layers stay in the client's mode and keep their running statistics. Those in training mode see groups of
+    about as many images as the client's batch had, because the noise of its statistics is part of what is imitated.
+    """
+    layer, caught = dict(seen.model.named_modules())[head.name], []
+    handle = layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].double()))
+    groups = -(-len(images) // CHUNK)
+    if seen.batchnorm == "train":
+        groups = max(1, len(images) // max(2, min(head.size, getattr(seen.protocol, "batch_size", head.size))))
+    like = next(iter(params.values())).dtype
+    try:
+        with torch.no_grad():
+            logits = [models.logits(seen.model, params, part.to(like)).double() for part in images.tensor_split(groups)]
+    finally:
+        handle.remove()
+    return torch.cat(caught), torch.cat(logits)
+
+
+def signed(features: torch.Tensor) -> tuple[str, ...]:
+    """The note of rules that take for granted that the last layer's inputs are not negative."""
+    share = float((features < 0).double().mean())
+    if not share:
+        return ()
+    return (f"{share:.0%} of the last layer's inputs are negative on dummy images: row sums may mislead",)

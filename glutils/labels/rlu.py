@@ -1,0 +1,106 @@
+"""RLU: Recovering Labels from Local Updates in Federated Learning (Chen, Vikalo, ICML 2024)."""
+
+from __future__ import annotations
+
+import torch
+from scipy.optimize import nnls
+
+from .. import _check
+from ..observation import Observation
+from .base import LabelEstimate, counted, register
+from .head import Head, need_bias, need_public, read, responses
+from .llg import every_class
+
+BETWEEN = ("drift", "path")
+SUM = 1e3
+"""Weight of the equation that shares add up to one, relative to the others."""
+
+
+@register("rlu")
+def rlu(seen: Observation, *, between: str = "drift", draws: int = 1000, seed: int = 0) -> LabelEstimate:
+    """Shares z of the classes from how confident the model is in wrong classes, measured on public labelled images.
+
+    S[c, k] is the mean probability of class k for images of class c. The bias moves by -lr g, and on average
+    -g_k = z_k sum_{j != k} S[k, j] - sum_{c != k} z_c S[c, k]. That is H z = -g (eq. 14), solved by least squares with
+    z >= 0 and sum z = 1. S is the mean softmax of draws from a normal law with the mean and covariance of a class's
+    logits.
+
+    For E > 1 epochs H is the mean over epochs. S of the first is measured before training, S of the last after it. In
+    between, the mean logits are moved by b^e |a|^2: b^e is the bias's move in one epoch, taken as equal for all, and a
+    the mean input of the last layer, the vector for which weight gradient = bias gradient x a fits best. (From the
+    paper's formulas; no reference code is public. The paper takes a from each row by division, which explodes where the
+    bias hardly moves.)
+
+    Args:
+        between: ``"drift"``, as above; ``"path"`` measures S in the middle of each epoch on the straight line from the
+            first to the last state, also for one epoch (not in the paper).
+        draws: logits drawn for each class.
+        seed: of the draws.
+
+    Raises:
+        ValueError: no public images, or a class of which there is none.
+    """
+    _check.choice("between", between, BETWEEN)
+    _check.integer("draws", draws, at_least=1)
+    head = read(seen, "rlu")
+    bias = need_bias(head, "rlu", "llg_plus")
+    public = need_public(seen, "label rule 'rlu'")
+    every_class(public.labels, seen.classes, "rlu", "ilrg")
+    generator = torch.Generator().manual_seed(_check.integer("seed", seed, at_least=0))
+    laws = _laws(seen, head, public) if between == "drift" else _path(seen, head, public)
+    matrix = sum(erroneous(_softmax_means(law, draws, generator)) for law in laws) / len(laws)
+    return counted(head.size * shares(matrix, -bias), head.size, head.notes)
+
+
+def erroneous(confidence: torch.Tensor) -> torch.Tensor:
+    """H (C, C) from S (C, C): row k is the bias entry, column c the class of the images (eq. 14)."""
+    wrong = confidence - torch.diag(confidence.diagonal())
+    return torch.diag(wrong.sum(1)) - wrong.T
+
+
+def shares(matrix: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """z (C,) >= 0 with sum 1 that makes |H z - v| least."""
+    scale = SUM * float(matrix.abs().max().clamp(min=torch.finfo(torch.float64).tiny))
+    system = torch.cat((matrix, torch.full_like(matrix[:1], scale)))
+    known = torch.cat((target, torch.full_like(target[:1], scale)))
+    found, _ = nnls(system.cpu().numpy(), known.cpu().numpy())
+    return torch.from_numpy(found).to(target)
+
+
+Law = tuple[list[torch.Tensor], list[torch.Tensor]]  # for each class: mean logits (C,), a root of the covariance (n, C)
+
+
+def _fit(seen: Observation, head: Head, public, state) -> Law:
+    _, logits = responses(seen, head, state, public.images)
+    groups = [logits[public.labels == c] for c in range(seen.classes)]
+    means = [group.mean(0) for group in groups]
+    roots = [(group - mean) / max(1, len(group) - 1) ** 0.5 for group, mean in zip(groups, means, strict=True)]
+    return means, roots
+
+
+def _laws(seen: Observation, head: Head, public) -> list[Law]:
+    """The paper's: measured before the first and after the last epoch, extrapolated in between."""
+    first = _fit(seen, head, public, head.start)
+    laws = [first]
+    if head.epochs > 1:
+        inputs = (head.bias[:, None] * head.weight).sum(0) / head.bias.square().sum().clamp(min=1e-300)
+        last, key = _fit(seen, head, public, head.end), f"{head.name}.bias"
+        move = (head.end[key] - head.start[key]).double() / head.epochs * inputs.square().sum()
+        laws += [([mean + e * move for mean in first[0]], first[1]) for e in range(1, head.epochs - 1)] + [last]
+    return laws
+
+
+def _path(seen: Observation, head: Head, public) -> list[Law]:
+    """Measured in the middle of each epoch, on the straight line between the two known states."""
+    way = [(e + 0.5) / head.epochs for e in range(head.epochs)]
+    states = ({name: p + t * (head.end[name] - p) for name, p in head.start.items()} for t in way)
+    return [_fit(seen, head, public, state) for state in states]
+
+
+def _softmax_means(law: Law, draws: int, generator: torch.Generator) -> torch.Tensor:
+    """S (C, C): mean softmax of normal logits, class by class."""
+    rows = []
+    for mean, root in zip(*law, strict=True):
+        noise = torch.randn(draws, len(root), generator=generator, dtype=torch.float64).to(root)
+        rows.append((mean + noise @ root).softmax(1).mean(0))
+    return torch.stack(rows)
