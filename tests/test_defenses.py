@@ -331,3 +331,20 @@ def test_defences_that_cannot_work_are_refused(model, batch):
         defenses.Defended(FedSGD(), "gaussian_noise")
     with pytest.raises(ValueError, match="format must be able to hold"):
         sent(defenses.get("half"), model, batch, FedAvg(lr=1e9, batch_size=4))
+
+
+def test_signs_of_scalars_give_a_digit_away(batch):
+    """One bit a direction: Gauss-Newton says that it cannot, L-BFGS on the soft sign can."""
+    one = batch[[0]]
+    net = models.build("mlp", one, hidden=(16,), seed=0)
+    z = ZerothOrder(directions=600, scheme="exact", dtype="float64")
+    defended, payload = sent(defenses.get("sign"), net, one, z)
+    seen = gl.observe(net, defended, payload, one, knows={"labels"})
+    with pytest.raises(ValueError, match="solver must be 'lbfgs' or 'adam'"):
+        gl.attack("zerogla", seen)
+    results = {
+        how: gl.score(gl.attack("zerogla", view, solver="lbfgs", seed=0, iterations=5, tv_weight=0), one)
+        for how, view in (("signs", seen), ("permuted", gl.tamper(seen, "permuted")))
+    }
+    assert float(results["signs"].psnr) > 15
+    assert float(results["permuted"].psnr) < float(results["permuted"].controls["mean_colour"]) + 2

@@ -80,6 +80,9 @@ def newton(
         messages whose images are known. Of a transcript, ``notes`` names the rounds that these images do not explain,
         see :func:`~glutils.attacks.consistency.checked`.
     """
+    for entry in getattr(seen.protocol, "defences", ()):
+        if not entry.slopes:
+            raise ValueError(f"solver must be 'lbfgs' or 'adam' for scalars behind {entry}: Gauss-Newton needs slopes")
     iterations = 40 if iterations is None else iterations
     if isinstance(prior, latent.Latent) or _check.choice("prior", prior, (*PRIORS, *latent.NAMES)) in latent.NAMES:
         if soften:

@@ -28,11 +28,13 @@ class Defence:
         kinds: payload kinds that it can protect.
         title: name in print.
         first: whether it has to be the first of several, because it needs more than the payload.
+        slopes: whether scalars that it has passed are still slopes, up to noise of a known size.
     """
 
     kinds: tuple[str, ...] = ("gradient", "delta", "scalars")
     title: str = ""
     first: bool = False
+    slopes: bool = True
 
     def check(self, protocol: Protocol, model: nn.Module) -> None:
         """Refuse a protocol or a model that this defence cannot protect; by default nothing more is asked."""

@@ -30,6 +30,7 @@ class Sign(Defence):
 
     scaled: bool = False
     title = "Sign"
+    slopes = False
 
     def __post_init__(self) -> None:
         _check.instance("scaled", self.scaled, bool)
