@@ -5,11 +5,13 @@ from .ablation import VARIANTS, ablation
 from .base import Card, Reconstruction, attack, names, table
 from .chains import rank_analysis
 from .consistency import inconsistent_rounds, misfits, without_strangers
+from .dmgan import dmgan, dmgan_protocol, with_extra_class, without_class
 from .equations import singular_values
 from .first_order import PUBLISHED, QUIRKS
 
 __all__ = [
-    "cpa", "rtf", "dlg_variants", "fgla", "grnn", "rank_analysis", "rgap",
+    "cpa", "rtf", "dlg_variants", "dmgan", "dmgan_protocol", "fgla", "grnn", "rank_analysis", "rgap",
     "PUBLISHED", "QUIRKS", "VARIANTS", "Card", "Reconstruction", "ablation", "attack", "dlg", "fc", "idlg", "ig",
-    "inconsistent_rounds", "misfits", "names", "singular_values", "stg", "table", "without_strangers", "zerogla",
+    "inconsistent_rounds", "misfits", "names", "singular_values", "stg", "table", "with_extra_class",
+    "without_class", "without_strangers", "zerogla",
 ]  # fmt: skip

@@ -1,0 +1,313 @@
+"""DMGAN: Deep Models Under the GAN (Hitaj, Ateniese, Perez-Cruz, CCS 2017): a client that attacks the other clients.
+
+The other attacks read what a client sends. This one sends: the adversary is a client who takes part in every round, so
+it needs the clients and not an observation. It holds no image of the tracked class, and ends with images of it::
+
+    clients = gl.data.partition("digits", clients=5, seed=0)
+    clients[0] = gl.attacks.without_class(clients[0], 3)                # the attacker has never seen a three
+    result = gl.attacks.dmgan(clients, tracked=3, rounds=5, seed=0)
+    result.images, result.history.frames                                # samples at the end, and after each round
+    result.diagnostics["tracked, round 5"]                              # share that the global model calls a three
+
+    # controls: no client has the class; the same federation with an honest client in the attacker's place
+    nobody = gl.attacks.dmgan([gl.attacks.without_class(c, 3) for c in clients], tracked=3, rounds=5, seed=0)
+    model = gl.models.build("convnet", gl.attacks.with_extra_class(clients[0]), seed=0)
+    honest = gl.federation.train(gl.attacks.dmgan_protocol(), model, clients, rounds=5).accuracy
+    result.diagnostics["accuracy, round 5"], float(honest[-1])          # what the attack costs the federation
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .. import _check, data, federation, models
+from ..data.batch import Batch
+from ..protocols import FedAvg
+from ..solvers import search
+from ..solvers.engine import Trace
+from ..transcript import Round, move
+from .base import Card, Reconstruction, reconstruction, register
+
+LATENT = 100
+OPTIMISERS = ("adam", "sgd")
+PLAYS = (
+    "none (the adversary plays inside the rounds, as a client: call gl.attacks.dmgan(clients, tracked=3, rounds=5) "
+    "with the clients instead of an observation)"
+)
+
+
+def with_extra_class(batch: Batch) -> Batch:
+    """The same images, with one more class of which there are none: a model built from it has C + 1 outputs."""
+    return Batch(batch.images, batch.labels, (*batch.classes, "extra"), batch.source)
+
+
+def without_class(batch: Batch, label: int) -> Batch:
+    """The images that are not of class ``label``; ``ValueError`` if there are no others."""
+    _check.instance("batch", batch, Batch)
+    label = _check.integer("label", label, at_least=0, at_most=len(batch.classes) - 1)
+    kept = (batch.labels != label).nonzero()[:, 0].tolist()
+    if not kept:
+        raise ValueError(f"batch must hold an image of another class than {label}, got {len(batch)} of class {label}")
+    return batch[kept]
+
+
+def dmgan_protocol() -> FedAvg:
+    """What the clients run unless told: two local epochs, batches of ten, step size 0.1 (the survey's)."""
+    return FedAvg(epochs=2, batch_size=10, lr=0.1)
+
+
+@register(
+    "dmgan",
+    Card(
+        title="DMGAN",
+        kinds=(PLAYS,),
+        simulates="nothing: takes part in FedAvg",
+        variable="generator weights",
+        distance="cross entropy to the tracked class",
+        prior="generator",
+        solver="Adam (GAN)",
+        labels="chosen",
+        source="hitaj2017dmgan",
+        adversary="malicious client",
+    ),
+)
+def dmgan(
+    clients: Sequence[Batch],
+    *,
+    tracked: int,
+    attacker: int = 0,
+    rounds: int = 5,
+    model: str | nn.Module = "convnet",
+    protocol: FedAvg | None = None,
+    fakes: str | int = "extra",
+    epochs: int = 5,
+    lr: float | int = 2e-4,
+    optimiser: str = "adam",
+    discriminator_lr: float | int = 1e-3,
+    samples: int = 16,
+    test: Batch | None = None,
+    seed: int = 0,
+    seconds: float | int | None = None,
+    progress: bool | None = None,
+) -> Reconstruction:
+    """Train a generator of the tracked class inside a federation, against the global model as discriminator.
+
+    In every round the attacker receives the global model, whose knowledge of the tracked class comes from the others.
+    ``epochs`` times over its own data, batch by batch: one step of the generator towards the tracked class, then one
+    step of its copy of the global model on the batch and as many generated images, labelled ``fakes``. Then it trains
+    on its own data and uploads the difference like everyone (Hitaj et al. 2017, section 5; survey, algorithm 3). The
+    model that comes back in the next round contains the fakes' label, and what the others do against it.
+
+    Args:
+        clients: their data, as for ``gl.federation.train``. The attacker's must hold no image of the tracked class,
+            otherwise the result proves nothing (:func:`without_class`); the others' are read by the others only.
+        tracked: the class to steal.
+        attacker: which of the clients attacks.
+        rounds: 0 or more; 0 shows the untrained generator.
+        model: name of a network, or a network: with one output more than there are classes for ``fakes="extra"``
+            (``gl.models.build(name, gl.attacks.with_extra_class(batch))``). It is not changed.
+        protocol: what the clients run; default :func:`dmgan_protocol`.
+        fakes: ``"extra"``: generated images are labelled as a class that nobody has (the survey's variant; it changes
+            the architecture). A class number: as that class, of which the attacker has images (the paper's own).
+        epochs: of the game between generator and discriminator in a round, 1 or more.
+        lr: step size of the generator. optimiser: its own, ``"adam"`` (betas 0.5 and 0.999) or ``"sgd"``.
+        discriminator_lr: step size of the discriminator's steps on images and fakes, plain SGD.
+        samples: how many images to report, 1 or more.
+        test: held-out data for the global model's accuracy; default: public data of the clients' set.
+        seed: of the network built from a name, the generator, its latents, and the order of the attacker's images.
+        seconds: time budget; the game ends with the round in which it runs out.
+        progress: as everywhere.
+
+    Returns:
+        images (samples, C, H, W) in [0, 1], all labelled ``tracked``: class representatives, not anybody's images.
+        history: before the first round and after each, the cross entropy of the samples to the tracked class under the
+        global model of that moment (which the attacker receives next), and the samples. diagnostics:
+        "tracked, round t": share of the samples that this model assigns to the tracked class; "accuracy, round t": its
+        test accuracy;
+        "spread": mean standard deviation of a pixel over the samples (0: the generator makes one image only).
+
+    Raises:
+        TypeError, ValueError: before the first round.
+
+    Deviations: Adam for the generator (the survey's SGD at 1e-4 moves too slowly for five rounds), 5 epochs of the game
+    instead of 10, no weight decay. The last round's generator is reported.
+    """
+    clients = _checked_clients(clients, attacker)
+    own, network = clients[attacker], _network(model, clients[attacker], fakes, seed)
+    tracked = _check.integer("tracked", tracked, at_least=0, at_most=len(own.classes) - 1)
+    label = _fake_label(own, tracked, fakes, attacker)
+    protocol = _check.instance("protocol", dmgan_protocol() if protocol is None else protocol, FedAvg)
+    rounds, epochs = _check.integer("rounds", rounds, at_least=0), _check.integer("epochs", epochs, at_least=1)
+    samples = _check.integer("samples", samples, at_least=1)
+    _check.choice("optimiser", optimiser, OPTIMISERS)
+    rates = _check.number("lr", lr, above=0), _check.number("discriminator_lr", discriminator_lr, above=0)
+    for client in clients:
+        protocol.check(network, client.images, client.labels)
+    test = data.public(clients[0], device=own.images.device) if test is None else _check.instance("test", test, Batch)
+    sizes, rows = [len(client) for client in clients], {}
+
+    def solve(trace: Trace, generator: torch.Generator) -> None:
+        player = _Attacker(own, tracked, label, protocol, epochs, optimiser, rates, generator)
+        latents = player.draw(samples)
+        working, state = copy.deepcopy(network), models.parameters(copy.deepcopy(network))
+        for turn in range(rounds + 1):
+            images = player.show(latents)
+            rows.update(_judged(working, images, tracked, test, turn))
+            trace.note(turn, player.loss(working, images), (images,))
+            if turn == rounds:
+                break
+            said = []
+            for k, client in enumerate(clients):
+                send = player.upload if k == attacker else protocol.transmit
+                said.append(Round(protocol, send(working, client.images, client.labels), state, turn, k))
+                federation.load(working, state)
+            state = move(state, said, sizes, None, None, True)
+            federation.load(working, state)
+
+    how = {"iterations": rounds, "seed": seed, "seconds": seconds, "keep": "last"}
+    begin = time.perf_counter()
+    found = search(solve, **how, progress=progress, label="dmgan")
+    images, notes = found.variables[0], []
+    if not any((client.labels == tracked).any() for client in clients):
+        notes.append("no client holds the tracked class: a control")
+    labels = torch.full((samples,), tracked)
+    spread = float(images.std(0).mean()) if samples > 1 else 0.0
+    result = reconstruction(found, images, labels, *notes, spread=spread, **rows)
+    return dataclasses.replace(result, attack="dmgan", seconds=time.perf_counter() - begin)
+
+
+class Generator(nn.Module):
+    """Latents (B, 100) to images (B, C, H, W) in [0, 1]: a linear layer, then twice up by two and a 3x3 convolution."""
+
+    def __init__(self, shape: tuple[int, int, int], width: int = 32):
+        super().__init__()
+        channels, self.height, self.width = shape
+        base = -(-self.height // 4), -(-self.width // 4)
+        self.net = nn.Sequential(
+            nn.Linear(LATENT, 2 * width * base[0] * base[1]),
+            nn.Unflatten(1, (2 * width, *base)),
+            nn.BatchNorm2d(2 * width),
+            nn.ReLU(),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(2 * width, width, 3, padding=1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, channels, 3, padding=1),
+        )
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.net(z)[:, :, : self.height, : self.width])
+
+
+class _Attacker:
+    """The malicious client: its data, its generator, and what it uploads."""
+
+    def __init__(self, own, tracked, label, protocol, epochs, optimiser, rates, generator):
+        self.own, self.tracked, self.label, self.protocol, self.epochs = own, tracked, label, protocol, epochs
+        self.random, self.device = generator, own.images.device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+            self.maker = Generator(own.shape).to(self.device)
+        lr, self.discriminator_lr = rates
+        weights = self.maker.parameters()
+        adam = optimiser == "adam"
+        self.optimiser = torch.optim.Adam(weights, lr, (0.5, 0.999)) if adam else torch.optim.SGD(weights, lr)
+
+    def draw(self, count: int) -> torch.Tensor:
+        return torch.randn(count, LATENT, generator=self.random).to(self.device)
+
+    def upload(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The game, then the protocol's local training; what leaves is the difference of both together."""
+        received = {name: p.clone() for name, p in models.parameters(model).items()}
+        for _ in range(self.epochs):
+            for batch in torch.randperm(len(images), generator=self.random).split(self.protocol.batch_size):
+                self._game(model, images[batch], labels[batch])
+        sent = self.protocol.transmit(model, images, labels)
+        return {name: received[name] - p + sent[name] for name, p in models.parameters(model).items()}
+
+    def _game(self, model, images, labels) -> None:
+        loss = F.cross_entropy(model(self.maker(self.draw(len(images)))), torch.full_like(labels, self.tracked))
+        moved = list(self.maker.parameters())
+        for parameter, slope in zip(moved, torch.autograd.grad(loss, moved), strict=True):
+            parameter.grad = slope
+        self.optimiser.step()
+        with torch.no_grad():
+            fakes = self.maker(self.draw(len(images)))
+        shown = torch.cat([images, fakes]), torch.cat([labels, torch.full_like(labels, self.label)])
+        weights = [p for p in model.parameters() if p.requires_grad]
+        slopes = torch.autograd.grad(F.cross_entropy(model(shown[0]), shown[1]), weights)
+        with torch.no_grad():
+            torch._foreach_sub_(weights, slopes, alpha=self.discriminator_lr)
+
+    @torch.no_grad()
+    def show(self, latents: torch.Tensor) -> torch.Tensor:
+        """Samples with the generator's running statistics, so that each depends on its own latent alone."""
+        self.maker.eval()
+        images = self.maker(latents)
+        self.maker.train()
+        return images
+
+    @torch.no_grad()
+    def loss(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(model(images), torch.full((len(images),), self.tracked, device=self.device))
+
+
+@torch.no_grad()
+def _judged(model: nn.Module, images: torch.Tensor, tracked: int, test: Batch, turn: int) -> dict[str, float]:
+    """Rates of one round, under the global model of that moment."""
+    rate = (model(images).argmax(1) == tracked).float().mean()
+    right = (model(test.images).argmax(1) == test.labels).float().mean()
+    return {f"tracked, round {turn}": float(rate), f"accuracy, round {turn}": float(right)}
+
+
+def _checked_clients(clients: Any, attacker: Any) -> tuple[Batch, ...]:
+    _check.instance("clients", clients, Sequence)
+    clients = tuple(_check.instance("clients", client, Batch) for client in clients)
+    if len(clients) < 2:
+        raise ValueError(f"clients must hold the attacker and at least one other Batch, got {len(clients)}")
+    _check.integer("attacker", attacker, at_least=0, at_most=len(clients) - 1)
+    for k, client in enumerate(clients):
+        if client.classes != clients[0].classes or client.shape != clients[0].shape:
+            raise ValueError(f"clients must have the same classes and image shape, client {k} differs from client 0")
+    return clients
+
+
+def _network(model: Any, own: Batch, fakes: Any, seed: Any) -> nn.Module:
+    """The global model at the start, with as many outputs as the variant needs."""
+    _check.instance("model", model, (str, nn.Module))
+    wanted = with_extra_class(own) if fakes == "extra" else own
+    network = models.build(model, wanted, seed=seed) if isinstance(model, str) else copy.deepcopy(model)
+    outputs = getattr(network, "classes", None)
+    if outputs != len(wanted.classes):
+        raise ValueError(f"model must have {len(wanted.classes)} classes for fakes={fakes!r}, got {outputs}")
+    if models.batchnorm_mode(network) is not None:
+        raise ValueError(f"model must have no batch norm layers (FedAvg does not send their statistics), got {model!r}")
+    return network
+
+
+def _fake_label(own: Batch, tracked: int, fakes: Any, attacker: int) -> int:
+    """What generated images are labelled as; refuses an attacker that has what it wants to steal."""
+    held = int((own.labels == tracked).sum())
+    if held:
+        raise ValueError(
+            f"clients[{attacker}], the attacker, must hold no image of the tracked class {tracked}, got {held}: "
+            "the result would prove nothing; gl.attacks.without_class takes them out"
+        )
+    if isinstance(fakes, str):
+        _check.choice("fakes", fakes, ("extra",))
+        return len(own.classes)
+    label = _check.integer("fakes", fakes, at_least=0, at_most=len(own.classes) - 1)
+    if not bool((own.labels == label).any()):
+        raise ValueError(f"fakes must be a class of which the attacker has images, or 'extra'; got {fakes}")
+    return label
