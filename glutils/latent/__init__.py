@@ -9,12 +9,13 @@ from .affine import PCA, Affine, Gaussian
 from .base import Latent
 from .dcgan import dcgan, untrained
 from .generator import Generator
+from .glo import GLO
 from .loading import load
 from .named import NAMES, fit
 from .network import Network
 from .rest import WithRest
 
 __all__ = [
-    "NAMES", "PCA", "Affine", "Gaussian", "Generator", "Latent", "Network", "WithRest", "dcgan", "fit", "load",
+    "GLO", "NAMES", "PCA", "Affine", "Gaussian", "Generator", "Latent", "Network", "WithRest", "dcgan", "fit", "load",
     "untrained",
 ]  # fmt: skip

@@ -24,7 +24,8 @@ class Latent:
     def decode(self, z: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
         """Images (B, C, H, W) of z (B, size), differentiable, in z's precision and on its device.
 
-        ``weights`` (B, n) gives every image its own copy of :meth:`weights`; by default all share the latent's.
+        ``weights`` (B, n) gives every image its own copy of :meth:`weights`, (1, n) all the same one; by default
+        the latent's.
         """
         raise NotImplementedError
 

@@ -24,13 +24,13 @@ def dcgan(size: int, shape: tuple[int, int, int], width: int = 16) -> nn.Module:
         width: channels before the last convolution.
 
     Raises:
-        ValueError: a height or width that is not a multiple of 8.
+        ValueError: a height or width that is odd or below 8.
     """
     channels, *sides = shape
-    if any(side % 8 for side in sides):
-        raise ValueError(f"shape must have a height and width divisible by 8 for a DCGAN, got {sides[0]}x{sides[1]}")
+    if any(side % 2 or side < 8 for side in sides):
+        raise ValueError(f"shape must have even sides of 8 or more for a DCGAN, got {sides[0]}x{sides[1]}")
     steps = 1
-    while all(side % 2 ** (steps + 1) == 0 and side >= 8 * 2**steps for side in sides):
+    while all(side % 2 ** (steps + 1) == 0 and side >= 4 * 2 ** (steps + 1) for side in sides):
         steps += 1
     corner = [side >> steps for side in sides]
     now = width << (steps - 1)

@@ -1,4 +1,4 @@
-"""A generator trained on public images."""
+"""A small generator trained on public images, as half of an autoencoder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from tqdm.auto import tqdm
 from .. import _check
 from ..solvers.engine import wanted
 from .base import pixels
-from .dcgan import dcgan
 from .network import Network
-
-NETWORKS = ("dense", "dcgan")
 
 
 class Generator(Network):
@@ -38,7 +35,6 @@ class Generator(Network):
         size: Any,
         *,
         steps: Any = 1500,
-        network: Any = "dense",
         hidden: Any = 128,
         noise: Any = 0.1,
         seed: Any = 0,
@@ -49,22 +45,19 @@ class Generator(Network):
         Args:
             size: numbers in z, 1 to the number of pixel values.
             steps: of training, 1 or more.
-            network: the decoder: ``"dense"``, two hidden layers, or ``"dcgan"``, see :func:`glutils.latent.dcgan`.
-            hidden: width of the two hidden layers of encoder and dense decoder.
+            hidden: width of the two hidden layers of encoder and decoder.
             noise: standard deviation, per pixel, of what the generator leaves unexplained; above 0. Smaller follows the
                 public images closer, larger keeps z closer to normal.
             seed: of weights, batches and the encoder's noise.
         """
         flat = pixels(public).float()
         size = _check.integer("size", size, at_least=1, at_most=flat.shape[1])
-        _check.choice("network", network, NETWORKS)
         steps, hidden = _check.integer("steps", steps, at_least=1), _check.integer("hidden", hidden, at_least=1)
         seed = _check.integer("seed", seed, at_least=0)
         weight = 2 * _check.number("noise", noise, above=0) ** 2
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            decoder = _Decoder(size, hidden, public.shape) if network == "dense" else dcgan(size, public.shape)
-            decoder = decoder.to(flat.device)
+            decoder = _Decoder(size, hidden, public.shape).to(flat.device)
             encoder = _layers(flat.shape[1], hidden, 2 * size).to(flat.device)
         draw = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.Adam([*decoder.parameters(), *encoder.parameters()])

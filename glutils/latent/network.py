@@ -32,6 +32,9 @@ class Network(Latent):
         if weights is None:
             return self._run(self._module, z)
         like, rest = dict(self._module.named_parameters()), _as(dict(self._module.named_buffers()), z)
+        if len(weights) == 1:
+            own = {**models.unflatten(weights[0], like), **rest}
+            return functional_call(self._module, own, (z,))
         copies = ({**models.unflatten(row, like), **rest} for row in weights)
         made = [functional_call(self._module, own, (code[None],)) for own, code in zip(copies, z, strict=True)]
         return torch.cat(made)
