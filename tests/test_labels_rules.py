@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from pathlib import Path
 
 import pytest
 import torch
@@ -382,7 +383,11 @@ def test_a_class_without_bias_gradient_is_noted(digits):
 
 def test_every_rule_says_what_it_does():
     for name in labels.names():
-        assert len(inspect.getdoc(base._RULES.get(name)).split()) > 20
+        assert len(inspect.getdoc(base._RULES.get(name).run).split()) > 20
+    rows = labels.table()
+    assert [row["name"] for row in rows] == labels.names() and all(all(row.values()) for row in rows)
+    book = (Path(__file__).parent.parent / "book" / "references.bib").read_text(encoding="utf-8")
+    assert all(f"{{{base._RULES.get(name).source}," in book for name in labels.names())
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------

@@ -14,10 +14,10 @@ labels is also what DLG does (``gl.attack("dlg", seen)``), so it is no rule of i
 
 from . import idlg  # isort: skip  # names() begins with the oldest
 from . import alr, bias_corrected, dlf, geng, ilrg, llg, rlu, zero_shot
-from .base import LabelEstimate, infer, last_linear, names, rounded
+from .base import LabelEstimate, infer, last_linear, names, rounded, table
 from .head import DUMMIES
 
 __all__ = [
     "DUMMIES", "LabelEstimate", "alr", "bias_corrected", "dlf", "geng", "idlg", "ilrg", "infer", "last_linear", "llg",
-    "names", "rlu", "rounded", "zero_shot",
+    "names", "rlu", "rounded", "table", "zero_shot",
 ]  # fmt: skip

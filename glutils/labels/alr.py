@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from ..observation import Observation
 from . import head as heads
-from .base import LabelEstimate, counted, register
+from .base import Card, LabelEstimate, counted, register
 
 
-@register("alr")
+@register(
+    "alr",
+    Card(
+        title="ALR",
+        source="fang2024igims",
+        needs="bias, dummy inputs",
+        assumes="the model predicts for the images, on average, what it predicts for dummies",
+    ),
+)
 def alr(seen: Observation, *, dummies: str = "flat", samples: int = 64, seed: int = 0) -> LabelEstimate:
     """n_c = B (p_c - g_c), with g the bias gradient and p the mean prediction on dummy inputs.
 
@@ -21,7 +29,7 @@ def alr(seen: Observation, *, dummies: str = "flat", samples: int = 64, seed: in
         samples: how many.
         seed: of the random ones.
     """
-    head = heads.read(seen, "alr")
+    head = heads.read(seen)
     bias = heads.need_bias(head, "alr", "geng")
     _, logits = heads.responses(seen, head, head.start, heads.dummies(seen, dummies, samples, seed))
     return counted(head.size * (logits.softmax(1).mean(0) - bias), head.size, head.notes)

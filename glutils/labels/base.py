@@ -40,14 +40,48 @@ class LabelEstimate:
     notes: tuple[str, ...] = ()
 
 
-def register(name: str) -> Callable:
-    """Decorator: file a rule ``(seen, **options) -> LabelEstimate`` under ``name``."""
-    return _RULES.register(name)
+@dataclass(frozen=True)
+class Card:
+    """What a rule is, for the table of rules and for refusals.
+
+    Attributes:
+        title: name in print. source: key in the bibliography.
+        needs: what the attacker holds beside the payload. assumes: what has to hold for the count to be exact.
+        kinds: payload kinds that it reads. other: the rule to name where the payload is of another kind.
+        run: ``(seen, **options) -> LabelEstimate``.
+    """
+
+    title: str
+    source: str
+    needs: str
+    assumes: str
+    kinds: tuple[str, ...] = ("gradient", "delta")
+    other: str = "ilrg"
+    run: Callable[..., LabelEstimate] | None = None
+
+
+def register(name: str, card: Card) -> Callable:
+    """Decorator: file a rule under ``name`` with its card."""
+
+    def add(run: Callable[..., LabelEstimate]) -> Callable[..., LabelEstimate]:
+        _RULES.register(name)(dataclasses.replace(card, run=run))
+        return run
+
+    return add
 
 
 def names() -> list[str]:
     """Names that :func:`infer` accepts."""
     return _RULES.names()
+
+
+def table() -> list[dict[str, str]]:
+    """The rules side by side, one row each, generated from their cards."""
+    cards = [(name, _RULES.get(name)) for name in names()]
+    return [
+        {"rule": c.title, "name": name, "reads": ", ".join(c.kinds), "needs": c.needs, "assumes": c.assumes}
+        for name, c in cards
+    ]
 
 
 def infer(name: str, seen: Observation, **options) -> LabelEstimate:
@@ -62,14 +96,20 @@ def infer(name: str, seen: Observation, **options) -> LabelEstimate:
         ValueError: an unknown rule, or an observation that the rule cannot read: the message says why, and which rule
             could. TypeError: an option that the rule does not have.
     """
-    rule = _RULES.get(name)
+    card = _RULES.get(name)
     _check.instance("seen", seen, Observation)
-    allowed = [option for option in inspect.signature(rule).parameters if option != "seen"]
+    allowed = [option for option in inspect.signature(card.run).parameters if option != "seen"]
     for option in options:
         if option not in allowed:
             known = ", ".join(allowed) or "none"
             raise TypeError(f"label rule {name!r} has no option {option!r}; its options: {known}")
-    return dataclasses.replace(rule(seen, **options), rule=name)
+    if seen.kind not in card.kinds:
+        reads = " or ".join(f"a {kind}" for kind in card.kinds)
+        could = f"label rule {card.other!r} reads it"
+        if seen.kind == "scalars":
+            could = "no entry of the last layer was sent; gl.attack('zerogla', seen) solves for labels and pixels"
+        raise ValueError(f"label rule {name!r} reads {reads}, got a payload of kind {seen.kind!r}; {could}")
+    return dataclasses.replace(card.run(seen, **options), rule=name)
 
 
 def last_linear(model: nn.Module) -> tuple[str, nn.Linear]:

@@ -7,13 +7,21 @@ import torch
 from .. import _check
 from ..observation import Observation
 from . import head as heads
-from .base import LabelEstimate, counted, register
+from .base import Card, LabelEstimate, counted, register
 from .geng import means
 
 POINTS = ("average", "start", "end")
 
 
-@register("dlf")
+@register(
+    "dlf",
+    Card(
+        title="DLF",
+        source="dimitrov2022dlf",
+        needs="dummy inputs; local lr and steps",
+        assumes="as Geng; and that both change evenly over the local steps",
+    ),
+)
 def dlf(
     seen: Observation,
     *,
@@ -41,7 +49,7 @@ def dlf(
     """
     _check.choice("points", points, POINTS)
     _check.instance("class_agnostic", class_agnostic, bool)
-    head = heads.read(seen, "dlf")
+    head = heads.read(seen)
     images = heads.dummies(seen, dummies, samples, seed)
     (p, a, notes), (p_end, a_end, _) = (means(seen, head, state, images) for state in (head.start, head.end))
     way = {"average": torch.arange(head.steps) / head.steps, "start": torch.zeros(1), "end": torch.ones(1)}[points]

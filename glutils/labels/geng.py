@@ -7,10 +7,20 @@ import torch
 from .. import models
 from ..observation import Observation
 from . import head as heads
-from .base import LabelEstimate, counted, register
+from .base import Card, LabelEstimate, counted, register
 
 
-@register("geng")
+@register(
+    "geng",
+    Card(
+        title="Geng",
+        source="geng2021general",
+        needs="dummy inputs",
+        assumes="as ALR; and that all images have the dummies' sum of last-layer inputs",
+        kinds=("gradient",),
+        other="dlf",
+    ),
+)
 def geng(seen: Observation, *, dummies: str = "flat", samples: int = 64, seed: int = 0) -> LabelEstimate:
     """n_c = B p_c - B w_c / a: w_c is row c's sum, p and a the mean prediction and input sum on dummy inputs.
 
@@ -22,7 +32,7 @@ def geng(seen: Observation, *, dummies: str = "flat", samples: int = 64, seed: i
         samples: how many.
         seed: of the random ones.
     """
-    head = heads.read(seen, "geng", kinds=("gradient",), other="dlf")
+    head = heads.read(seen)
     p, a, notes = means(seen, head, head.start, heads.dummies(seen, dummies, samples, seed))
     return counted(head.size * (p - head.sums / a), head.size, head.notes + notes)
 

@@ -46,14 +46,8 @@ class Head:
         return self.weight.sum(1)
 
 
-def read(seen: Observation, rule: str, *, kinds: tuple[str, ...] = ("gradient", "delta"), other: str = "ilrg") -> Head:
-    """The head of the first message.
-
-    Raises:
-        ValueError: a payload of another kind than ``kinds`` (``other`` is the rule that could), or a model whose last
-            linear layer does not give the classes.
-    """
-    _check_kind(seen, rule, kinds, other)
+def read(seen: Observation) -> Head:
+    """The head of the first message; ``ValueError`` if the model's last linear layer does not give the classes."""
     name, layer = last_linear(seen.model)
     if layer.out_features != seen.classes:
         raise ValueError(f"model's last linear layer must give {seen.classes} classes, got {layer.out_features}")
@@ -91,16 +85,6 @@ def need_bias(head: Head, rule: str, other: str) -> torch.Tensor:
     if head.bias is None:
         raise ValueError(f"label rule {rule!r} needs a bias in the last layer, got none; {other!r} needs none")
     return head.bias
-
-
-def _check_kind(seen: Observation, rule: str, kinds: tuple[str, ...], other: str) -> None:
-    if seen.kind in kinds:
-        return
-    reads = " or ".join(f"a {kind}" for kind in kinds)
-    could = f"label rule {other!r} reads it"
-    if seen.kind != "delta":
-        could = "no entry of the last layer was sent; gl.attack('zerogla', seen) solves for labels and pixels together"
-    raise ValueError(f"label rule {rule!r} reads {reads}, got a payload of kind {seen.kind!r}; {could}")
 
 
 # --- inputs in place of the private ones ------------------------------------------------------------------------------

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from ..observation import Observation
-from .base import LabelEstimate, picked, register
+from .base import Card, LabelEstimate, picked, register
 from .head import dummies, read, responses, signed
 
 
-@register("idlg")
+@register(
+    "idlg",
+    Card(
+        title="iDLG",
+        source="zhao2020idlg",
+        needs="one image",
+        assumes="nothing; without a bias, inputs of the last layer that are not negative",
+        kinds=("gradient",),
+    ),
+)
 def idlg(seen: Observation) -> LabelEstimate:
     """The class whose last-layer gradient has the opposite sign of all others (eq. 5); one image.
 
@@ -18,7 +27,7 @@ def idlg(seen: Observation) -> LabelEstimate:
     Raises:
         ValueError: a batch, of which the rule would name the most over-represented class only, or no gradient.
     """
-    head = read(seen, "idlg", kinds=("gradient",))
+    head = read(seen)
     if head.size != 1:
         raise ValueError(
             f"label rule 'idlg' reads the label of one image, got a batch of {head.size}; "

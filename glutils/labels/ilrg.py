@@ -6,13 +6,21 @@ import torch
 
 from .. import _check
 from ..observation import Observation
-from .base import LabelEstimate, counted, register
+from .base import Card, LabelEstimate, counted, register
 from .head import need_bias, read
 
 POINTS = ("start", "average")
 
 
-@register("ilrg")
+@register(
+    "ilrg",
+    Card(
+        title="iLRG",
+        source="ma2023ilrg",
+        needs="bias",
+        assumes="images of a class are alike to the last layer, and different from other classes",
+    ),
+)
 def ilrg(seen: Observation, *, points: str = "start") -> LabelEstimate:
     """Counts as the least-squares solution of C + 1 linear equations; needs no dummy inputs.
 
@@ -28,7 +36,7 @@ def ilrg(seen: Observation, *, points: str = "start") -> LabelEstimate:
             of predictions before the first and after the last step (not in the paper).
     """
     _check.choice("points", points, POINTS)
-    head = read(seen, "ilrg")
+    head = read(seen)
     bias, notes = need_bias(head, "ilrg", "geng"), head.notes
     silent = bias == 0
     if bool(silent.any()):

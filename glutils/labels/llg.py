@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..observation import Observation
-from .base import LabelEstimate, register, spelled
+from .base import Card, LabelEstimate, register, spelled
 from .head import Head, dummies, need_public, read, responses, signed
 
 
@@ -43,21 +43,37 @@ def staged(gradient, impact: float, total: int, notes: tuple[str, ...], offset=N
     return LabelEstimate(counts, spelled(counts), confidence, fractional, notes=notes)
 
 
-@register("llg")
+@register(
+    "llg",
+    Card(
+        title="LLG",
+        source="wainakh2022llg",
+        needs="nothing",
+        assumes="inputs of the last layer that are not negative; every image moves its row alike",
+    ),
+)
 def llg(seen: Observation) -> LabelEstimate:
     """Row sums g_c of the weight gradient; impact (1 + 1/C) / B times the sum of the negative ones; two stages.
 
     Needs nothing but the message. Takes for granted that the last layer's inputs are not negative. Of a delta it reads
     the mean gradient, as the paper does.
     """
-    head = read(seen, "llg")
+    head = read(seen)
     inputs, _ = responses(seen, head, head.start, dummies(seen, "uniform", 16, 0))
     total = float(head.sums.clamp(max=0).sum())
     impact = total * (1 + 1 / seen.classes) / head.size
     return staged(head.sums, impact, head.size, head.notes + signed(inputs))
 
 
-@register("llg_star")
+@register(
+    "llg_star",
+    Card(
+        title="LLG*",
+        source="wainakh2022llg",
+        needs="dummy inputs",
+        assumes="as LLG; dummies move the rows as the images do",
+    ),
+)
 def llg_star(seen: Observation, *, dummies: str = "flat", samples: int = 64, seed: int = 0) -> LabelEstimate:
     """LLG with impact and offset measured on dummy inputs, which the owner of the model can feed it.
 
@@ -70,19 +86,27 @@ def llg_star(seen: Observation, *, dummies: str = "flat", samples: int = 64, see
         samples: how many.
         seed: of the random ones.
     """
-    head = read(seen, "llg_star")
+    head = read(seen)
     inputs, logits = responses(seen, head, head.start, _dummies(seen, dummies, samples, seed))
     sums, p = inputs.sum(1, keepdim=True), logits.softmax(1)
     return _calibrated(head, (-(1 - p) * sums).mean(0), (p * sums).mean(0), inputs, seen.classes)
 
 
-@register("llg_plus")
+@register(
+    "llg_plus",
+    Card(
+        title="LLG+",
+        source="wainakh2022llg",
+        needs="public labelled images of every class",
+        assumes="as LLG; public images move the rows as the private ones do",
+    ),
+)
 def llg_plus(seen: Observation) -> LabelEstimate:
     """LLG with impact and offset measured on public labelled images of every class, which it needs.
 
     Row c of images of class c gives the impact, row c of all others the offset of c.
     """
-    head = read(seen, "llg_plus")
+    head = read(seen)
     public = need_public(seen, "label rule 'llg_plus'", "llg_star")
     every_class(public.labels, seen.classes, "llg_plus", "llg_star")
     inputs, logits = responses(seen, head, head.start, public.images)

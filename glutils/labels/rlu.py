@@ -7,7 +7,7 @@ from scipy.optimize import nnls
 
 from .. import _check
 from ..observation import Observation
-from .base import LabelEstimate, counted, register
+from .base import Card, LabelEstimate, counted, register
 from .head import Head, need_bias, need_public, read, responses
 from .llg import every_class
 
@@ -16,7 +16,15 @@ SUM = 1e3
 """Weight of the equation that shares add up to one, relative to the others."""
 
 
-@register("rlu")
+@register(
+    "rlu",
+    Card(
+        title="RLU",
+        source="chen2024rlu",
+        needs="bias, public labelled images of every class",
+        assumes="on average the model is as unsure of the images as of public ones",
+    ),
+)
 def rlu(seen: Observation, *, between: str = "drift", draws: int = 1000, seed: int = 0) -> LabelEstimate:
     """Shares z of the classes from how confident the model is in wrong classes, measured on public labelled images.
 
@@ -42,7 +50,7 @@ def rlu(seen: Observation, *, between: str = "drift", draws: int = 1000, seed: i
     """
     _check.choice("between", between, BETWEEN)
     _check.integer("draws", draws, at_least=1)
-    head = read(seen, "rlu")
+    head = read(seen)
     bias = need_bias(head, "rlu", "llg_plus")
     public = need_public(seen, "label rule 'rlu'")
     every_class(public.labels, seen.classes, "rlu", "ilrg")

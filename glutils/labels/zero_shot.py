@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from ..observation import Observation
-from .base import LabelEstimate, picked, register
+from .base import Card, LabelEstimate, picked, register
 from .head import dummies, read, responses, signed
 
 
-@register("zero_shot")
+@register(
+    "zero_shot",
+    Card(
+        title="zero-shot (GradInversion)",
+        source="yin2021stg",
+        needs="no more images than classes",
+        assumes="different labels; inputs of the last layer that are not negative",
+    ),
+)
 def zero_shot(seen: Observation) -> LabelEstimate:
     """The B classes whose rows of the weight gradient have the smallest minimum, once each.
 
@@ -18,7 +26,7 @@ def zero_shot(seen: Observation) -> LabelEstimate:
     Raises:
         ValueError: more images than classes, so that labels must repeat.
     """
-    head = read(seen, "zero_shot")
+    head = read(seen)
     if head.size > seen.classes:
         raise ValueError(
             f"label rule 'zero_shot' gives every class at most once, got a batch of {head.size} and {seen.classes} "
