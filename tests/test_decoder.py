@@ -1,4 +1,4 @@
-"""Decoders: shapes that follow the features, training on public images, checkpoints that resume, files that are refused."""
+"""Decoders: shapes that follow the features, training on public images, checkpoints that resume, files refused."""
 
 import json
 import shutil
@@ -180,9 +180,9 @@ def test_another_experiment_is_refused_by_name_and_left_alone(model, public, fin
 
 
 def test_another_network_or_other_images_are_refused(model, public, finished):
+    other = gl.models.build("convnet", public, channels=(2, 3), hidden=None, seed=9)
     with pytest.raises(ValueError, match="backbone="):
-        decoders.train(gl.models.build("convnet", public, channels=(2, 3), hidden=None, seed=9), public, folder=finished,
-                       **SMALL)  # fmt: skip
+        decoders.train(other, public, folder=finished, **SMALL)
     with pytest.raises(ValueError, match="pixels="):
         decoders.train(model, public[list(range(39, -1, -1))], folder=finished, **SMALL)
 

@@ -15,24 +15,29 @@ from ..observation import Observation
 from .base import Card, Reconstruction, register
 
 DIVISORS = ("sent", "uniform")
+SHARES = ("paper", "full")
 
 
 def separate_features(
-    W_grad: Any, b_grad: Any, labels: Any, offset: bool = True, *, divisor: str = "sent"
+    W_grad: Any, b_grad: Any, labels: Any, offset: bool = True, *, share: str = "paper", divisor: str = "sent"
 ) -> torch.Tensor:
     """The features of every image of a batch, from the gradient of the last linear layer alone.
 
     Row y of the weight gradient is 1/B ((p_iy - 1) a_i + sum over the other images j of p_jy a_j), with features a,
     probabilities p, and image i of class y. If all p_j are near uniform, the sum looks the same in the rows of classes
-    that are absent from the batch: their mean, times (B - 1) / B, is subtracted from the row, the same is done with the
-    bias, and the quotient is a_i.
+    that are absent from the batch: a share of their mean is subtracted from the row, the same is done with the bias,
+    and the quotient is a_i.
 
     Args:
         W_grad: (C, m) gradient of the weight. b_grad: (C,) gradient of the bias.
         labels: (B,) int64, all different.
-        offset: subtract the mean of the absent classes. Without it the other images shine through.
-        divisor: ``"sent"``: the bias gradient, as in the paper. ``"uniform"``: (1/C - 1) / B, what the bias gradient is
-            in an untrained network; for gradients whose bias was lost (not a switch of the paper).
+        offset: subtract the mean of the absent classes. Without it the other images shine through, as long as the
+            network is untrained. A trained one is sure of most images, and they hardly touch the rows of others: then
+            the offset does more harm than good.
+        share: of the absent classes' mean. ``"paper"``: (B - 1) / B. With uniform predictions that gives
+            a_i + (a_i - mean of all a) / (C - 1): contrasts a little too strong. ``"full"``: 1, which is then exact.
+        divisor: ``"sent"``: the bias gradient, as in the paper. ``"uniform"``: what it is where predictions are
+            uniform, as in an untrained network; for gradients whose bias was lost (not in the paper).
 
     Returns:
         (B, m) float64. A quotient that is not finite is 0, as in the reference code.
@@ -48,6 +53,7 @@ def separate_features(
     _check.instance("b_grad", b_grad, torch.Tensor)
     _check.instance("labels", labels, torch.Tensor)
     _check.instance("offset", offset, bool)
+    _check.choice("share", share, SHARES)
     _check.choice("divisor", divisor, DIVISORS)
     if W_grad.ndim != 2 or b_grad.shape != W_grad.shape[:1]:
         raise ValueError(
@@ -74,10 +80,10 @@ def separate_features(
     if offset:
         absent = torch.ones(classes, dtype=torch.bool, device=W.device)
         absent[labels] = False
-        share = (count - 1) / count
-        rows, divisors = rows - share * W[absent].mean(0), divisors - share * b[absent].mean()
+        taken = 1 if share == "full" else (count - 1) / count
+        rows, divisors = rows - taken * W[absent].mean(0), divisors - taken * b[absent].mean()
     if divisor == "uniform":
-        divisors = torch.full_like(divisors, (1 / classes - 1) / count)
+        divisors = torch.full_like(divisors, (1 - (taken if offset else 0)) / classes - 1 / count)
     return (rows / divisors[:, None]).nan_to_num(0.0, 0.0, 0.0)
 
 
@@ -111,6 +117,7 @@ def fgla(
     seed: int = 0,
     decoder: Any = None,
     offset: bool = True,
+    share: str = "paper",
     divisor: str = "sent",
     train_mode: bool = False,
 ) -> Reconstruction:
@@ -122,7 +129,7 @@ def fgla(
 
     Args:
         decoder: a :class:`glutils.decoder.Decoder`, or the path of its weights or of its folder.
-        offset, divisor: see :func:`separate_features`.
+        offset, share, divisor: see :func:`separate_features`.
         train_mode: let the decoder's batch norm use the statistics of the attacked batch, as the reference code does
             by leaving it in train mode.
         seed: not used.
@@ -157,7 +164,7 @@ def fgla(
         if divisor == "uniform":
             raise ValueError("divisor='uniform' needs a gradient: the size of a parameter difference is not known")
         notes.append("read from a parameter difference: exact after one local step, an approximation after several")
-    found = separate_features(W_grad, b_grad, labels, offset, divisor=divisor)
+    found = separate_features(W_grad, b_grad, labels, offset, share=share, divisor=divisor)
     empty = int((found == 0).all(1).sum())
     if empty:
         notes.append(f"{empty} of {len(found)} features are zero: their entries of the bias gradient, or rows, are")
