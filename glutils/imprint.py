@@ -70,7 +70,7 @@ def imprint(
     statistic: str = "brightness",
     law: str = "empirical",
     connection: str = "add",
-    gain: float | int = 1.0,
+    gain: float | int = 1e-4,
     strength: float | int = 1.0,
     equal: bool = True,
     two_sided: bool = False,
@@ -85,12 +85,12 @@ def imprint(
         statistic: ``"brightness"``, the mean of all pixels, or ``"random"``, a random direction of length one.
         law: ``"empirical"``: quantiles of the public images themselves; ``"gaussian"`` or ``"laplace"``: of a
             distribution with their mean and standard deviation.
-        connection: ``"add"``: the model sees the image plus a small even offset. ``"replace"``: it sees the block's
-            output alone, as in the first version of the reference code, and has to learn to see again.
-        gain: factor of the first layer, taken back by the second. Small gains make its gradients large, which FedAvg
-            in float32 needs (a difference of parameters keeps few digits of a small step); they also make its steps
-            too large to train with.
-        strength: of the block's output; the mean output over the public images is subtracted for ``"add"``.
+        connection: ``"add"``: the model sees the image plus a small even offset, whose mean over the public images is
+            zero. ``"replace"``: it sees the block's output alone, one number a pixel, all the same.
+        gain: factor of the first layer. FedAvg in float32 needs it small: a difference of parameters keeps more digits
+            of a step the smaller the parameters are.
+        strength: of the second layer, whose entries are strength / K. The larger, the more the block's own steps
+            disturb the training. The reference has a gain of 1e-3 and a strength of 1e3.
         equal: False draws the second layer at random, as an ordinary initialisation would: the trap does not close.
         two_sided: neurons that fire only inside their own bin, see :class:`Imprint`.
         seed: of ``"random"`` and of ``equal=False``.
@@ -127,9 +127,9 @@ def imprint(
     cuts = torch.cat([inside.new_tensor([low - margin]), inside]).float()
     block = Imprint(row, cuts, high + margin, gain, two_sided, connection == "add")
     with torch.no_grad():
-        block.decode.weight.fill_(strength / (bins * gain))
+        block.decode.weight.fill_(strength / bins)
         if not equal:
-            block.decode.weight.copy_(strength / (bins * gain) * torch.randn(pixels, bins, generator=generator))
+            block.decode.weight.copy_(strength / bins * torch.randn(pixels, bins, generator=generator))
         block.decode.bias.zero_()
         device = next(model.parameters()).device
         block.to(device)

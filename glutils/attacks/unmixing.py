@@ -49,16 +49,12 @@ def whiten(gradient: torch.Tensor, count: int) -> White:
 class Weights:
     """Weights of the terms of the unmixing objective; ``temperature`` belongs to ``independence``."""
 
-    negentropy: float
-    independence: float
-    temperature: float
-    tv: float
-    one_sign: float
-    sparsity: float
-
-    def __post_init__(self) -> None:
-        for name, value in self.__dict__.items():
-            _check.number(name, value, at_least=0)
+    negentropy: float = 1.0
+    independence: float = 0.0
+    temperature: float = 0.0
+    tv: float = 0.0
+    one_sign: float = 0.0
+    sparsity: float = 0.0
 
 
 def unmixing(white: White, weights: Weights, shape: tuple[int, ...] | None) -> Callable:
@@ -101,7 +97,7 @@ def separate(
     mixer = lambda unmix: F.normalize(unmix.double(), dim=1) @ operator  # noqa: E731
 
     def solve(trace, generator):
-        start = torch.eye(len(operator)).to(gradient)
+        start = torch.eye(len(operator), device=gradient.device)
         if trace.iterations and solver == "fastica":
             start = fastica(white, seed, iterations).to(start)
         elif next(turn):  # every restart but the first

@@ -5,12 +5,13 @@ matches it to the truth once (Hungarian, least MSE), and that one matching serve
 """
 
 from .labels import count_accuracy, existence_f1, existence_jaccard
-from .mixed import correlation, correlations, match_by_correlation
+from .mixed import correlation, correlations, match_by_correlation, recovered
 from .pixels import LPIPSUnavailable, affine_psnr, label_accuracy, lpips, match, mean_psnr, mse, psnr, ssim
 from .scores import METRICS, Control, Score, Summary, score, summary
 
 __all__ = [
     "METRICS", "Control", "LPIPSUnavailable", "Score", "Summary", "affine_psnr", "correlation", "correlations",
     "count_accuracy", "existence_f1", "existence_jaccard",
-    "label_accuracy", "lpips", "match", "match_by_correlation", "mean_psnr", "mse", "psnr", "score", "ssim", "summary",
+    "label_accuracy", "lpips", "match", "match_by_correlation", "mean_psnr", "mse", "psnr",
+    "recovered", "score", "ssim", "summary",
 ]  # fmt: skip

@@ -56,6 +56,18 @@ def correlation(images: Any, truth: Any) -> torch.Tensor:
     return torch.where(found >= 0, all_pairs[found.clamp(min=0), torch.arange(len(truth))], 0.0)
 
 
+def recovered(images: Any, truth: Any, *, above: Any = 60.0) -> torch.Tensor:
+    """Which truths are among the images: (B,) bool, those that some image copies with a PSNR over ``above`` dB.
+
+    For attacks that find some images exactly and others not at all; no matching, any number of images. The other
+    arguments as in `correlations`.
+    """
+    above = _check.number("above", above, above=0)
+    correlations(images, truth)  # checks both
+    one, other = (stack.detach().cpu().double().flatten(1) for stack in (images, truth))
+    return (one[:, None] - other[None]).square().mean(2).nan_to_num(nan=1.0).amin(0) < 10 ** (-above / 10)
+
+
 def _unit(rows: torch.Tensor) -> torch.Tensor:
     """Rows with mean zero and length one; zeros where that is impossible."""
     level = rows.mean(1, keepdim=True)
