@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from ..observation import Observation
 
 STATISTICS = ("none", "running", "exact")
 """What ``bn`` may name: nothing, the model's running statistics, those of the private batch."""
+WEIGHTS = {"running": 0.1, "exact": 0.1}
+"""Weights of the statistics as published, for GradInversion and ZeroGLA alike."""
 
 
 class Statistics:
@@ -25,8 +28,10 @@ class Statistics:
         return priors.batchnorm_distance(found, self.target)
 
 
-def to_match(seen: Observation, bn: Any, weight: Any) -> tuple[priors.Statistics, float]:
-    """The statistics to match, and their weight (0: none; None: 0.1, as published).
+def to_match(
+    seen: Observation, bn: Any, weight: Any, weights: Mapping[str, float] = WEIGHTS
+) -> tuple[priors.Statistics, float]:
+    """The statistics to match, and their weight: as told, else that of ``weights`` (0: none to match).
 
     Raises:
         ValueError: exact statistics that were not told, statistics of a model without batch norm, a weight for
@@ -45,4 +50,4 @@ def to_match(seen: Observation, bn: Any, weight: Any) -> tuple[priors.Statistics
     found = seen.statistics if bn == "exact" else priors.running_statistics(seen.model)
     if not found:
         raise ValueError("bn='running' needs a model whose batch norm layers keep running statistics")
-    return found, _check.number("bn_weight", 0.1 if weight is None else weight, at_least=0)
+    return found, _check.number("bn_weight", weights[bn] if weight is None else weight, at_least=0)

@@ -31,7 +31,7 @@ LOCAL = ("exact", "epochs")
         distance="cosine",
         prior="TV, box",
         solver="signed Adam",
-        labels="given",
+        labels="given, inferred or optimised",
         source="geiping2020ig",
     ),
 )
@@ -81,7 +81,7 @@ def ig(
     _check.number("tv_weight", tv_weight, at_least=0)
     _check.integer("median", median, at_least=0)
     seen = _simulated(seen, local)
-    known = _labels(seen, labels)
+    known, notes = _labels(seen, labels)
     decode = (lambda v: (v[0], v[1].softmax(-1))) if known is None else (lambda v: (v[0], known))
     objective = matching(seen, decode, distance=cosine, priors=[(tv_weight, tv)] if tv_weight else ())
 
@@ -103,19 +103,21 @@ def ig(
         progress=progress,
         label="ig",
     )
-    return reconstruction(found, found.variables[0], found.variables[1].argmax(-1) if known is None else known)
+    told = found.variables[1].argmax(-1) if known is None else known
+    return reconstruction(found, found.variables[0], told, *notes)
 
 
-def _labels(seen: Observation, asked: Any) -> torch.Tensor | None:
-    """Labels (B,) as told or inferred; None if they are to be optimised."""
+def _labels(seen: Observation, asked: Any) -> tuple[torch.Tensor | None, tuple[str, ...]]:
+    """Labels (B,) as told or inferred, with the rule's notes; None if they are to be optimised."""
     if asked == "joint":
-        return None
+        return None, ()
+    if asked is None and seen.labels is not None:
+        return seen.labels, ()
+    if asked is None and seen.shape[0] == 1:
+        asked, seen = "idlg", seen if seen.kind == "gradient" else as_gradient(seen)
     if asked is not None:
-        return label_rules.infer(_check.choice("labels", asked, ("joint", *label_rules.names())), seen).labels
-    if seen.labels is not None:
-        return seen.labels
-    if seen.shape[0] == 1:
-        return label_rules.infer("idlg", seen if seen.kind == "gradient" else as_gradient(seen)).labels
+        found = label_rules.infer(_check.choice("labels", asked, ("joint", *label_rules.names())), seen)
+        return found.labels, found.notes
     raise ValueError(
         "attack 'ig' needs the labels of a batch: observe(..., knows={'labels'}), or labels='joint' or the name of a "
         f"rule to infer them ({', '.join(label_rules.names())})"
