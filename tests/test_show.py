@@ -303,3 +303,16 @@ def test_frames_refuse_bad_input():
         show.frames_html("x", [png], [""], "l")
     with pytest.raises(ValueError, match="start must be between 0 and 0, got 1"):
         show.frames_html("x", [png], ["a"], "l", start=1)
+
+
+def test_strengths_of_a_defence_are_one_slider(page):
+    batch = truth(2)
+    stacks = [batch.images + level for level in (0.0, 0.1, 0.5)]
+    show.strengths(stacks, ["none: exact", "a little", "a lot"], batch, name="noise-strength", label="Strength")
+    tags = Tags(page[0]["data"]["text/html"])
+    images, (slider,) = tags.all("img"), tags.all("input")
+    assert [image["alt"] for image in images] == ["none: exact", "a little", "a lot"]
+    assert slider["aria-label"] == "Strength" and slider["value"] == "0"
+    assert "display:block" in images[0]["style"] and "display:none" in images[1]["style"]
+    with pytest.raises(ValueError, match="equally many"):
+        show.strengths(stacks, ["one"], batch, name="n", label="Strength")

@@ -5,9 +5,11 @@ inside a context, so importing or calling this package changes no global setting
 """
 
 from .figures import decibels, figure, style
-from .frames import frames_html, scrubber
+from .frames import frames_html, scrubber, strengths
 from .images import gallery
 from .lines import curves
 from .tables import table, table_html
 
-__all__ = ["curves", "decibels", "figure", "frames_html", "gallery", "scrubber", "style", "table", "table_html"]
+__all__ = [
+    "curves", "decibels", "figure", "frames_html", "gallery", "scrubber", "strengths", "style", "table", "table_html",
+]  # fmt: skip

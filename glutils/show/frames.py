@@ -131,6 +131,31 @@ def scrubber(
     emit({"text/html": frames_html(name, pictures, alts, label, caption, width=width), "text/plain": alts[-1]})
 
 
+def strengths(stacks: Any, said: Any, truth: Any, *, name: Any, label: Any, caption: Any = None) -> None:
+    """Display what an attack finds at several strengths of a defence, with a slider over the strengths.
+
+    Args:
+        stacks: one Reconstruction or image stack (B, C, H, W) for each strength, images in the order of ``truth``.
+        said: for each strength what a reader should know, such as "noise 0.1: worst 22 dB, accuracy 78 %": printed below
+            the picture, and its alt text.
+        truth: the private `Batch` or images, shown beside one image or below several.
+        name: as in `frames_html`.
+        label: what the slider moves through.
+        caption: the line below.
+
+    Raises:
+        TypeError, ValueError: no stacks, or not one text for each.
+    """
+    if not isinstance(stacks, Sequence) or not stacks or not isinstance(said, Sequence) or len(said) != len(stacks):
+        raise ValueError("stacks and said must be equally many and not none")
+    beside = stack("truth", truth)
+    pictures = [_montage(stack("stacks", entry), beside) for entry in stacks]
+    height, width = pictures[0].shape[1:]
+    width = max(width, min(640, width * SHOWN // min(height, width)))
+    pngs = [_png(picture) for picture in pictures]
+    emit({"text/html": frames_html(name, pngs, said, label, caption, width=width, start=0), "text/plain": said[0]})
+
+
 def _spaced(indices: Sequence, count: int) -> list[int]:
     """At most ``count`` of the indices, evenly spaced, with the first and the last."""
     return [indices[i] for i in sorted({round(x) for x in np.linspace(0, len(indices) - 1, min(count, len(indices)))})]
