@@ -38,10 +38,10 @@ def main() -> None:
     rows, spent = stored(name, parameters)
     rows = [row for row in rows if row["attack"] not in options.again]
     done = {(row["arena"], row["attack"], row["seed"]) for row in rows}
-    begin = time.perf_counter()
+    begin, learned = time.perf_counter(), {}
     for seed in range(options.seeds):
         for title in options.only:
-            arena, learned = leaderboard.ARENAS[title], {}
+            arena = leaderboard.ARENAS[title]
             for attack in [n for n in leaderboard.able(arena) if n in options.attacks]:
                 if (title, attack, seed) in done or time.perf_counter() - begin > 60 * options.minutes:
                     continue

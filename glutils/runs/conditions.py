@@ -36,6 +36,7 @@ class Conditions:
         largest: images in a batch at most; ``None`` for no limit.
         change: network, public data and seed to the network that a malicious server sends out instead.
         learn: observation and seed to options, where something is learned from public data before the attack.
+        fits_any: whether what is learned is about images alone, and not about the network.
         load: path of trained weights and observation to the same options.
     """
 
@@ -46,11 +47,16 @@ class Conditions:
     largest: int | None = None
     change: Callable[[nn.Module, data.Batch, int], nn.Module] | None = None
     learn: Callable[[Observation, int], dict[str, Any]] | None = None
+    fits_any: bool = False
     load: Callable[[str, Observation], dict[str, Any]] | None = None
 
 
 def _every(evaluations: int) -> dict[str, Any]:
     return {"iterations": evaluations, "restarts": 1}
+
+
+def _steps(evaluations: int) -> dict[str, Any]:
+    return {"iterations": evaluations}
 
 
 def _lbfgs(evaluations: int) -> dict[str, Any]:
@@ -69,8 +75,8 @@ def _decoder(seen: Observation, seed: int) -> dict[str, Any]:
 
 
 def _generator(seen: Observation, seed: int) -> dict[str, Any]:
-    """A generator of images like the public ones, whose weights can be changed."""
-    return {"prior": latent.Generator.fit(seen.public, LATENT, seed=seed, progress=False)}
+    """A convolutional generator, trained together with the latent numbers of the public images."""
+    return {"prior": latent.GLO.fit(seen.public, LATENT, seed=seed, progress=False)}
 
 
 def _loaded(path: str, seen: Observation) -> dict[str, Any]:
@@ -87,6 +93,7 @@ LATENT = 32
 PLAYERS = {"dmgan": "it takes part in the training as a client and reads no client's update (chapter 12)"}
 """Attacks that no observation can be given to, and why."""
 PUBLIC = ("labels", "public")
+GENERATIVE = {"learn": _generator, "fits_any": True, "load": _loaded}
 SMOOTH = {"model": "lenet"}
 KINKED = {"model": "convnet"}
 LINEAR = {"model": "mlp", "network": {"activation": "relu"}}
@@ -102,6 +109,10 @@ CONDITIONS: dict[str, Conditions] = {
     "ig": Conditions(**KINKED, budget=_every),
     "stg": Conditions("resnet8", knows=("labels", "batch_stats"), budget=_every),
     "fgla": Conditions(**KINKED, knows=PUBLIC, learn=_decoder, load=lambda path, seen: {"decoder": path}),
+    "ggl": Conditions(**KINKED, knows=PUBLIC, budget=_every, **GENERATIVE),
+    "gias": Conditions(**KINKED, knows=PUBLIC, budget=_every, **GENERATIVE),
+    "igims": Conditions(**KINKED, knows=PUBLIC, budget=_steps, **GENERATIVE),
+    "dlf": Conditions(**KINKED, budget=_every),
     "fc_inversion": Conditions(**LINEAR, knows=(), largest=1),
     "cpa": Conditions(**LINEAR, budget=_own),
     "cpa_fi": Conditions(**KINKED, budget=lambda evaluations: {"inversion": evaluations}),

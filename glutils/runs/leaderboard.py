@@ -122,7 +122,7 @@ def trial(
         dataset, size: of the images.
         misled: how the update is spoiled for the negative control (:func:`glutils.tamper`), or None.
         device: where to compute.
-        learned: what attacks learned from public data in this arena with this seed; filled, and used again.
+        learned: what attacks learned from public data so far; filled, and used again by later trials of the same size.
         options: of the attack, beyond the budget.
 
     Returns:
@@ -135,9 +135,10 @@ def trial(
     batch = private(arena, seed=seed, dataset=dataset, size=size, device=device)
     seen = observed(arena, batch, seed=seed)
     own, learned = conditions.of(name), {} if learned is None else learned
-    if own.learn is not None and own.learn not in learned:
-        learned[own.learn] = own.learn(seen, seed)
-    options = learned.get(own.learn, {}) | ({} if own.budget is None else own.budget(evaluations)) | options
+    key = (own.learn, None if own.fits_any else arena.model, seed)
+    if own.learn is not None and key not in learned:
+        learned[key] = own.learn(seen, seed)
+    options = learned.get(key, {}) | ({} if own.budget is None else own.budget(evaluations)) | options
     if "progress" in conditions.options_of(name):
         options["progress"] = False
     before = evaluation_seconds(seen)
@@ -152,7 +153,8 @@ def trial(
         with contextlib.suppress(ValueError):  # a closed form may find nothing in noise that it could invert
             controls["misled"] = attacks.attack(name, observation.tamper(seen, misled, seed=seed), seed=seed, **options)
     score = metrics.score(result, batch, public=seen.public, controls=controls)
-    cost = {"evaluations": calls["gradient"], "ratio": result.seconds / each, "notes": list(result.notes)}
+    made = int(result.diagnostics.get("evaluations", calls["gradient"]))  # many candidates at once are one call
+    cost = {"evaluations": made, "ratio": result.seconds / each, "notes": list(result.notes)}
     return [row | cost for row in records.rows_from(result, score, seed=seed)]
 
 

@@ -122,7 +122,7 @@ def reconstruct(
     asked["options"] = records._encode("options", options)
     where = (Path(folder) if folder is not None else records.project() / "data" / "reconstruct") / exp_name
     _agree(where, asked)
-    rows, stopped = _finished(where), None
+    rows, learned, stopped = _finished(where), {}, None
     todo = [k for k in range(reconstruct_num) if not any(row["batch"] == k for row in rows)]
     if todo:
         every = data.sample(
@@ -132,7 +132,7 @@ def reconstruct(
     for k in todo:
         batch = every[slice(k * batch_size, (k + 1) * batch_size)]
         try:
-            found = _attacked(asked, batch, public, options, progress)
+            found = _attacked(asked, batch, public, options, learned, progress)
         except KeyboardInterrupt:
             found = None
         if found is None or any(note.startswith("interrupted") for note in found[0].notes):
@@ -202,7 +202,7 @@ def _public(batch: data.Batch, root: str | None, seed: int) -> data.Batch:
     return data.public(batch, count=most, seed=seed, root=root)
 
 
-def _attacked(asked, batch, public, options, progress):
+def _attacked(asked, batch, public, options, learned, progress):
     """Reconstruction and score of one batch."""
     algorithm, seed = asked["algorithm"], asked["seed"]
     seen = conditions.observed(
@@ -217,7 +217,8 @@ def _attacked(asked, batch, public, options, progress):
     if asked["generator_weights"] is not None:
         options |= own.load(asked["generator_weights"], seen)
     elif own.learn is not None:
-        options = own.learn(seen, seed) | options
+        learned |= learned or own.learn(seen, seed)  # once: network and public data are those of the experiment
+        options = learned | options
     if "progress" in takes:
         options["progress"] = progress
     result = attacks.attack(algorithm, seen, seed=seed, **options)
