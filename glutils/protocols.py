@@ -133,32 +133,55 @@ class FedSGD(Protocol):
 class FedAvg(Protocol):
     """Parameter differences theta_0 - theta_U after U = epochs * ceil(B / batch_size) local steps of SGD.
 
-    (McMahan et al. 2017.) Batches are taken in the order of the images, every epoch alike, with a smaller last one.
+    (McMahan et al. 2017.) Batches are taken in the order of the images, every epoch alike, with a smaller last one; or
+    in an order that is drawn anew for every epoch.
 
     Args:
         epochs: local epochs, 1 or more.
         batch_size: images per local step, 1 or more.
         lr: local step size, above 0.
+        shuffle: seed of the orders, private to the client; None: the order of the images. An observation does not
+            contain it: the adversary's copy of the protocol takes the images as they come.
     """
 
     epochs: int = 1
     batch_size: int = 10
     lr: float | int = 0.1
+    shuffle: int | None = None
     kind = "delta"
 
     def __post_init__(self) -> None:
         _check.integer("epochs", self.epochs, at_least=1)
         _check.integer("batch_size", self.batch_size, at_least=1)
         _check.number("lr", self.lr, above=0)
+        if self.shuffle is not None:
+            _check.integer("shuffle", self.shuffle, at_least=0)
+
+    def turn(self, step: int) -> FedAvg:
+        return self if self.shuffle is None else replace(self, shuffle=(self.shuffle + SEEDS_APART * step) % 2**62)
+
+    def own(self, client: int) -> FedAvg:
+        return self if self.shuffle is None else replace(self, shuffle=(self.shuffle + 104_729 * (client + 1)) % 2**62)
+
+    def observed(self, payload: Payload) -> FedAvg:
+        return replace(self, shuffle=None)
 
     def _client(self, model, images, labels, params=None, graph=None):
         graph = _wants_graph(images, graph)
         start = params = models.parameters(model, images.dtype) if params is None else params
-        for _ in range(self.epochs):
-            for x, y in zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True):
+        for order in self._orders(len(images)):
+            xs, ys = (images, labels) if order is None else (images[order], labels[order])
+            for x, y in zip(xs.split(self.batch_size), ys.split(self.batch_size), strict=True):
                 grads = models.gradient(model, params, x, y, create_graph=graph)
                 params = {name: p - self.lr * grads[name] for name, p in params.items()}
         return {name: start[name] - p if graph else (start[name] - p).detach() for name, p in params.items()}
+
+    def _orders(self, count: int) -> list[torch.Tensor | None]:
+        """The order of the images in every epoch; None: as they come."""
+        if self.shuffle is None:
+            return [None] * self.epochs
+        generator = torch.Generator().manual_seed(self.shuffle)
+        return [torch.randperm(count, generator=generator) for _ in range(self.epochs)]
 
 
 @dataclass(frozen=True)

@@ -179,13 +179,14 @@ class Defended(Protocol):
         return replace(self, protocol=self.protocol.turn(step), private=private)
 
     def own(self, client: int) -> Defended:
-        return replace(self, private=(self.private + CLIENTS_APART * (client + 1)) % 2**62)
+        private = (self.private + CLIENTS_APART * (client + 1)) % 2**62
+        return replace(self, protocol=self.protocol.own(client), private=private)
 
     def observed(self, payload: Payload) -> Defended:
         known, left = [], payload
         for entry in reversed(self.defences):
             known.append(entry.informed(left))
-        return replace(self, defence=tuple(reversed(known)), private=None)
+        return replace(self, protocol=self.protocol.observed(payload), defence=tuple(reversed(known)), private=None)
 
     def noise(self, payload: Payload, images: int) -> float:
         return sum(entry.noise(payload, images) ** 2 for entry in self.defences) ** 0.5
