@@ -23,7 +23,7 @@ from .objective import Distance, Tensors, cosine, matching, squared
         simulates="FedSGD",
         variable="pixels, soft labels",
         distance="squared",
-        prior="none",
+        prior="box",
         solver="Adam",
         labels="optimised",
         source="zhu2019dlg",
@@ -35,18 +35,23 @@ def dlg_adam(
     seed: int = 0,
     iterations: int = 2000,
     restarts: int = 1,
-    lr: float | int = 0.1,
+    lr: float | int = 0.03,
+    box: bool = True,
     seconds: float | int | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
     """DLG's objective, min |grad l(f(x), softmax(v)) - g|^2 over pixels x and soft labels v, descended by Adam.
 
-    Constant step 0.1, 2,000 iterations, pixels start uniform in [0, 1]. The reported iterate is the one with the
-    lowest loss, since a constant step never settles. float32 arithmetic.
+    Constant step, 2,000 iterations, pixels start uniform in [0, 1]. The reported iterate is the one with the lowest
+    loss, since a constant step never settles. float32 arithmetic.
 
-    Deviations: one restart instead of up to ten.
+    Args:
+        box: project the pixels to [0, 1] after every step.
+
+    Deviations: step 0.03 instead of 0.1, and the box, which the source lacks: together they are worth about 9 dB
+    (median of three 32 x 32 photographs through ``lenet``). One restart instead of up to ten.
     """
-    return _descend(seen, squared, "dlg_adam", seed, iterations, restarts, lr, seconds, progress)
+    return _descend(seen, squared, "dlg_adam", seed, iterations, restarts, lr, box, seconds, progress)
 
 
 @register(
@@ -57,7 +62,7 @@ def dlg_adam(
         simulates="FedSGD",
         variable="pixels, soft labels",
         distance="cosine",
-        prior="none",
+        prior="box",
         solver="Adam",
         labels="optimised",
         source="geiping2020ig",
@@ -69,34 +74,38 @@ def dlg_cosine(
     seed: int = 0,
     iterations: int = 2000,
     restarts: int = 1,
-    lr: float | int = 0.01,
+    lr: float | int = 0.03,
+    box: bool = True,
     magnitude: float | int = 0.0,
     seconds: float | int | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
-    """As DLG-Adam with the distance of IG: min 1 - cos(grad l(f(x), softmax(v)), g), constant step 0.01.
+    """As DLG-Adam with the distance of IG: min 1 - cos(grad l(f(x), softmax(v)), g).
 
     The cosine does not see how long the gradient is; ``magnitude`` times (log |grad| - log |g|)^2 is added to it.
 
     Args:
-        magnitude: weight of that term, 0 or more. It needs a gradient that is not zero.
+        box: project the pixels to [0, 1] after every step.
+        magnitude: weight of that term, 0 or more.
 
-    Deviations: as for DLG-Adam. The source says that matching the magnitude helps, and not how; the logarithm is ours.
+    Deviations: step 0.03 instead of 0.01, and the box: together about 5 dB. One restart. The source says that matching
+    the magnitude helps, and not how; the logarithm is ours.
     """
     magnitude = _check.number("magnitude", magnitude, at_least=0)
-    return _descend(seen, _with_length(magnitude), "dlg_cosine", seed, iterations, restarts, lr, seconds, progress)
+    return _descend(seen, _with_length(magnitude), "dlg_cosine", seed, iterations, restarts, lr, box, seconds, progress)
 
 
-def _descend(seen, distance, label, seed, iterations, restarts, lr, seconds, progress) -> Reconstruction:
+def _descend(seen, distance, label, seed, iterations, restarts, lr, box, seconds, progress) -> Reconstruction:
     """Pixels and soft labels by Adam, whatever the distance."""
     _check.number("lr", lr, above=0)
+    _check.instance("box", box, bool)
     objective = matching(seen, lambda v: (v[0], v[1].softmax(-1)), distance=distance)
     device = next(seen.model.parameters()).device
 
     def solve(trace, generator):
         images = torch.rand(seen.shape, generator=generator)
         logits = torch.randn(seen.shape[0], seen.classes, generator=generator)
-        adam(objective, (images.to(device), logits.to(device)), trace, iterations=iterations, lr=lr)
+        adam(objective, (images.to(device), logits.to(device)), trace, iterations=iterations, lr=lr, box=box)
 
     found = search(
         solve, iterations=iterations, restarts=restarts, seed=seed, seconds=seconds, progress=progress, label=label
