@@ -37,19 +37,19 @@ def igims(
     prior: str | Latent | None = None,
     components: int | None = None,
     iterations: int = 400,
-    rounds: int = 3,
+    rounds: int = 2,
     latent_share: float | int = 0.25,
     latent_solver: str = "cma",
     latent_lr: float | int = 0.1,
     weight_lr: float | int = 1e-2,
-    shrink: float | int = 0.5,
+    shrink: float | int = 1.0,
     tv_weight: float | int = 1e-3,
     latent_weight: float | int = 1e-3,
     drift_weight: float | int = 1e-4,
     seconds: float | int | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
-    """GIAS's two stages in turn, ``rounds`` times, each round with smaller steps (algorithm 1).
+    """GIAS's two stages in turn, ``rounds`` times, each with fewer iterations than there (algorithm 1).
 
     The objective is GIAS's, with drift_weight |w - w_0|_2 added where w is searched. The last iterate is reported.
 
@@ -60,7 +60,8 @@ def igims(
         latent_share: of the iterations for z, between 0 and 1, spread over the rounds.
         latent_solver: ``"cma"``, the paper's choice, or ``"adam"``. Where CMA-ES cannot finish a generation within its
             share, this is refused.
-        shrink: factor of all step sizes from one round to the next, above 0 and at most 1.
+        shrink: factor of all step sizes from one round to the next, above 0 and at most 1. The paper makes steps
+            smaller; with hundreds of iterations that costs more than it gives, so the default is 1.
 
     Labels that were not told are inferred by ALR. Of a delta the mean gradient of a local step is matched (AGA).
 
