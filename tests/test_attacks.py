@@ -492,7 +492,7 @@ def test_bad_arguments_are_refused_before_any_work(digit, no_work, attack, proto
 
 def test_impossible_observations_are_refused_before_any_work(digit, digits, no_work):
     blind = [
-        ("ig", observed(digit, FedSGD(), knows=()), {}),
+        ("ig", observed(digits, FedSGD(), knows=()), {}),
         ("zerogla", observed(digit, scalars(3), knows=()), {"solver": "lbfgs"}),
     ]
     told = observed(digit, scalars(3))

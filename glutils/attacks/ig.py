@@ -119,8 +119,8 @@ def _labels(seen: Observation, asked: Any) -> tuple[torch.Tensor | None, tuple[s
         found = label_rules.infer(_check.choice("labels", asked, ("joint", *label_rules.names())), seen)
         return found.labels, found.notes
     raise ValueError(
-        "attack 'ig' needs the labels of a batch: observe(..., knows={'labels'}), or labels='joint' or the name of a "
-        f"rule to infer them ({', '.join(label_rules.names())})"
+        "attack 'ig' needs the labels: observe(..., knows={'labels'}); of a batch they can also be optimised "
+        f"(labels='joint') or inferred (labels= one of {', '.join(label_rules.names())})"
     )
 
 
