@@ -1,6 +1,6 @@
 """Every attack, one paper a file. :func:`attack` runs one by name, :func:`table` prints them side by side."""
 
-from . import cpa, dlg, dlg_variants, fc, fgla, ggl, gias, grnn, idlg, ig, igims, rgap, rtf, stg, zerogla
+from . import cpa, dlf, dlg, dlg_variants, fc, fgla, ggl, gias, grnn, idlg, ig, igims, rgap, rtf, stg, zerogla
 from .ablation import VARIANTS, ablation
 from .base import Card, Reconstruction, attack, names, table
 from .chains import rank_analysis
@@ -11,7 +11,7 @@ from .first_order import PUBLISHED, QUIRKS
 
 __all__ = [
     "ggl", "gias", "igims",
-    "cpa", "rtf", "dlg_variants", "dmgan", "dmgan_protocol", "fgla", "grnn", "rank_analysis", "rgap",
+    "cpa", "rtf", "dlf", "dlg_variants", "dmgan", "dmgan_protocol", "fgla", "grnn", "rank_analysis", "rgap",
     "PUBLISHED", "QUIRKS", "VARIANTS", "Card", "Reconstruction", "ablation", "attack", "dlg", "fc", "idlg", "ig",
     "inconsistent_rounds", "misfits", "names", "singular_values", "stg", "table", "with_extra_class",
     "without_class", "without_strangers", "zerogla",
