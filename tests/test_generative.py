@@ -269,6 +269,8 @@ def test_without_public_images_the_generator_is_untrained_and_with_them_trained(
     gl.attack("igims", observed(batch, knows=("labels", "public"), public=public), iterations=4, rounds=1,
               latent_solver="adam")  # fmt: skip
     assert fitted == [32]
+    few = gl.attack("igims", observed(batch), iterations=40, components=3)
+    assert any("z was searched by Adam: 5 gradients a round" in note for note in few.notes)
 
 
 def test_giml_learns_from_gradients_what_images_look_like(untrained):
@@ -310,7 +312,12 @@ def test_what_cannot_work_is_refused_before_any_work(pca, public, digits, untrai
         ("gias", one, {"prior": pca, "latent_share": 1.5}, "latent_share must be between 0 and 1, got 1.5"),
         ("gias", one, {"prior": latent.untrained((3, 8, 8), 2)}, "prior must be a latent of images"),
         ("gias", one, {"prior": pca, "weight_lr": 0}, "weight_lr must be greater than 0, got 0.0"),
-        ("igims", one, {"prior": pca, "iterations": 60}, "must leave CMA-ES more than one generation of 10 in each"),
+        (
+            "igims",
+            one,
+            {"prior": pca, "iterations": 60, "latent_solver": "cma"},
+            "must leave CMA-ES more than one generation of 10 in each",
+        ),
         ("igims", one, {"prior": pca, "latent_solver": "sgd"}, "latent_solver must be one of 'cma', 'adam'; got"),
         ("igims", one, {"prior": pca, "shrink": 2}, "shrink must be above 0 and at most 1, got 2"),
         ("igims", one, {"prior": pca, "rounds": 0}, "rounds must be between 1 and 400, got 0"),

@@ -39,7 +39,7 @@ def igims(
     iterations: int = 400,
     rounds: int = 2,
     latent_share: float | int = 0.25,
-    latent_solver: str = "cma",
+    latent_solver: str | None = None,
     latent_lr: float | int = 0.1,
     weight_lr: float | int = 1e-2,
     shrink: float | int = 1.0,
@@ -58,8 +58,8 @@ def igims(
         iterations: gradients that are evaluated, over all rounds and both stages, and one more, as in GIAS and IG. A
             candidate of CMA-ES is one of them.
         latent_share: of the iterations for z, between 0 and 1, spread over the rounds.
-        latent_solver: ``"cma"``, the paper's choice, or ``"adam"``. Where CMA-ES cannot finish a generation within its
-            share, this is refused.
+        latent_solver: ``"cma"``, the paper's choice, or ``"adam"``. Default: ``"cma"``, but Adam (and a note) where a
+            round's share is less than a generation of CMA-ES and its mean; for those ``"cma"`` is refused.
         shrink: factor of all step sizes from one round to the next, above 0 and at most 1. The paper makes steps
             smaller; with hundreds of iterations that costs more than it gives, so the default is 1.
 
@@ -70,7 +70,8 @@ def igims(
     """
     how = checked(iterations, latent_share, 1, latent_lr, weight_lr, tv_weight, latent_weight)
     rounds = _check.integer("rounds", rounds, at_least=1, at_most=iterations)
-    _check.choice("latent_solver", latent_solver, ("cma", "adam"))
+    if latent_solver is not None:
+        _check.choice("latent_solver", latent_solver, ("cma", "adam"))
     drift_weight = _check.number("drift_weight", drift_weight, at_least=0)
     if _check.number("shrink", shrink, above=0) > 1:
         raise ValueError(f"shrink must be above 0 and at most 1, got {shrink}")
@@ -81,9 +82,14 @@ def igims(
     whole, more = chosen(seen, "igims", prior, components, seed, progress)
     search_z = round(how["latent_share"] * iterations) // rounds
     shape = (seen.shape[0], whole.size)
-    if latent_solver == "cma" and 0 < search_z <= population_size(shape[0] * shape[1]):
+    generation = population_size(shape[0] * shape[1])
+    if latent_solver is None:
+        latent_solver = "cma" if search_z > generation else "adam"
+        if 0 < search_z <= generation:
+            more.append(f"z was searched by Adam: {search_z} gradients a round are no generation of CMA-ES")
+    if latent_solver == "cma" and 0 < search_z <= generation:
         raise ValueError(
-            f"iterations must leave CMA-ES more than one generation of {population_size(shape[0] * shape[1])} in each "
+            f"iterations must leave CMA-ES more than one generation of {generation} in each "
             f"round, got {search_z}; use fewer rounds, a larger latent_share, or latent_solver='adam'"
         )
     first = own_weights(whole, seen)
