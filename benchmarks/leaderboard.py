@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--attacks", nargs="*", default=gl.attacks.names(), choices=gl.attacks.names())
     parser.add_argument("--again", nargs="*", default=[], choices=gl.attacks.names(), help="drop these rows first")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--misled", type=int, default=1, help="seeds on which the negative control runs, too")
+    parser.add_argument("--misled", type=int, default=1, help="seeds with a negative control (not for estimates)")
     parser.add_argument("--size", type=int, default=16)
     parser.add_argument("--evaluations", type=int, default=300)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after that long")
@@ -45,10 +45,10 @@ def main() -> None:
             for attack in [n for n in leaderboard.able(arena) if n in options.attacks]:
                 if (title, attack, seed) in done or time.perf_counter() - begin > 60 * options.minutes:
                     continue
+                control = seed < options.misled and "estimate" not in arena.update
                 new = leaderboard.trial(
                     attack, arena, seed=seed, evaluations=options.evaluations, size=options.size,
-                    misled="wrong_gradient" if seed < options.misled else None, device=options.device,
-                    learned=learned,
+                    misled="wrong_gradient" if control else None, device=options.device, learned=learned,
                 )  # fmt: skip
                 rows += [{"arena": title} | row for row in new]
                 first = new[0]

@@ -14,9 +14,10 @@ One YAML file for each source, under ``book/claims``::
         reason: One sentence.
         chapter: 8
 
-Values are named; each is a record, the rows to take, the column (``controls.misled.psnr`` reaches into mappings), and
-how to sum up. ``rests on`` is what has to be true of them for the verdict to stand: when a record changes, a verdict
-that no longer follows from it is an error, not a page that is silently wrong.
+Values are named; each is a record, the rows to take, the column (``controls.misled.psnr`` reaches into mappings,
+``refusals`` counts rows in which an attack declined), and how to sum up. ``rests on`` is what has to be true of them
+for the verdict to stand: when a record changes, a verdict that no longer follows from it is an error, not a page that
+is silently wrong. A row with ``by: reading`` judges the text itself, or follows by arithmetic, and rests on no record.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from .. import _check
 from . import notebook, records
 
 VERDICTS = ("holds", "holds partly", "does not hold", "not measured")
-FIELDS = {"claim", "measured", "values", "rests on", "verdict", "reason", "chapter"}
+FIELDS = {"claim", "measured", "values", "rests on", "by", "verdict", "reason", "chapter"}
 TAKE = {
     "median": statistics.median, "mean": statistics.mean, "lowest": min, "highest": max, "count": len, "sum": sum,
 }  # fmt: skip
@@ -85,8 +86,8 @@ def _claim(source: str, row: Mapping[str, Any], books: dict[str, records.Record]
         if book not in books:
             books[book] = records.load(folder / f"{book}.json")
         values[name] = _value(books[book], where, column, how)
-    if row["verdict"] != "not measured" and "rests on" not in row:
-        raise ValueError("a verdict must say what it rests on")
+    if row["verdict"] != "not measured" and ("rests on" in row) == (row.get("by") == "reading"):
+        raise ValueError("a verdict must say what it rests on, or be by reading")
     if "rests on" in row and not eval(row["rests on"], {"__builtins__": {"min": min, "max": max, "abs": abs}}, values):
         shown = ", ".join(f"{name} = {value:.4g}" for name, value in values.items())
         raise ValueError(f"the verdict {row['verdict']!r} rests on {row['rests on']!r}, which is not so: {shown}")
@@ -107,7 +108,7 @@ def _value(book: records.Record, where: Mapping[str, Any], column: str, how: str
     values = []
     for row in book.rows:
         if all(row.get(key) in (want if isinstance(want, list) else [want]) for key, want in where.items()):
-            value = row
+            value = row | ({"refusals": 1.0} if "refused" in row else {})
             for part in column.split("."):
                 value = value.get(part) if isinstance(value, Mapping) else None
             if value is not None and not math.isnan(value):

@@ -135,7 +135,8 @@ def trial(
     batch = private(arena, seed=seed, dataset=dataset, size=size, device=device)
     seen = observed(arena, batch, seed=seed)
     own, learned = conditions.of(name), {} if learned is None else learned
-    key = (own.learn, None if own.fits_any else arena.model, seed)
+    about = None if own.fits_any else (arena.model, *arena.network.items(), arena.imprinted)
+    key = (own.learn, about, seed)
     if own.learn is not None and key not in learned:
         learned[key] = own.learn(seen, seed)
     options = learned.get(key, {}) | ({} if own.budget is None else own.budget(evaluations)) | options
@@ -197,3 +198,32 @@ def by_attack(rows: Iterable[Mapping[str, Any]], key: str = "psnr") -> dict[str,
             value = min(row[key], metrics.pixels.CAP) if key == "psnr" else float(row[key])
             found.setdefault(row["attack"], {}).setdefault(row["seed"], []).append(value)
     return {name: [statistics.mean(values) for values in seeds.values()] for name, seeds in found.items()}
+
+
+def standings(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One arena's rows summed up, best attack first; refusals last, with their reason.
+
+    PSNR: median, lowest and highest over seeds of a batch's mean. ``misled``: the median of the negative control where
+    it ran. ``beats``: whether the median is above that of every control that stands in the rows.
+    """
+    rows = list(rows)
+    psnr, found = by_attack(rows), []
+    for name, values in psnr.items():
+        own = [row for row in rows if row["attack"] == name and "refused" not in row]
+        controls = {
+            control: statistics.median(min(row["controls"][control]["psnr"], metrics.pixels.CAP) for row in seen)
+            for control in dict.fromkeys(control for row in own for control in row["controls"])
+            if (seen := [row for row in own if control in row["controls"]])
+        }
+        middle = statistics.median(values)
+        line = {"attack": name, "runs": len(values), "median": middle, "lowest": min(values), "highest": max(values)}
+        line |= {"SSIM": statistics.median(by_attack(own, "ssim")[name])}
+        line |= {"labels": statistics.mean(float(row["label_right"]) for row in own)}
+        line |= {"mean colour": controls["mean_colour"], "misled": controls.get("misled")}
+        line |= {"beats": all(middle > value for value in controls.values())}
+        line |= {"evaluations": statistics.median(row["evaluations"] for row in own)}
+        line |= {"ratio": statistics.median(row["ratio"] for row in own)}
+        found.append(line)
+    found.sort(key=lambda line: -line["median"])
+    refused = {row["attack"]: row["refused"] for row in rows if "refused" in row and row["attack"] not in psnr}
+    return found + [{"attack": name, "runs": 0, "refused": why} for name, why in refused.items()]

@@ -1,0 +1,154 @@
+"""Equal conditions: the same images, update, knowledge and budget; counted costs; claims that follow from records."""
+
+import math
+
+import pytest
+import torch
+
+import glutils as gl
+from glutils.runs import claims, leaderboard
+from glutils.runs.leaderboard import ARENAS, Arena
+from glutils.runs.records import SOURCE
+
+SMALL = {"size": 8, "device": "cpu"}
+FED = Arena("mlp", network={"hidden": (12,), "activation": "relu"})
+
+
+@pytest.fixture(autouse=True)
+def _quick(no_lpips, monkeypatch):
+    monkeypatch.setattr(leaderboard, "PUBLIC", 16)
+
+
+@pytest.mark.parametrize("title", ARENAS)
+def test_every_arena_gives_all_attacks_the_same(title):
+    """Two looks at an arena hold the same message; what stands for a gradient has the parts of one."""
+    arena = ARENAS[title]
+    batch = leaderboard.private(arena, seed=1, size=8)
+    assert len(batch) == arena.images and len(set(batch.labels.tolist())) == arena.images
+    one, two = (leaderboard.observed(arena, batch, seed=1) for _ in range(2))
+    assert one.kind == {"delta": "delta", "scalars": "scalars"}.get(arena.update, "gradient")
+    assert one.knows == set(arena.told)
+    if one.kind == "scalars":
+        expected = int(arena.directions * batch.images.numel()) if isinstance(arena.directions, float) else 12
+        assert len(one.payload) == expected and torch.equal(one.payload, two.payload)
+    else:
+        assert all(torch.equal(one.payload[name], two.payload[name]) for name in one.payload)
+    assert leaderboard.able(arena)
+
+
+def test_budget_is_what_was_spent():
+    (row,) = leaderboard.trial("ig", FED, evaluations=20, misled=None, **SMALL)
+    assert row["evaluations"] == 21  # and the start
+    (row,) = leaderboard.trial("fc_inversion", FED, evaluations=20, misled=None, **SMALL)
+    assert row["evaluations"] == 0 and row["psnr"] > 100 and row["ratio"] > 0
+
+
+def test_counting_ends_and_counts_every_protocol(digit):
+    before = gl.models.gradient
+    model = gl.models.build("mlp", digit)
+    with leaderboard.counting() as calls:
+        gl.protocols.FedSGD().transmit(model, digit.images, digit.labels)
+        gl.protocols.FedAvg(epochs=3).transmit(model, digit.images, digit.labels)
+    assert calls["gradient"] == 4 and gl.models.gradient is before
+
+
+def test_a_refusal_is_a_row():
+    (row,) = leaderboard.trial("rgap", ARENAS["ReLU network"], **SMALL)
+    assert "ReLU" in row["refused"] and "psnr" not in row
+    with pytest.raises(ValueError, match="unknown attack"):
+        leaderboard.trial("nope", FED)
+
+
+def test_controls_stand_beside_every_score():
+    (row,) = leaderboard.trial("ig", FED, evaluations=15, **SMALL)
+    assert {"mean_colour", "grey", "class_mean", "nearest_public", "misled"} <= set(row["controls"])
+    assert row["controls"]["misled"]["psnr"] < row["controls"]["mean_colour"]["psnr"]  # spoiled: it must fail
+
+
+def row(attack, seed, psnr, card=10.0, **more):
+    """A row as of a trial."""
+    controls = {"mean_colour": {"psnr": card}}
+    return {"attack": attack, "seed": seed, "psnr": psnr, "ssim": 0.5, "label_right": True, "controls": controls,
+            "evaluations": 5, "ratio": 6.0} | more  # fmt: skip
+
+
+def test_standings_are_medians_over_seeds_of_means_over_images():
+    rows = [row("a", 0, 20.0), row("a", 0, 40.0), row("a", 1, 10.0), row("a", 2, math.inf), row("b", 0, 5.0)]
+    rows.append({"attack": "c", "seed": 0, "refused": "no"})
+    first, second, third = leaderboard.standings(rows)
+    assert (first["attack"], first["runs"], first["median"], first["lowest"], first["highest"]) == ("a", 3, 30, 10, 100)
+    assert first["beats"] and not second["beats"] and second["median"] == 5
+    assert third == {"attack": "c", "runs": 0, "refused": "no"}
+
+
+def test_what_was_learned_is_used_again(monkeypatch):
+    calls, arena, cache = [], Arena("convnet", network={"channels": (4, 4), "hidden": None}), {}
+    train = gl.decoder.train
+    monkeypatch.setattr(gl.decoder, "train", lambda *a, **k: calls.append(1) or train(*a, **k | {"epochs": 1}))
+    for _ in range(2):
+        leaderboard.trial("fgla", arena, misled=None, learned=cache, **SMALL)
+    assert calls == [1]
+
+
+RECORDED = [{"seed": s, "attack": "ig", "psnr": 30.0 + s, "controls": {"misled": {"psnr": 4.0}}} for s in range(3)]
+RECORDED.append({"seed": 0, "attack": "dlg", "refused": "no"})
+CLAIM = """
+source: A paper
+rows:
+  - claim: It works.
+    measured: "{it:.1f} dB, misled {wrong:.0f} dB, {none:.0f} refusal"
+    values:
+      it: [board, {attack: ig}, psnr, median]
+      wrong: [board, {attack: [ig, dlg]}, controls.misled.psnr, highest]
+      none: [board, {}, refusals, sum]
+    rests on: it > wrong
+    verdict: holds
+    reason: It does.
+    chapter: 13
+"""
+
+
+@pytest.fixture
+def judged(tmp_path):
+    """Claims of a text, with a small record."""
+    gl.runs.record("board", parameters={}, rows=RECORDED, folder=tmp_path)
+
+    def load(text):
+        (tmp_path / "paper.yaml").write_text(text, encoding="utf-8")
+        return claims.load(tmp_path / "paper.yaml", tmp_path)
+
+    return load
+
+
+def test_a_claim_reads_its_numbers_from_records(judged):
+    (claim,) = judged(CLAIM)
+    assert claim.measured == "31.0 dB, misled 4 dB, 1 refusal" and claim.records == ("board",)
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ("it > wrong", "it < wrong", "rests on 'it < wrong', which is not so: it = 31"),
+        ("verdict: holds", "verdict: sure", "verdict must be one of"),
+        ("    rests on: it > wrong\n", "", "must say what it rests on"),
+        ("[board, {attack: ig}", "[board, {attack: me}", "has no rows with {'attack': 'me'}"),
+        ("[board, {attack: ig}", "[table, {attack: ig}", "no record 'table'"),
+        ("median]", "guess]", "must be one of"),
+        ("chapter: 13", "chaptr: 13", "fields must be among"),
+    ],
+)
+def test_claims_that_do_not_follow_are_refused(judged, old, new, said):
+    with pytest.raises(ValueError, match="paper.yaml, 'It works.'.*" + said.replace("{", r"\{")):
+        judged(CLAIM.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "book" / "claims").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_claims_of_the_book_follow_from_the_records(path):
+    found = claims.load(path, SOURCE / "benchmarks" / "results")
+    assert found and all(claim.reason.endswith(".") for claim in found)
+
+
+def test_the_record_was_made_in_the_arenas_of_the_book():
+    book = gl.runs.load(SOURCE / "benchmarks" / "results" / "leaderboard_cpu.json")
+    assert {row["arena"] for row in book.rows} <= set(ARENAS)
+    assert {row["attack"] for row in book.rows} <= set(gl.attacks.names())
