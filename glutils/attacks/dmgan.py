@@ -132,7 +132,9 @@ def dmgan(
         global model of that moment (which the attacker receives next), and the samples. diagnostics:
         "tracked, round t": share of the samples that this model assigns to the tracked class; "accuracy, round t": its
         test accuracy;
-        "spread": mean standard deviation of a pixel over the samples (0: the generator makes one image only).
+        "spread": mean standard deviation of a pixel over the samples (0: the generator makes one image only). That the
+        global model takes the samples for the class does not mean that another classifier does: measure with one that
+        the federation never saw.
 
     Raises:
         TypeError, ValueError: before the first round.
