@@ -1,7 +1,7 @@
 """DMGAN: Deep Models Under the GAN (Hitaj, Ateniese, Perez-Cruz, CCS 2017): a client that attacks the other clients.
 
 The other attacks read what a client sends. This one sends: the adversary is a client who takes part in every round, so
-it needs the clients and not an observation. It holds no image of the tracked class, and ends with images of it::
+it needs the clients and not an observation. It holds no image of the tracked class, and trains a generator of it::
 
     clients = gl.data.partition("digits", clients=5, seed=0)
     clients[0] = gl.attacks.without_class(clients[0], 3)                # the attacker has never seen a three
