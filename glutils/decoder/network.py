@@ -173,7 +173,8 @@ class Decoder(nn.Module):
         if path.exists():
             raise FileExistsError(f"{path} exists and is never overwritten")
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        content = save(state, {"format": FORMAT, "about": json.dumps(self.about())})
+        # one entry: safetensors writes several in random order, and the same weights would not be the same bytes
+        content = save(state, {FORMAT: json.dumps(self.about())})
         part = path.with_suffix(".part")
         part.write_bytes(content)
         os.replace(part, path)
@@ -193,10 +194,10 @@ def load(path: Any, *, device: Any = "cpu") -> Decoder:
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             about = file.metadata() or {}
-            if about.get("format") != FORMAT:
+            if FORMAT not in about:
                 raise ValueError("it was written by something else")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-        decoder = Decoder(**json.loads(about["about"]))
+        decoder = Decoder(**json.loads(about[FORMAT]))
         decoder.load_state_dict(state)
     except (SafetensorError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} must hold the weights of a decoder, but cannot be read: {error}") from error
