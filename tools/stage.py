@@ -102,7 +102,7 @@ def execute(notebook: Path, profile: str, records: Path) -> tuple[Path, str]:
     key = cache_key(notebook, given)
     entry = ROOT / "_build" / "cache" / (profile or "book") / notebook.stem
     run = entry / "run.json"
-    said = f"{notebook.stem:28}{profile or 'defaults':10}"
+    said = f"{notebook.stem:40}{profile or 'defaults':10}"
     if run.is_file() and json.loads(run.read_text(encoding="utf-8"))["key"] == key:
         said += "unchanged"
     else:
