@@ -78,7 +78,7 @@ def measure(case: Case, seed: int, permuted: bool) -> dict:
     colour = score.controls["mean_colour"]
     found = {"psnr": float(score.psnr.median()), "above mean colour": float((score.psnr - colour).median())}
     if case.reached == "correlation":
-        found["correlation"] = float(gl.metrics.correlation(result.images, batch.images))
+        found["correlation"] = float(gl.metrics.correlation(result.images, batch.images).mean())
     return found | {
         "psnr of each": score.psnr.tolist(),
         "mean colour": colour.tolist(),
