@@ -8,17 +8,18 @@ import torch.nn.functional as F
 
 import glutils as gl
 from glutils import models
+from glutils.attacks.anchor import Anchor
 from glutils.protocols import FedAvg
 
 TRACKED = 3
 QUICK = {"tracked": TRACKED, "rounds": 1, "epochs": 1, "model": "mlp", "protocol": FedAvg(1, 10, 0.1), "samples": 2}
+BARE = {"memory": 0, "anchor": 0, "variation": 0, "diversity": 0}
 
 
-@pytest.fixture(scope="module")
-def judge():
+def judge(kind):
     """A classifier that the federation never sees, trained on public digits."""
     public = gl.data.public("digits", device="cpu")
-    model = models.build("convnet", public, seed=100)
+    model = models.build(kind, public, seed=100)
     optimiser, order = torch.optim.Adam(model.parameters(), 2e-3), torch.Generator().manual_seed(5)
     for _ in range(15):
         for batch in torch.randperm(len(public), generator=order).split(64):
@@ -26,17 +27,42 @@ def judge():
             F.cross_entropy(model(public.images[batch]), public.labels[batch]).backward()
             optimiser.step()
     private = gl.data.load("digits", device="cpu")
-    assert float((model(private.images).argmax(1) == private.labels).float().mean()) > 0.94
+    assert float((model(private.images).argmax(1) == private.labels).float().mean()) > 0.92
     return model
 
 
-def hits(judge, images):
-    return float((judge(images).argmax(1) == TRACKED).float().mean())
+@pytest.fixture(scope="module")
+def judges():
+    """One is built like the global model, one is not; an image that only the first takes for the class is a trick."""
+    return [judge("convnet"), judge("mlp")]
+
+
+def hits(judges, images):
+    return [float((model(images).argmax(1) == TRACKED).float().mean()) for model in judges]
+
+
+def test_the_anchor_measures_in_units_of_the_own_images(clients):
+    own = clients[0]
+    known, flat = Anchor(own.images, own.labels), own.images.flatten(1).double()
+    assert float(known.strangeness(own.images).mean()) == pytest.approx(1, abs=1e-4)
+    spread = flat.T.cov()
+    spread += 0.05 * spread.trace() / len(spread) * torch.eye(len(spread))
+    y = flat - flat.mean(0)
+    expected = (y @ torch.linalg.inv(spread) * y).sum(1)
+    assert torch.allclose(known.strangeness(own.images).double(), expected / expected.mean(), rtol=1e-3)
+    assert float(known.strangeness(torch.rand(20, 1, 8, 8)).min()) > 2
+    one = own.images[:1].expand(8, -1, -1, -1)
+    assert float(known.sameness(one)) == 1 and float(known.sameness(torch.stack([one[0] * 0, one[0] * 9]))) == 0
+    generator = torch.Generator().manual_seed(0)
+    assert torch.equal(known.varied(one, 0.0, generator), one)
+    added = known.varied(one, 1.0, generator) - one
+    among = (added[:, None] - known.deviations[None]).abs().flatten(2).amax(2).amin(1)
+    assert float(among.max()) < 1e-6
 
 
 @pytest.fixture(scope="module")
 def clients():
-    dealt = gl.data.partition("digits", clients=5, seed=TRACKED, device="cpu")
+    dealt = gl.data.partition("digits", clients=5, per_client=100, seed=TRACKED, device="cpu")
     return [gl.attacks.without_class(dealt[0], TRACKED), *dealt[1:]]
 
 
@@ -51,11 +77,11 @@ def stolen(clients):
     return gl.attacks.dmgan(clients, tracked=TRACKED, rounds=5, samples=50, seed=TRACKED)
 
 
-def test_an_independent_classifier_recognises_the_samples_and_not_the_untrained_ones(stolen, judge):
-    assert hits(judge, stolen.images) >= 0.8
-    assert hits(judge, stolen.history.frames[0]) <= 0.2
+def test_independent_classifiers_recognise_the_samples_and_not_the_untrained_ones(stolen, judges):
+    assert min(hits(judges, stolen.images)) >= 0.8
+    assert max(hits(judges, stolen.history.frames[0])) <= 0.2
     assert stolen.diagnostics["tracked, round 5"] >= 0.8 and stolen.diagnostics["tracked, round 0"] <= 0.2
-    assert stolen.history.loss[-1] < 0.5 < stolen.history.loss[0]
+    assert stolen.history.loss[-1] < 0.6 * stolen.history.loss[0]
     assert stolen.history.steps == tuple(range(6)) and torch.equal(stolen.history.frames[-1], stolen.images)
     assert stolen.images.shape == (50, 1, 8, 8) and 0 <= stolen.images.min() and stolen.images.max() <= 1
     assert set(stolen.labels.tolist()) == {TRACKED} and stolen.attack == "dmgan" and not stolen.notes
@@ -67,10 +93,14 @@ def test_the_federation_loses_little(stolen, clients):
     assert stolen.diagnostics["accuracy, round 5"] > float(honest[-1]) - 0.06
 
 
-def test_a_class_that_nobody_has_cannot_be_stolen(clients, judge):
-    without = [gl.attacks.without_class(client, TRACKED)[:100] for client in clients]
-    found = gl.attacks.dmgan(without, tracked=TRACKED, rounds=5, epochs=5, samples=50, seed=TRACKED)
-    assert hits(judge, found.images) <= 0.2 and found.diagnostics["tracked, round 5"] <= 0.2
+def test_a_class_that_nobody_has_cannot_be_stolen(clients, judges, stolen):
+    without = [gl.attacks.without_class(client, TRACKED) for client in clients]
+    found = gl.attacks.dmgan(without, tracked=TRACKED, rounds=5, samples=50, seed=TRACKED)
+    assert max(hits(judges, found.images)) <= 0.2 and found.diagnostics["tracked, round 5"] <= 0.2
+    public = gl.data.public("digits", device="cpu")
+    mean = public.images[public.labels == TRACKED].mean(0, keepdim=True)
+    close, control = (float(gl.metrics.correlations(run.images, mean).mean()) for run in (stolen, found))
+    assert close > 0.8 and close > control + 0.1
     assert found.notes == ("no client holds the tracked class: a control",)
 
 
@@ -83,7 +113,7 @@ def test_one_round_is_the_average_of_what_the_clients_and_the_attacker_send(few)
     assert found == pytest.approx(run.accuracy.tolist())
 
 
-@pytest.mark.parametrize("options", [{}, {"fakes": 0}, {"optimiser": "sgd"}, {"attacker": 1}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"fakes": 0}, {"optimiser": "sgd"}, {"attacker": 1}, BARE], ids=str)
 def test_variants_run_repeat_and_leave_the_model_alone(few, options):
     few = [gl.attacks.without_class(client, TRACKED) for client in few]
     wide = few[0] if "fakes" in options else gl.attacks.with_extra_class(few[0])
@@ -121,6 +151,9 @@ def test_an_observation_is_refused_with_the_way_to_call_it(digit):
         ({"samples": 0}, ValueError, "samples must be at least 1, got 0"),
         ({"lr": 0.0}, ValueError, "lr must be greater than 0, got 0.0"),
         ({"discriminator_lr": 0.0}, ValueError, "discriminator_lr must be greater than 0, got 0.0"),
+        ({"memory": -1}, ValueError, "memory must be at least 0, got -1"),
+        ({"anchor": -1.0}, ValueError, "anchor must be at least 0, got -1"),
+        ({"variation": float("nan")}, ValueError, "variation must be"),
         ({"optimiser": "lion"}, ValueError, "optimiser must be one of 'adam', 'sgd'; got 'lion'"),
         ({"model": "resnet8"}, ValueError, "model must have no batch norm layers"),
         ({"model": "vgg"}, ValueError, "unknown model 'vgg'"),
@@ -132,6 +165,8 @@ def test_bad_arguments_are_refused(few, options, error, text):
 
 
 def test_unfit_clients_and_models_are_refused(few, photo):
+    with pytest.raises(ValueError, match="attacker must hold two different images of one class, .* got 1 images"):
+        gl.attacks.dmgan([few[0][:1], few[1]], **QUICK)
     with pytest.raises(ValueError, match="at least one other Batch, got 1"):
         gl.attacks.dmgan(few[:1], **QUICK)
     with pytest.raises(ValueError, match="same classes and image shape, client 1 differs"):

@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from .. import _check, data, federation, models
@@ -35,8 +34,8 @@ from ..solvers import search
 from ..solvers.engine import Trace
 from ..transcript import Round, move
 from .base import Card, Reconstruction, reconstruction, register
+from .player import Attacker
 
-LATENT = 100
 OPTIMISERS = ("adam", "sgd")
 PLAYS = (
     "none (the adversary plays inside the rounds, as a client: call gl.attacks.dmgan(clients, tracked=3, rounds=5) "
@@ -89,9 +88,13 @@ def dmgan(
     protocol: FedAvg | None = None,
     fakes: str | int = "extra",
     epochs: int = 5,
-    lr: float | int = 2e-4,
+    lr: float | int = 1e-3,
     optimiser: str = "adam",
     discriminator_lr: float | int = 1e-3,
+    memory: int = 5,
+    anchor: float | int = 2.0,
+    variation: float | int = 1.0,
+    diversity: float | int = 0.5,
     samples: int = 16,
     test: Batch | None = None,
     seed: int = 0,
@@ -105,6 +108,10 @@ def dmgan(
     step of its copy of the global model on the batch and as many generated images, labelled ``fakes``. Then it trains
     on its own data and uploads the difference like everyone (Hitaj et al. 2017, section 5; survey, algorithm 3). The
     model that comes back in the next round contains the fakes' label, and what the others do against it.
+
+    That alone ends in one pattern that the global model takes for the class and hardly anybody else does. Against it
+    stand four things that the attacker has: older global models, and its own images, of other classes
+    (``anchor``, ``variation``, ``diversity``). ``memory=anchor=variation=diversity=0`` takes them away.
 
     Args:
         clients: their data, as for ``gl.federation.train``. The attacker's must hold no image of the tracked class,
@@ -120,6 +127,13 @@ def dmgan(
         epochs: of the game between generator and discriminator in a round, 1 or more.
         lr: step size of the generator. optimiser: its own, ``"adam"`` (betas 0.5 and 0.999) or ``"sgd"``.
         discriminator_lr: step size of the discriminator's steps on images and fakes, plain SGD.
+        memory: so many of the latest global models, as received, judge the generated images beside the discriminator.
+        anchor: weight of the generated images' mean squared Mahalanobis distance from the attacker's images, in units
+            of what these have themselves; against patterns that no image shows.
+        variation: share of the deviation of a random own image from its class mean that is added to each generated
+            image before it is judged; against patterns that hold for one image only.
+        diversity: weight of how far the distance of two generated images falls short of the distance of two own images
+            of one class; against a generator of one image.
         samples: how many images to report, 1 or more.
         test: held-out data for the global model's accuracy; default: public data of the clients' set.
         seed: of the network built from a name, the generator, its latents, and the order of the attacker's images.
@@ -139,8 +153,11 @@ def dmgan(
     Raises:
         TypeError, ValueError: before the first round.
 
-    Deviations: Adam for the generator (the survey's SGD at 1e-4 moves too slowly for five rounds), 5 epochs of the game
-    instead of 10, no weight decay. The last round's generator is reported.
+    Deviations: ``memory``, ``anchor``, ``variation`` and ``diversity`` are this book's. Adam for the generator (the
+    survey's SGD at 1e-4 moves too slowly for five rounds), 32 latents in each of its steps, 5 epochs of the game
+    instead of 10, no weight decay. No generator step in the first round, in which the global model knows nothing; for
+    that, ``epochs`` more, without the discriminator's, on the model that comes back from the last. The last generator
+    is reported.
     """
     clients = _checked_clients(clients, attacker)
     own, network = clients[attacker], _network(model, clients[attacker], fakes, seed)
@@ -151,16 +168,21 @@ def dmgan(
     samples = _check.integer("samples", samples, at_least=1)
     _check.choice("optimiser", optimiser, OPTIMISERS)
     rates = _check.number("lr", lr, above=0), _check.number("discriminator_lr", discriminator_lr, above=0)
+    priors = {"anchor": anchor, "variation": variation, "diversity": diversity}
+    priors = {name: _check.number(name, value, at_least=0) for name, value in priors.items()}
+    priors["memory"] = _check.integer("memory", memory, at_least=0)
     for client in clients:
         protocol.check(network, client.images, client.labels)
     test = data.public(clients[0], device=own.images.device) if test is None else _check.instance("test", test, Batch)
     sizes, rows = [len(client) for client in clients], {}
 
     def solve(trace: Trace, generator: torch.Generator) -> None:
-        player = _Attacker(own, tracked, label, protocol, epochs, optimiser, rates, generator)
+        player = Attacker(own, tracked, label, protocol, epochs, optimiser, rates, priors, generator)
         latents = player.draw(samples)
         working, state = copy.deepcopy(network), models.parameters(copy.deepcopy(network))
         for turn in range(rounds + 1):
+            if turn == rounds:
+                player.finish(working)
             images = player.show(latents)
             rows.update(_judged(working, images, tracked, test, turn))
             trace.note(turn, player.loss(working, images), (images,))
@@ -184,85 +206,6 @@ def dmgan(
     spread = float(images.std(0).mean()) if samples > 1 else 0.0
     result = reconstruction(found, images, labels, *notes, spread=spread, **rows)
     return dataclasses.replace(result, attack="dmgan", seconds=time.perf_counter() - begin)
-
-
-class Generator(nn.Module):
-    """Latents (B, 100) to images (B, C, H, W) in [0, 1]: a linear layer, then twice up by two and a 3x3 convolution."""
-
-    def __init__(self, shape: tuple[int, int, int], width: int = 32):
-        super().__init__()
-        channels, self.height, self.width = shape
-        base = -(-self.height // 4), -(-self.width // 4)
-        self.net = nn.Sequential(
-            nn.Linear(LATENT, 2 * width * base[0] * base[1]),
-            nn.Unflatten(1, (2 * width, *base)),
-            nn.BatchNorm2d(2 * width),
-            nn.ReLU(),
-            nn.Upsample(scale_factor=2),
-            nn.Conv2d(2 * width, width, 3, padding=1),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.Upsample(scale_factor=2),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(width, channels, 3, padding=1),
-        )
-
-    def forward(self, z: torch.Tensor) -> torch.Tensor:
-        return torch.sigmoid(self.net(z)[:, :, : self.height, : self.width])
-
-
-class _Attacker:
-    """The malicious client: its data, its generator, and what it uploads."""
-
-    def __init__(self, own, tracked, label, protocol, epochs, optimiser, rates, generator):
-        self.own, self.tracked, self.label, self.protocol, self.epochs = own, tracked, label, protocol, epochs
-        self.random, self.device = generator, own.images.device
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-            self.maker = Generator(own.shape).to(self.device)
-        lr, self.discriminator_lr = rates
-        weights = self.maker.parameters()
-        adam = optimiser == "adam"
-        self.optimiser = torch.optim.Adam(weights, lr, (0.5, 0.999)) if adam else torch.optim.SGD(weights, lr)
-
-    def draw(self, count: int) -> torch.Tensor:
-        return torch.randn(count, LATENT, generator=self.random).to(self.device)
-
-    def upload(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The game, then the protocol's local training; what leaves is the difference of both together."""
-        received = {name: p.clone() for name, p in models.parameters(model).items()}
-        for _ in range(self.epochs):
-            for batch in torch.randperm(len(images), generator=self.random).split(self.protocol.batch_size):
-                self._game(model, images[batch], labels[batch])
-        sent = self.protocol.transmit(model, images, labels)
-        return {name: received[name] - p + sent[name] for name, p in models.parameters(model).items()}
-
-    def _game(self, model, images, labels) -> None:
-        loss = F.cross_entropy(model(self.maker(self.draw(len(images)))), torch.full_like(labels, self.tracked))
-        moved = list(self.maker.parameters())
-        for parameter, slope in zip(moved, torch.autograd.grad(loss, moved), strict=True):
-            parameter.grad = slope
-        self.optimiser.step()
-        with torch.no_grad():
-            fakes = self.maker(self.draw(len(images)))
-        shown = torch.cat([images, fakes]), torch.cat([labels, torch.full_like(labels, self.label)])
-        weights = [p for p in model.parameters() if p.requires_grad]
-        slopes = torch.autograd.grad(F.cross_entropy(model(shown[0]), shown[1]), weights)
-        with torch.no_grad():
-            torch._foreach_sub_(weights, slopes, alpha=self.discriminator_lr)
-
-    @torch.no_grad()
-    def show(self, latents: torch.Tensor) -> torch.Tensor:
-        """Samples with the generator's running statistics, so that each depends on its own latent alone."""
-        self.maker.eval()
-        images = self.maker(latents)
-        self.maker.train()
-        return images
-
-    @torch.no_grad()
-    def loss(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(model(images), torch.full((len(images),), self.tracked, device=self.device))
 
 
 @torch.no_grad()
