@@ -1,6 +1,6 @@
 """Gauss-Newton ZeroGLA to 100 dB against the dense float64 prototype: seconds and steps, in one run.
 
-The prototype forms the Jacobian column by column (forward over reverse, in float64), multiplies with the whole matrix of
+The prototype forms the Jacobian column by column (forward over reverse, float64), multiplies with the whole matrix of
 directions, and solves the damped normal equations: lambda / 5 after a good step, x 4 after a bad one.
 
     python benchmarks/gauss_newton.py [--size 32] [--ratio 1.2] [--seeds 1]
@@ -22,7 +22,7 @@ GOAL = 100.0
 
 
 def prototype(seen: gl.Observation, truth: torch.Tensor, start: torch.Tensor) -> tuple[float, int, float]:
-    """Seconds, steps and PSNR of the dense float64 prototype, stopped at 100 dB (by looking at the truth: a stopwatch)."""
+    """Seconds, steps and PSNR of the dense float64 prototype, stopped at 100 dB (by the truth: a stopwatch)."""
     model, labels, protocol = seen.model, seen.labels, seen.protocol
     params = models.parameters(model, torch.float64)
     begin = time.perf_counter()
@@ -75,7 +75,9 @@ def ours(seen: gl.Observation, truth: torch.Tensor, seed: int) -> tuple[float, i
         result = gl.attack("zerogla", seen, seed=seed, progress=False)
     finally:
         gl.solvers.Trace.note = note
-    return reached[0] if reached else (result.seconds, result.history.steps[-1], gl.metrics.psnr(result.images, truth)[0])
+    if reached:
+        return reached[0]
+    return result.seconds, result.history.steps[-1], gl.metrics.psnr(result.images, truth)[0]
 
 
 def main() -> None:

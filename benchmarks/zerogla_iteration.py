@@ -1,6 +1,6 @@
 """One evaluation of the ZeroGLA objective and its gradient: this project, the reference way, plain gradient matching.
 
-The reference way draws every direction again from its seed in every iteration and multiplies it with the gradient inside
+The reference way draws every direction again from its seed in every iteration, multiplies it with the gradient inside
 the autograd graph. Plain gradient matching is the floor: the same network, the whole gradient, no directions.
 
     python benchmarks/zerogla_iteration.py [--repeats 15] [--device cpu]
@@ -89,7 +89,8 @@ def main() -> None:
     for name, count, directions in CASES:
         repeats = options.repeats if name == "lenet" else max(3, options.repeats // 3)
         rows.append(case(name, count, directions, repeats, options.device))
-        print({key: round(value, 2) if isinstance(value, float) else value for key, value in rows[-1].items()}, flush=True)
+        shown = {key: round(value, 2) if isinstance(value, float) else value for key, value in rows[-1].items()}
+        print(shown, flush=True)
     parameters = {"repeats": options.repeats, "threads": torch.get_num_threads()}
     gl.runs.record(
         f"zerogla_iteration_{options.device}", parameters=parameters, rows=rows, seeds=0, device=options.device,

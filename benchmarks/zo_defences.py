@@ -19,9 +19,10 @@ from timing import RESULTS
 import glutils as gl
 from glutils.defenses import Defended, get
 
+LEVELS = (0.01, 0.03, 0.1, 0.3, 1.0, 1.5, 2.0, 3.0, 10.0)
 CASES = {
     "undefended": [(None, {})],
-    "noise": [("gaussian_noise", {"sigma": s, "relative": True}) for s in (0.01, 0.03, 0.1, 0.3, 1.0, 1.5, 2.0, 3.0, 10.0)],
+    "noise": [("gaussian_noise", {"sigma": s, "relative": True}) for s in LEVELS],
     "bits": [("bits", {"bits": b}) for b in (8, 4, 3, 2)],
     "clip": [("clip_scalars", {"bound": b}) for b in (0.03, 0.01, 0.003)],
     "dp": [("dp_scalars", {"clip": 0.05, "sigma": s}) for s in (0.3, 1.0, 3.0, 10.0)],

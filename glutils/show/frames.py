@@ -136,8 +136,8 @@ def strengths(stacks: Any, said: Any, truth: Any, *, name: Any, label: Any, capt
 
     Args:
         stacks: one Reconstruction or image stack (B, C, H, W) for each strength, images in the order of ``truth``.
-        said: for each strength what a reader should know, such as "noise 0.1: worst 22 dB, accuracy 78 %": printed below
-            the picture, and its alt text.
+        said: for each strength what a reader should know, such as "noise 0.1: worst 22 dB, accuracy 78 %"; printed
+            below the picture, and its alt text.
         truth: the private `Batch` or images, shown beside one image or below several.
         name: as in `frames_html`.
         label: what the slider moves through.
