@@ -233,6 +233,18 @@ def test_precode_hides_chance_behind_a_bottleneck(model, batch):
         sent(defenses.get("precode"), model, batch)
 
 
+def test_chance_behind_a_bottleneck_does_not_protect_a_linear_layer_in_front_of_it(model, batch):
+    one, protected = batch[[0]], defenses.precode(model, 8, seed=1)
+    for module in protected.modules():
+        if isinstance(module, Bottleneck):  # deviations near 1, as after long training
+            module.encoder.bias.data[module.decoder.in_features :] += 5.5
+    defended, payload = sent(defenses.get("precode"), protected, one)
+    seen = gl.observe(protected, defended, payload, one)
+    assert float(gl.score(gl.attack("fc_inversion", seen), one).psnr[0]) > 60
+    wrong = gl.attack("fc_inversion", gl.tamper(seen, "permuted"))
+    assert float(gl.score(wrong, one).psnr[0]) < 20
+
+
 def test_several_defences_in_order(model, batch):
     both = (defenses.get("clip", bound=0.25), defenses.get("gaussian_noise", sigma=0.01))
     defended, payload = sent(both[0], model, batch)
