@@ -113,7 +113,8 @@ def dmgan(
     stand four things that the attacker has: older global models, and its own images, of other classes
     (``anchor``, ``variation``, ``diversity``). ``memory=anchor=variation=diversity=0`` takes them away.
     They need a federation that has learned the class: after five rounds with 100 digits a client instead of 200 the
-    global model is right in 0.5 to 0.8 of cases, and most runs fail, which the attacker's own rate does not always show.
+    global model is right in 0.5 to 0.8 of cases, and most runs fail. The attacker's own rate does
+    not always show it.
 
     Args:
         clients: their data, as for ``gl.federation.train``. The attacker's must hold no image of the tracked class,
