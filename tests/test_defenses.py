@@ -360,3 +360,17 @@ def test_signs_of_scalars_give_a_digit_away(batch):
     }
     assert float(results["signs"].psnr) > 15
     assert float(results["permuted"].psnr) < float(results["permuted"].controls["mean_colour"]) + 2
+
+
+def test_a_clipped_gradient_is_that_of_a_softer_label(model, batch):
+    """Cross entropy is linear in the label: c (p - y) = p - y' with y' = c y + (1 - c) p. So DLG loses nothing."""
+    one = batch[[2]]
+    clean = plain(model, one)
+    share = 0.3
+    defence = defenses.get("clip", bound=share * float(clean.norm()))
+    _, payload = sent(defence, model, one)
+    hard = torch.nn.functional.one_hot(one.labels, 10).float()
+    softer = share * hard + (1 - share) * model(one.images).softmax(1).detach()
+    torch.testing.assert_close(
+        vector(payload), vector(FedSGD().transmit(model, one.images, softer)), rtol=1e-4, atol=1e-6
+    )
