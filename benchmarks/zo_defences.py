@@ -19,7 +19,7 @@ from timing import RESULTS
 import glutils as gl
 from glutils.defenses import Defended, get
 
-LEVELS = (0.01, 0.03, 0.1, 0.3, 1.0, 1.5, 2.0, 3.0, 10.0)
+LEVELS = (0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 10.0)
 CASES = {
     "undefended": [(None, {})],
     "noise": [("gaussian_noise", {"sigma": s, "relative": True}) for s in LEVELS],
