@@ -1,6 +1,6 @@
 """One evaluation of the ZeroGLA objective and its gradient: this project, the reference way, plain gradient matching.
 
-The reference way draws every direction from its seed again in every iteration and takes its product with the gradient in
+The reference way draws every direction from its seed again in every iteration and multiplies it with the gradient in
 the autograd graph. Plain gradient matching is the floor: the same network, the whole gradient, no directions.
 
     python benchmarks/zerogla_iteration.py [--repeats 15] [--device cpu]
