@@ -292,6 +292,14 @@ def own_precision(model: nn.Module, dtype: torch.dtype) -> bool:
     return all(p.dtype == dtype for p in model.parameters() if p.requires_grad)
 
 
+def last_linear(model: nn.Module) -> tuple[str, nn.Linear]:
+    """Name and module of the last linear layer; ``ValueError`` if there is none, or if it is frozen."""
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not found or f"{found[-1][0]}.weight" not in parameters(model):
+        raise ValueError("model has no trainable linear layer")
+    return found[-1]
+
+
 def batchnorm_mode(model: nn.Module) -> str | None:
     """``"train"`` or ``"eval"`` where the model has batch norm layers, else None; ``ValueError`` if they disagree."""
     modes = {m.training for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 from . import _check, models, priors, zo
 from .data.batch import Batch
 from .defenses import Defended
-from .protocols import FedSGD, Payload, Protocol
+from .protocols import FedSGD, Payload, Protocol, mapped
 from .transcript import Round, Transcript, check_payload
 
 KNOWLEDGE = ("labels", "batch_stats", "public")
@@ -52,7 +52,7 @@ class Observation:
 
     def to(self, device: torch.device | str) -> Observation:
         """The same observation on ``device``."""
-        move = lambda value: _mapped(value, lambda tensor: tensor.to(device))  # noqa: E731
+        move = lambda value: mapped(value, lambda tensor: tensor.to(device))  # noqa: E731
         rounds = tuple(replace(r, payload=move(r.payload), parameters=move(r.parameters)) for r in self.rounds)
         return replace(
             self,
@@ -72,6 +72,11 @@ class Observation:
     def payload(self) -> Payload:
         """The payload of the first round."""
         return self.rounds[0].payload
+
+    @property
+    def scalars(self) -> int:
+        """How many scalars all messages of a scalar protocol hold."""
+        return sum(len(message.payload) for message in self.rounds)
 
     @property
     def kind(self) -> str:
@@ -197,7 +202,7 @@ def tamper(seen: Observation, how: str, *, seed: int = 0) -> Observation:
         noise = torch.randn(tensor.shape, generator=generator).to(tensor)
         return noise * (tensor.norm() / noise.norm())
 
-    return replace(seen, rounds=tuple(replace(r, payload=_mapped(r.payload, spoil)) for r in seen.rounds))
+    return replace(seen, rounds=tuple(replace(r, payload=mapped(r.payload, spoil)) for r in seen.rounds))
 
 
 def naive(seen: Observation) -> Observation:
@@ -260,15 +265,4 @@ def _received(model: nn.Module, payload: Payload) -> Payload:
     """A copy without a graph; named tensors in the order of the model's parameters, which simulation follows."""
     if isinstance(payload, Mapping):
         payload = {name: payload[name] for name in models.parameters(model)}
-    return _mapped(payload, lambda tensor: tensor.detach().clone())
-
-
-def _mapped(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """Apply ``function`` to every tensor in a payload, a set of parameters or statistics."""
-    if value is None:
-        return None
-    if isinstance(value, torch.Tensor):
-        return function(value)
-    if isinstance(value, tuple):
-        return tuple(_mapped(entry, function) for entry in value)
-    return {name: _mapped(entry, function) for name, entry in value.items()}
+    return mapped(payload, lambda tensor: tensor.detach().clone())

@@ -6,7 +6,9 @@ same function, differentiable in images (and in soft labels), or a cheaper funct
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +17,7 @@ from . import _check, models, zo
 
 Payload = torch.Tensor | dict[str, torch.Tensor]
 SEEDS_APART = 7919  # between the public seeds of consecutive steps
+CLIENTS_APART = 104_729  # between the private seeds of clients
 
 
 class Protocol:
@@ -113,6 +116,17 @@ class NamedTensors(dict):
     batchnorm: str | None = None
 
 
+def mapped(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Apply ``function`` to every tensor in a payload, a set of parameters or statistics."""
+    if value is None:
+        return None
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, tuple):
+        return tuple(mapped(entry, function) for entry in value)
+    return {name: mapped(entry, function) for name, entry in value.items()}
+
+
 def _wants_graph(images: torch.Tensor, graph: bool | None) -> bool:
     return (images.requires_grad and torch.is_grad_enabled()) if graph is None else graph
 
@@ -161,7 +175,9 @@ class FedAvg(Protocol):
         return self if self.shuffle is None else replace(self, shuffle=(self.shuffle + SEEDS_APART * step) % 2**62)
 
     def own(self, client: int) -> FedAvg:
-        return self if self.shuffle is None else replace(self, shuffle=(self.shuffle + 104_729 * (client + 1)) % 2**62)
+        if self.shuffle is None:
+            return self
+        return replace(self, shuffle=(self.shuffle + CLIENTS_APART * (client + 1)) % 2**62)
 
     def observed(self, payload: Payload) -> FedAvg:
         return replace(self, shuffle=None)

@@ -5,8 +5,7 @@ import torch
 
 import glutils as gl
 from glutils import models, zo
-from glutils.observation import _mapped
-from glutils.protocols import FedAvg, FedSGD, ZerothOrder
+from glutils.protocols import FedAvg, FedSGD, ZerothOrder, mapped
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, this machine has none")
 pytestmark = pytest.mark.usefixtures("no_lpips")
@@ -136,7 +135,7 @@ def test_a_batch_is_inverted_on_a_gpu_without_labels(digits):
 def test_controls_are_the_same_on_a_gpu(digit, how):
     seen = observed(digit, FedSGD())
     here, there = gl.tamper(seen, how), gl.tamper(seen.to("cuda"), how)
-    for name, tensor in _mapped(there.payload, lambda t: t.cpu()).items():
+    for name, tensor in mapped(there.payload, lambda t: t.cpu()).items():
         torch.testing.assert_close(tensor, here.payload[name], rtol=1e-5, atol=1e-7)
 
 

@@ -147,7 +147,7 @@ def need_labels(seen: Observation, attack: str) -> torch.Tensor:
 
 def counted(seen: Observation, unknowns: int) -> tuple[list[str], dict[str, float]]:
     """Notes and diagnostics of scalars against unknowns."""
-    scalars = sum(len(entry.payload) for entry in seen.rounds)
+    scalars = seen.scalars
     notes = []
     if scalars < unknowns:
         notes.append(f"under-determined: {scalars} scalars for {unknowns} unknowns; the prior decides the rest")

@@ -127,7 +127,7 @@ def checked(result: Reconstruction, seen: Observation) -> Reconstruction:
     For the end of an attack on a transcript. Where a consistent majority of rounds was found, the images are those that
     explain it, and the loss is that of the consistent rounds. Where none was found, only the note is added.
     """
-    unknowns, scalars = result.images.numel(), sum(len(message.payload) for message in seen.rounds)
+    unknowns, scalars = result.images.numel(), seen.scalars
     if len(seen.rounds) < 3 or seen.local_batch is not None or scalars <= unknowns:
         return result
     found, noise = misfits(seen, result.images, result.labels)

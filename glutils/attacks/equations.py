@@ -101,7 +101,7 @@ def _known_noise(seen: Observation) -> float:
         len(entry.payload) * entry.protocol.noise(entry.payload, seen.local_batch or seen.shape[0]) ** 2
         for entry in seen.rounds
     ]
-    return math.sqrt(sum(squares) / sum(len(entry.payload) for entry in seen.rounds))
+    return math.sqrt(sum(squares) / seen.scalars)
 
 
 def singular_values(seen: Observation, images: torch.Tensor) -> torch.Tensor:

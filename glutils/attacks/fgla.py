@@ -10,7 +10,7 @@ import torch
 
 from .. import _check, models
 from .. import decoder as decoders
-from ..labels import infer, last_linear
+from ..labels import infer
 from ..observation import Observation
 from .base import Card, Reconstruction, register
 
@@ -152,7 +152,7 @@ def fgla(
         )
     device = next(seen.model.parameters()).device
     decoder = _fitting(decoder, seen, device)
-    name, layer = last_linear(seen.model)
+    name, layer = models.last_linear(seen.model)
     W_grad, b_grad = (seen.payload.get(f"{name}.{part}") for part in ("weight", "bias"))
     notes = []
     if seen.labels is not None:

@@ -128,7 +128,6 @@ def _latent(prior: str | Latent, components: int | None, seen: Observation, seed
             raise ValueError(f"components does nothing with prior='gaussian', got {components!r}")
         return latent.Gaussian.fit(seen.public)
     if components is None:
-        scalars = sum(len(entry.payload) for entry in seen.rounds)
         most = min(len(seen.public) - 1, seen.public.images[0].numel(), *(() if prior == "pca" else (8,)))
-        components = max(1, min(scalars // (4 * seen.shape[0]), most))
+        components = max(1, min(seen.scalars // (4 * seen.shape[0]), most))
     return latent.fit(prior, seen.public, components, seed=seed, progress=progress)

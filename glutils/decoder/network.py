@@ -15,7 +15,6 @@ from safetensors.torch import save
 from torch import nn
 
 from .. import _check, models
-from ..labels import last_linear
 
 FORMAT = "glutils decoder 1"
 SLOPE = 0.2  # of the leaky ReLU
@@ -24,7 +23,7 @@ SLOPE = 0.2  # of the leaky ReLU
 def _watched(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...] | None]:
     """Input (B, m) of the last linear layer, and the shape of the last map (B, c, h, w) with m entries an image."""
     inside, maps = {}, []
-    _, layer = last_linear(model)
+    _, layer = models.last_linear(model)
 
     def note_map(module, inputs, output):
         if isinstance(output, torch.Tensor) and output.ndim == 4:
@@ -77,7 +76,7 @@ def unpooled(model: nn.Module, *, seed: int = 0) -> nn.Module:
         raise ValueError("model must be built by glutils.models.build and have an average pool to take away")
     changed = copy.deepcopy(model)
     changed.set_submodule(pools[-1], nn.Identity())
-    name, layer = last_linear(changed)
+    name, layer = models.last_linear(changed)
     layer_input: list[int] = []
     probe = nn.Identity()
     probe.register_forward_pre_hook(lambda module, inputs: layer_input.append(inputs[0].shape[1]))
@@ -93,7 +92,7 @@ def unpooled(model: nn.Module, *, seed: int = 0) -> nn.Module:
 
 def backbone_digest(model: nn.Module) -> str:
     """Sixteen hexadecimal digits that tell one set of layers before the last linear one from another."""
-    last, _ = last_linear(model)
+    last, _ = models.last_linear(model)
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         if not name.startswith(f"{last}."):

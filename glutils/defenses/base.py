@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from .. import _check, models, zo
+from .. import _check, models
 from .._registry import Registry
-from ..protocols import Payload, Protocol
+from ..protocols import CLIENTS_APART, Payload, Protocol
 
 DEFENCES = Registry("defence")
-CLIENTS_APART, STEPS_APART = 104_729, 15_485_863  # between the private seeds of clients and of steps
+STEPS_APART = 15_485_863  # between the private seeds of steps
 
 
 class Defence:
@@ -103,10 +102,9 @@ class Defended(Protocol):
 
     def __post_init__(self) -> None:
         _check.instance("protocol", self.protocol, Protocol)
-        entries = self.defence if isinstance(self.defence, tuple) else (self.defence,)
-        if not entries:
+        if not self.defences:
             raise ValueError("defence must be a defence, or several in a tuple, got an empty tuple")
-        for entry in entries:
+        for entry in self.defences:
             _check.instance("defence", entry, Defence)
             if self.protocol.kind not in entry.kinds:
                 allowed = " or ".join(entry.kinds)
@@ -126,7 +124,7 @@ class Defended(Protocol):
         return getattr(self.__dict__["protocol"], name)
 
     @property
-    def defences(self) -> tuple[Defence, ...]:
+    def defences(self) -> tuple:
         """The defences, in order."""
         return self.defence if isinstance(self.defence, tuple) else (self.defence,)
 
@@ -139,31 +137,15 @@ class Defended(Protocol):
         for entry in self.defences:
             entry.check(self.protocol, model)
 
-    def transmit(
-        self,
-        model: nn.Module,
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        *,
-        directions: zo.Directions | None = None,
-    ) -> Payload:
-        """What leaves the defended client; a pure function of its arguments and of the private seed.
-
-        Raises:
-            ValueError: an observation's protocol, which does not know the private seed.
-        """
+    def _client(self, model, images, labels, params=None, graph=None, directions=None) -> Payload:
         if self.private is None:
             raise ValueError("private must be the client's seed to transmit; the adversary's copy does not have it")
-        self.check(model, images, labels)
         generator = torch.Generator().manual_seed(self.private)
         how = {} if directions is None else {"directions": directions}
         first, *others = self.defences
         payload = first.client(self.protocol, model, images, labels, generator, **how)
         for entry in others:
             payload = entry.apply(payload, generator)
-        mode = models.batchnorm_mode(model)
-        payload = like(payload, payload)
-        payload.batchnorm = mode
         return payload
 
     def _simulate(self, model, images, labels, params, directions) -> Payload:
@@ -183,10 +165,8 @@ class Defended(Protocol):
         return replace(self, protocol=self.protocol.own(client), private=private)
 
     def observed(self, payload: Payload) -> Defended:
-        known, left = [], payload
-        for entry in reversed(self.defences):
-            known.append(entry.informed(left))
-        return replace(self, protocol=self.protocol.observed(payload), defence=tuple(reversed(known)), private=None)
+        known = tuple(entry.informed(payload) for entry in self.defences)
+        return replace(self, protocol=self.protocol.observed(payload), defence=known, private=None)
 
     def noise(self, payload: Payload, images: int) -> float:
         return sum(entry.noise(payload, images) ** 2 for entry in self.defences) ** 0.5
@@ -213,23 +193,10 @@ def get(name: str, **strength: Any) -> Defence:
     for option in strength:
         if option not in allowed:
             raise TypeError(f"defence {name!r} has no option {option!r}; its options: {', '.join(allowed) or 'none'}")
-    needed = [n for n, f in make.__dataclass_fields__.items() if _required(f) and n not in strength]
+    needed = [n for n, f in make.__dataclass_fields__.items() if f.default is MISSING and n not in strength]
     if needed:
         raise TypeError(f"defence {name!r} needs {', '.join(needed)}")
     return make(**strength)
-
-
-def _required(field: Any) -> bool:
-    from dataclasses import MISSING
-
-    return field.default is MISSING and field.default_factory is MISSING
-
-
-def each(payload: Payload, function: Callable[[torch.Tensor], torch.Tensor]) -> Payload:
-    """Apply ``function`` to every tensor of a payload."""
-    if isinstance(payload, torch.Tensor):
-        return function(payload)
-    return {name: function(tensor) for name, tensor in payload.items()}
 
 
 def flat(payload: Payload) -> torch.Tensor:
@@ -242,11 +209,9 @@ def unflat(vector: torch.Tensor, payload: Payload) -> Payload:
     return vector.view(payload.shape) if isinstance(payload, torch.Tensor) else models.unflatten(vector, payload)
 
 
-def like(found: Payload, payload: Payload) -> Payload:
-    """``found`` in a form that can carry attributes."""
-    from ..protocols import NamedTensors
-
-    return found if isinstance(found, torch.Tensor) else NamedTensors(found)
+def last_matrix(payload: models.Parameters) -> str:
+    """Name of the last linear layer's weights among named tensors, as an adversary finds it without the model."""
+    return [name for name, tensor in payload.items() if tensor.dim() == 2][-1]
 
 
 def random_like(tensor: torch.Tensor, generator: torch.Generator, law: str = "normal") -> torch.Tensor:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from .. import _check
-from ..protocols import Payload
-from .base import DEFENCES, Defence, each, flat
+from ..protocols import Payload, mapped
+from .base import DEFENCES, Defence, flat
 
 SATURATED = 1e-6
 
@@ -37,7 +37,7 @@ class ClipNorm(Defence):
     def simulate(self, payload: Payload) -> Payload:
         length = torch.linalg.vector_norm(flat(payload).double())
         factor = (float(self.bound) / length.clamp_min(1e-300)).clamp_max(1.0)
-        return each(payload, lambda tensor: tensor * factor.to(tensor.dtype))
+        return mapped(payload, lambda tensor: tensor * factor.to(tensor.dtype))
 
 
 @DEFENCES.register("clip_scalars")

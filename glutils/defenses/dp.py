@@ -9,8 +9,8 @@ from torch import nn
 from torch.func import grad, vmap
 
 from .. import _check, models
-from ..protocols import FedSGD, Payload, Protocol
-from .base import DEFENCES, Defence, each, flat, random_like
+from ..protocols import FedSGD, Payload, Protocol, mapped
+from .base import DEFENCES, Defence, flat, random_like
 
 
 def _no_batchnorm(model: nn.Module, who: str) -> None:
@@ -94,11 +94,11 @@ class DPUpdate(Defence):
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
         scale = float(self.sigma) * float(self.clip)
-        return each(self.simulate(payload), lambda tensor: tensor + scale * random_like(tensor, generator))
+        return mapped(self.simulate(payload), lambda tensor: tensor + scale * random_like(tensor, generator))
 
     def simulate(self, payload: Payload) -> Payload:
         factor = (float(self.clip) / torch.linalg.vector_norm(flat(payload)).clamp_min(1e-30)).clamp_max(1.0)
-        return each(payload, lambda tensor: tensor * factor)
+        return mapped(payload, lambda tensor: tensor * factor)
 
     def noise(self, payload: Payload, images: int) -> float:
         return float(self.sigma) * float(self.clip)

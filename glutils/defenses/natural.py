@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .. import _check
+from .. import _check, models
 from ..protocols import Protocol
-from .base import DEFENCES, Defence
-from .soteria import last_linear
+from .base import DEFENCES, Defence, last_matrix
 from .sparsification import Masked
 
 
@@ -64,7 +63,7 @@ class PruneLast(Defence):
         _check.number("keep", self.keep, at_least=0, at_most=1)
 
     def check(self, protocol: Protocol, model: nn.Module) -> None:
-        last_linear(model)
+        models.last_linear(model)
 
     def apply(self, payload, generator):
         names = _last(payload)
@@ -84,7 +83,7 @@ class PruneLast(Defence):
 
 def _last(payload) -> list[str]:
     """Names of the last linear layer's tensors."""
-    key = [name for name, tensor in payload.items() if tensor.dim() == 2][-1]
+    key = last_matrix(payload)
     return [name for name in (key, key.removesuffix("weight") + "bias") if name in payload]
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from .. import _check
-from ..protocols import Payload
-from .base import DEFENCES, Defence, each, flat, random_like
+from ..protocols import Payload, mapped
+from .base import DEFENCES, Defence, flat, random_like
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class _Noise(Defence):
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
         scale = float(self.sigma) * (_rms(payload) if self.relative else 1.0)
-        return each(payload, lambda tensor: tensor + scale * self._unit(tensor, generator))
+        return mapped(payload, lambda tensor: tensor + scale * self._unit(tensor, generator))
 
     def noise(self, payload: Payload, images: int) -> float:
         if not self.relative:
@@ -41,6 +41,13 @@ class _Noise(Defence):
 @DEFENCES.register("gaussian_noise")
 @dataclass(frozen=True)
 class GaussianNoise(_Noise):
+    """Normal noise on every number.
+
+    Args:
+        sigma: standard deviation, 0 or more; in units of the payload, or of its root mean square if ``relative``.
+        relative: measure sigma in root mean squares of the payload.
+    """
+
     title = "Gaussian noise"
 
     def _unit(self, tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -50,16 +57,19 @@ class GaussianNoise(_Noise):
 @DEFENCES.register("laplace_noise")
 @dataclass(frozen=True)
 class LaplaceNoise(_Noise):
+    """Laplace noise on every number.
+
+    Args:
+        sigma: standard deviation, 0 or more; in units of the payload, or of its root mean square if ``relative``.
+        relative: measure sigma in root mean squares of the payload.
+    """
+
     title = "Laplace noise"
 
     def _unit(self, tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         uniform = random_like(tensor, generator, "uniform") - 0.5
         spread = (1 - 2 * uniform.abs()).clamp_min(torch.finfo(tensor.dtype).tiny)
         return -uniform.sign() * spread.log() / 2**0.5  # scale 1 / sqrt(2): standard deviation 1
-
-
-GaussianNoise.__doc__ = "Normal noise on every number.\n" + _Noise.__doc__.split("\n", 1)[1]
-LaplaceNoise.__doc__ = "Laplace noise on every number.\n" + _Noise.__doc__.split("\n", 1)[1]
 
 
 def _rms(payload: Payload) -> float:

@@ -12,7 +12,6 @@ from torch import nn
 from .. import _check, models
 from ..protocols import FedSGD, Protocol
 from .base import DEFENCES, Defence, random_like
-from .soteria import last_linear
 
 
 class Bottleneck(nn.Module):
@@ -45,7 +44,7 @@ def precode(model: nn.Module, width: int = 256, *, seed: int = 0) -> nn.Module:
     if any(isinstance(module, Bottleneck) for module in model.modules()):
         raise ValueError("model must have no bottleneck yet, this one has")
     built = copy.deepcopy(model)
-    name, layer = last_linear(built)
+    name, layer = models.last_linear(built)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_check.integer("seed", seed, at_least=0))
         bottleneck = Bottleneck(layer.in_features, width).to(layer.weight)

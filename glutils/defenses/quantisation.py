@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from .. import _check
-from ..protocols import Payload
-from .base import DEFENCES, Defence, each, flat, random_like
+from ..protocols import Payload, mapped
+from .base import DEFENCES, Defence, flat, random_like
 
 SOFT = 0.1
 """Width of the smooth step with which an attacker stands in for a sign, in root mean squares of the tensor."""
@@ -36,14 +36,14 @@ class Sign(Defence):
         _check.instance("scaled", self.scaled, bool)
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
-        return each(payload, lambda tensor: tensor.sign() * self._scale(tensor))
+        return mapped(payload, lambda tensor: tensor.sign() * self._scale(tensor))
 
     def simulate(self, payload: Payload) -> Payload:
         def soft(tensor: torch.Tensor) -> torch.Tensor:
             width = SOFT * tensor.detach().square().mean().sqrt().clamp_min(1e-30)
             return (tensor / width).tanh() * self._scale(tensor)
 
-        return each(payload, soft)
+        return mapped(payload, soft)
 
     def _scale(self, tensor: torch.Tensor) -> torch.Tensor | float:
         return tensor.abs().mean() if self.scaled else 1.0
@@ -74,7 +74,7 @@ class QSGD(Defence):
             up = random_like(tensor, generator, "uniform") < share - low
             return tensor.sign() * length * (low + up.to(tensor.dtype)) / self.levels
 
-        return each(payload, rounded)
+        return mapped(payload, rounded)
 
 
 @DEFENCES.register("bits")
@@ -96,17 +96,17 @@ class Bits(Defence):
         _check.instance("stochastic", self.stochastic, bool)
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
-        return each(payload, lambda tensor: self._rounded(tensor, generator))
+        return mapped(payload, lambda tensor: self._rounded(tensor, generator))
 
     def simulate(self, payload: Payload) -> Payload:
         if self.stochastic:
             return payload
-        return each(payload, lambda tensor: tensor + (self._rounded(tensor.detach(), None) - tensor.detach()))
+        return mapped(payload, lambda tensor: tensor + (self._rounded(tensor.detach(), None) - tensor.detach()))
 
     def noise(self, payload: Payload, images: int) -> float:
         """Root mean square of the rounding error, if errors are uniform."""
         numbers = flat(payload)
-        steps = flat(each(payload, lambda tensor: torch.full_like(tensor, self._step(tensor))))
+        steps = flat(mapped(payload, lambda tensor: torch.full_like(tensor, self._step(tensor))))
         return float((steps.double().square() / (6 if self.stochastic else 12)).mean().sqrt()) if len(numbers) else 0.0
 
     def _step(self, tensor: torch.Tensor) -> float:
@@ -144,7 +144,7 @@ class Half(Defence):
         if largest > torch.finfo(dtype).max:
             raise ValueError(f"format must be able to hold the payload: {self.format} ends at "
                              f"{torch.finfo(dtype).max:g}, got {largest:g}")  # fmt: skip
-        return each(payload, lambda tensor: tensor.to(dtype).to(tensor.dtype))
+        return mapped(payload, lambda tensor: tensor.to(dtype).to(tensor.dtype))
 
     def noise(self, payload: Payload, images: int) -> float:
         """Root mean square of the rounding error."""

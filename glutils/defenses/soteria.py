@@ -10,7 +10,7 @@ from torch.func import vjp, vmap
 
 from .. import _check, models
 from ..protocols import Protocol
-from .base import DEFENCES, Defence
+from .base import DEFENCES, Defence, last_matrix
 from .sparsification import Masked
 
 
@@ -40,11 +40,11 @@ class Soteria(Defence):
             raise ValueError(f"prune must be less than 1, got {self.prune}")
 
     def check(self, protocol: Protocol, model: nn.Module) -> None:
-        last_linear(model)
+        models.last_linear(model)
 
     def client(self, protocol, model, images, labels, generator, **how):
         payload = dict(protocol.transmit(model, images, labels, **how))
-        name, _ = last_linear(model)
+        name, _ = models.last_linear(model)
         scores = feature_scores(model, images.detach())
         gone = scores.argsort()[: int(float(self.prune) * len(scores))]
         key = f"{name}.weight"
@@ -53,14 +53,14 @@ class Soteria(Defence):
 
     def informed(self, payload):
         mask = {name: torch.ones_like(tensor) for name, tensor in payload.items()}
-        key = [name for name, tensor in payload.items() if tensor.dim() == 2][-1]
+        key = last_matrix(payload)
         mask[key] = (payload[key] != 0).any(0).to(payload[key].dtype).expand_as(payload[key])
         return Masked(mask)
 
 
 def feature_scores(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """|d r_f / d x| / |r_f| for every input r_f of the last linear layer, over the batch, shape (features,)."""
-    _, layer = last_linear(model)
+    _, layer = models.last_linear(model)
     held = []
 
     def features(x: torch.Tensor) -> torch.Tensor:
@@ -77,11 +77,3 @@ def feature_scores(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
         (back,) = vmap(pull)(block[:, None].expand(-1, len(r), -1).contiguous())
         slopes.append(back.flatten(2).square().sum((1, 2)).sqrt())
     return torch.cat(slopes) / (r.norm(dim=0) + 1e-10)
-
-
-def last_linear(model: nn.Module) -> tuple[str, nn.Linear]:
-    """Name and module of the last linear layer; ``ValueError`` if there is none."""
-    found = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not found:
-        raise ValueError("model must have a linear layer, this one has none")
-    return found[-1]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from .. import _check
-from ..protocols import Payload
-from .base import DEFENCES, Defence, each, flat, unflat
+from ..protocols import Payload, mapped
+from .base import DEFENCES, Defence, flat, unflat
 
 SCOPES = ("global", "tensor")
 
@@ -43,7 +43,7 @@ class _Sparse(Defence):
         _check.number("keep", self.keep, above=0, at_most=1)
 
     def informed(self, payload: Payload) -> Defence:
-        return Masked(each(payload, lambda tensor: (tensor != 0).to(tensor.dtype)))
+        return Masked(mapped(payload, lambda tensor: (tensor != 0).to(tensor.dtype)))
 
     def _count(self, tensor: torch.Tensor) -> int:
         return max(1, math.ceil(float(self.keep) * tensor.numel()))
@@ -73,7 +73,7 @@ class TopK(_Sparse):
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
         if self.scope == "global":
             return unflat(self._largest(flat(payload)), payload)
-        return each(payload, self._largest)
+        return mapped(payload, self._largest)
 
     def _largest(self, tensor: torch.Tensor) -> torch.Tensor:
         values = tensor.reshape(-1)
@@ -102,4 +102,4 @@ class RandomK(_Sparse):
     def informed(self, payload: Payload) -> Defence:
         mask = super().informed(payload).mask
         ones = float(flat(mask).sum())
-        return Masked(each(mask, lambda tensor: tensor * (flat(mask).numel() / ones)))
+        return Masked(mapped(mask, lambda tensor: tensor * (flat(mask).numel() / ones)))

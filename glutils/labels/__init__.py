@@ -13,8 +13,9 @@ labels is also what DLG does (``gl.attack("dlg", seen)``), so it is no rule of i
 """
 
 from . import idlg  # isort: skip  # names() begins with the oldest
+from ..models import last_linear
 from . import alr, bias_corrected, dlf, geng, ilrg, llg, rlu, zero_shot
-from .base import LabelEstimate, infer, last_linear, names, rounded, table
+from .base import LabelEstimate, infer, names, rounded, table
 from .head import DUMMIES
 
 __all__ = [

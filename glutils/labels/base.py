@@ -8,9 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
-from .. import _check, models
+from .. import _check
 from .._registry import Registry
 from ..observation import Observation
 
@@ -110,14 +109,6 @@ def infer(name: str, seen: Observation, **options) -> LabelEstimate:
             could = "no entry of the last layer was sent; gl.attack('zerogla', seen) solves for labels and pixels"
         raise ValueError(f"label rule {name!r} reads {reads}, got a payload of kind {seen.kind!r}; {could}")
     return dataclasses.replace(card.run(seen, **options), rule=name)
-
-
-def last_linear(model: nn.Module) -> tuple[str, nn.Linear]:
-    """Name and module of the last linear layer; ``ValueError`` if there is none."""
-    found = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not found or f"{found[-1][0]}.weight" not in models.parameters(model):
-        raise ValueError("model has no trainable linear layer to read labels from")
-    return found[-1]
 
 
 def rounded(fractional: torch.Tensor, total: int) -> torch.Tensor:

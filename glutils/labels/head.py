@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from .. import _check, models
-from ..observation import Observation
-from .base import last_linear
+from ..observation import Observation, local_steps
 
 DUMMIES = ("flat", "uniform", "normal", "zeros", "ones", "public")
 """Inputs in place of the private images: each one random colour; pixels uniform in [0, 1], or normal with mean 0.5 and
@@ -48,7 +47,7 @@ class Head:
 
 def read(seen: Observation) -> Head:
     """The head of the first message; ``ValueError`` if the model's last linear layer does not give the classes."""
-    name, layer = last_linear(seen.model)
+    name, layer = models.last_linear(seen.model)
     if layer.out_features != seen.classes:
         raise ValueError(f"model's last linear layer must give {seen.classes} classes, got {layer.out_features}")
     message = seen.rounds[0]
@@ -58,7 +57,7 @@ def read(seen: Observation) -> Head:
     if seen.kind == "delta":
         protocol = message.protocol
         end = {key: value - message.payload[key] for key, value in start.items()}
-        epochs, steps = protocol.epochs, protocol.epochs * -(-size // protocol.batch_size)
+        epochs, steps = protocol.epochs, local_steps(seen)
         scale = 1 / (protocol.lr * steps)
         if steps > 1:
             notes += (f"the mean of {steps} local steps is read as one gradient",)

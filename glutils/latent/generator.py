@@ -7,15 +7,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from .. import _check
-from ..solvers.engine import wanted
 from .base import pixels
-from .network import Network
+from .network import Standardised, trained
 
 
-class Generator(Network):
+class Generator(Standardised):
     """A small decoder network, trained on public images as the second half of a variational autoencoder.
 
     The encoder and its noise make z nearly normal (Kingma and Welling 2014); its mean and covariance over the public
@@ -60,20 +58,15 @@ class Generator(Network):
             decoder = _Decoder(size, hidden, public.shape).to(flat.device)
             encoder = _layers(flat.shape[1], hidden, 2 * size).to(flat.device)
         draw = torch.Generator().manual_seed(seed)
-        optimizer = torch.optim.Adam([*decoder.parameters(), *encoder.parameters()])
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-        with tqdm(total=steps, desc="generator", disable=not wanted(progress), leave=False) as bar:
-            for _ in range(steps):
-                x = flat[torch.randint(len(flat), (min(128, len(flat)),), generator=draw).to(flat.device)]
-                mean, log = encoder(x).chunk(2, 1)
-                z = mean + log.exp() * torch.randn(mean.shape, generator=draw).to(mean)
-                apart = (0.5 * (mean.square() + (2 * log).exp() - 1) - log).sum(1)  # Kullback-Leibler, to N(0, 1)
-                loss = ((decoder(z).flatten(1) - x).square().sum(1) + weight * apart).mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                bar.update()
+
+        def loss() -> torch.Tensor:
+            x = flat[torch.randint(len(flat), (min(128, len(flat)),), generator=draw).to(flat.device)]
+            mean, log = encoder(x).chunk(2, 1)
+            z = mean + log.exp() * torch.randn(mean.shape, generator=draw).to(mean)
+            apart = (0.5 * (mean.square() + (2 * log).exp() - 1) - log).sum(1)  # Kullback-Leibler, to N(0, 1)
+            return ((decoder(z).flatten(1) - x).square().sum(1) + weight * apart).mean()
+
+        trained([*decoder.parameters(), *encoder.parameters()], 3e-3, steps, loss, progress)
         made = cls(decoder, encoder, size, public.shape)
         mean, log = made._run(made._encoder, flat.double()).chunk(2, 1)
         made._shift = mean.mean(0)
@@ -81,17 +74,9 @@ class Generator(Network):
         made._root = torch.linalg.cholesky(apart.T @ apart / len(apart) + (2 * log).exp().mean(0).diag())
         return made
 
-    def _inner(self, z: torch.Tensor) -> torch.Tensor:
-        return self._shift.to(z) + z @ self._root.to(z).T
-
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         apart = self._run(self._encoder, images.flatten(1))[:, : self.size] - self._shift.to(images)
         return torch.linalg.solve_triangular(self._root.to(images), apart.T, upper=False).T
-
-    def _starts(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """The encoder's guess and the average image."""
-        code = self.encode(image[None])[0]
-        return [code, torch.zeros_like(code)]
 
 
 class _Decoder(nn.Module):

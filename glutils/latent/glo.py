@@ -6,16 +6,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from .. import _check
-from ..solvers.engine import wanted
 from .base import pixels
 from .dcgan import dcgan
-from .network import Network
+from .network import Standardised, trained
 
 
-class GLO(Network):
+class GLO(Standardised):
     """DCGAN's generator by generative latent optimisation (Bojanowski et al., ICML 2018).
 
     Every public image gets a z of its own; those and the weights are fitted together, by least squares. There is no
@@ -62,28 +60,16 @@ class GLO(Network):
             torch.manual_seed(seed)
             module = dcgan(size, public.shape, width).to(images.device)
         codes = (0.1 * torch.randn(len(images), size, generator=draw)).to(images.device).requires_grad_()
-        optimizer = torch.optim.Adam([{"params": module.parameters()}, {"params": [codes]}])
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [3e-3, 3e-2], total_steps=steps)
-        with tqdm(total=steps, desc="generator", disable=not wanted(progress), leave=False) as bar:
-            for _ in range(steps):
-                chosen = torch.randint(len(images), (min(128, len(images)),), generator=draw).to(images.device)
-                apart = (module(codes[chosen]) - images[chosen]).square().flatten(1).sum(1)
-                loss = (apart + 1e-3 * codes[chosen].square().sum(1)).mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                bar.update()
+
+        def loss() -> torch.Tensor:
+            chosen = torch.randint(len(images), (min(128, len(images)),), generator=draw).to(images.device)
+            apart = (module(codes[chosen]) - images[chosen]).square().flatten(1).sum(1)
+            return (apart + 1e-3 * codes[chosen].square().sum(1)).mean()
+
+        groups = [{"params": module.parameters()}, {"params": [codes]}]
+        trained(groups, [3e-3, 3e-2], steps, loss, progress)
         return cls(module, codes.detach(), images)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """The z of the nearest public image."""
         return self._codes.to(images)[torch.cdist(images.flatten(1), self._public.to(images)).argmin(1)]
-
-    def _inner(self, z: torch.Tensor) -> torch.Tensor:
-        return self._shift.to(z) + z @ self._root.to(z).T
-
-    def _starts(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """The z of the nearest public image, and of the average one."""
-        code = self.encode(image[None])[0]
-        return [code, torch.zeros_like(code)]

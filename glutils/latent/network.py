@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 from torch.func import functional_call, jacrev, vjp
+from tqdm.auto import tqdm
 
 from .. import models
 from ..solvers import Trace, gauss_newton
+from ..solvers.engine import wanted
 from .base import Latent
 
 
@@ -78,6 +82,38 @@ class Network(Latent):
         if key not in self._cast:
             self._cast[key] = _as(dict(module.named_parameters()) | dict(module.named_buffers()), x)
         return functional_call(module, self._cast[key], (x,))
+
+
+class Standardised(Network):
+    """A network whose inputs for the public images had a mean and a covariance; z is what is left once both are out.
+
+    Subclasses set ``_shift`` (size,) and ``_root``, the Cholesky factor of the covariance.
+    """
+
+    _shift: torch.Tensor
+    _root: torch.Tensor
+
+    def _inner(self, z: torch.Tensor) -> torch.Tensor:
+        return self._shift.to(z) + z @ self._root.to(z).T
+
+    def _starts(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """The quick guess, and the average image."""
+        code = self.encode(image[None])[0]
+        return [code, torch.zeros_like(code)]
+
+
+def trained(groups: list, rates: Any, steps: int, loss: Callable[[], torch.Tensor], progress: bool | None) -> None:
+    """Adam on parameters or groups of them; step sizes rise to ``rates`` and fall again. ``loss`` draws a batch."""
+    optimizer = torch.optim.Adam(groups)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps)
+    with tqdm(total=steps, desc="generator", disable=not wanted(progress), leave=False) as bar:
+        for _ in range(steps):
+            value = loss()
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            schedule.step()
+            bar.update()
 
 
 def _as(tensors: dict[str, torch.Tensor], like: torch.Tensor) -> dict[str, torch.Tensor]:
