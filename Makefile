@@ -38,7 +38,7 @@ book: $(STAMP)
 # nbval executes the executed notebooks once more and compares what they print: with one thread, as they were executed,
 # because the order of sums decides the last digits of what is exact; so a few notebooks at a time, one on each core.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 	$(BIN)/python tools/stage.py --profile fast --to _build/fast
 	ls _build/fast/notebooks/*.ipynb | TQDM_DISABLE=1 OMP_NUM_THREADS=1 GLUTILS_RECORDS=$(CURDIR)/_build/fast/records \
 	    xargs -P $(JOBS) -n 3 $(BIN)/python -m pytest -o norecursedirs= -o filterwarnings=default -p no:cacheprovider \

@@ -159,7 +159,8 @@ def test_conda_and_make_install_the_same():
     assert pip == ["-c constraints.txt", "-e .[book,test]"] and '-c constraints.txt -e ".[book,test]"' in make
     assert all(isinstance(entry, dict) or entry in (python, "pip") for entry in conda["dependencies"])
     for extra in project["optional-dependencies"].values():
-        assert all(canonicalize_name(Requirement(line).name) in pins() for line in extra)
+        names = {canonicalize_name(Requirement(line).name) for line in extra} - {"glutils"}
+        assert names <= set(pins())
 
 
 @pytest.fixture
