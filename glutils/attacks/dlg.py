@@ -39,7 +39,7 @@ def dlg(
     seconds: float | int | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
-    """Pixels and soft labels whose gradient is the one observed: min |grad l(f(x), softmax(v)) - g|^2.
+    """Pixels and soft labels whose gradient is the one observed: ``min |grad l(f(x), softmax(v)) - g|^2``.
 
     L-BFGS, 20 inner steps an iteration (section 3 and algorithm 1). The network has to be twice differentiable: with
     ReLU almost every second derivative is zero.

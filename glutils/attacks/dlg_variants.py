@@ -40,7 +40,7 @@ def dlg_adam(
     seconds: float | int | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
-    """DLG's objective, min |grad l(f(x), softmax(v)) - g|^2 over pixels x and soft labels v, descended by Adam.
+    """DLG's objective, ``min |grad l(f(x), softmax(v)) - g|^2`` over pixels x and soft labels v, descended by Adam.
 
     Constant step, 2,000 iterations, pixels start uniform in [0, 1]. The reported iterate is the one with the lowest
     loss, since a constant step never settles. float32 arithmetic.
@@ -82,7 +82,7 @@ def dlg_cosine(
 ) -> Reconstruction:
     """As DLG-Adam with the distance of IG: min 1 - cos(grad l(f(x), softmax(v)), g).
 
-    The cosine does not see how long the gradient is; ``magnitude`` times (log |grad| - log |g|)^2 is added to it.
+    The cosine does not see how long the gradient is; ``magnitude`` times ``(log |grad| - log |g|)^2`` is added to it.
 
     Args:
         box: project the pixels to [0, 1] after every step.
@@ -115,7 +115,7 @@ def _descend(seen, distance, label, seed, iterations, restarts, lr, box, seconds
 
 
 def _with_length(weight: float) -> Distance:
-    """1 - cosine + weight (log |found| - log |target|)^2, and its derivative in ``found``."""
+    """``1 - cosine + weight (log |found| - log |target|)^2``, and its derivative in ``found``."""
     if not weight:
         return cosine
 

@@ -52,13 +52,13 @@ def grnn(
 ) -> Reconstruction:
     """Weights w of a fresh generator whose images and labels (x, y) = G_w(z), for fixed noise z, have the gradient g.
 
-    min over w of |grad l(f(x), y) - g|^2 + Wasserstein + tv_weight TV(x) (eqs. 5 to 8), by RMSprop with momentum. The
-    generator is trained for this one gradient; it has seen no images. The iterate with the lowest loss is reported.
+    ``min over w of |grad l(f(x), y) - g|^2 + Wasserstein + tv_weight TV(x)`` (eqs. 5 to 8), by RMSprop with momentum.
+    The generator is trained for this one gradient; it has seen no images. The iterate with the lowest loss is reported.
 
     Args:
         lr, momentum: of RMSprop; ``momentum`` is from 0 to below 1.
         tv_weight: 1e-3 is the authors' for LeNet, 1e-6 for ResNet-18; the total variation is ``"l2count"``.
-        wd: ``"l2"``: the norm |grad - g|, which is what the released code computes under the name of a Wasserstein
+        wd: ``"l2"``: the norm ``|grad - g|``, which is what the released code computes under the name of a Wasserstein
             distance; ``"sliced"``: a sliced Wasserstein distance between the rows of each tensor of the gradient, see
             :func:`sliced`; ``"none"``.
 

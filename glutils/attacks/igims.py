@@ -51,7 +51,7 @@ def igims(
 ) -> Reconstruction:
     """GIAS's two stages in turn, ``rounds`` times, each with fewer iterations than there (algorithm 1).
 
-    The objective is GIAS's, with drift_weight |w - w_0|_2 added where w is searched. The last iterate is reported.
+    The objective is GIAS's, with ``drift_weight |w - w_0|_2`` added where w is searched. The last iterate is reported.
 
     Args:
         prior, components: as in GIAS.

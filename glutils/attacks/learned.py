@@ -33,8 +33,8 @@ def learned(
     """Levenberg-Marquardt in z, which is standard normal before any scalar is seen.
 
     A latent with a rest is solved twice: with the rest at zero, then with all of z, from there. Of several starts the
-    one with the largest posterior probability is kept: the attacker's loss is mean r^2 + sigma^2 |z|^2 / K, with sigma
-    the noise that it finds in the scalars. The search ends early with a z that explains the scalars and whose length is
+    one with the largest posterior probability is kept: the attacker's loss is ``mean r^2 + sigma^2 |z|^2 / K``, with
+    sigma the noise that it finds in the scalars. The search ends early with a z that explains the scalars and whose length is
     that of a standard normal one with as many numbers as the scalars determine, or at most 2 times that, squared.
 
     Args:
@@ -46,8 +46,8 @@ def learned(
         spread: of the starts after the first, which is z = 0: standard deviation of z, default 1.
 
     Returns:
-        The reconstruction; ``diagnostics["surprise"]``: |z|^2 over its expected value. Well above 1, what the scalars
-        say and what public images look like do not go together.
+        The reconstruction; ``diagnostics["surprise"]``: ``|z|^2`` over its expected value. Well above 1, what the
+        scalars say and what public images look like do not go together.
     """
     labels = need_labels(seen, "zerogla")
     spread = 1.0 if spread is None else _check.number("spread", spread, at_least=0)

@@ -16,7 +16,7 @@ SATURATED = 1e-6
 @DEFENCES.register("clip")
 @dataclass(frozen=True)
 class ClipNorm(Defence):
-    """The whole payload, shortened to length ``bound`` if it is longer: g min(1, bound / |g|).
+    """The whole payload, shortened to length ``bound`` if it is longer: ``g min(1, bound / |g|)``.
 
     The adversary knows the bound. It cannot tell the length of a payload that has been shortened, and an attack that
     compares directions (IG) does not need it.

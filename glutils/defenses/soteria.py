@@ -19,14 +19,14 @@ from .sparsification import Masked
 class Soteria(Defence):
     """Zeroes those columns of the last linear layer's weight gradient whose features depend on the pixels the most.
 
-    For feature f of the layer's input r the score is |d r_f / d x| / |r_f|, over the whole batch; the columns with the
-    lowest scores go, as in the authors' code, so that what is left is as unlike the input as the constraint allows.
+    For feature f of the layer's input r the score is ``|d r_f / d x| / |r_f|``, over the whole batch; the columns with
+    the lowest scores go, as in the authors' code, so that what is left is as unlike the input as the constraint allows.
     The adversary sees the zero columns and compares the others.
 
     Args:
         prune: fraction of the features whose columns are zeroed, at least 0, below 1.
 
-    Deviations: divides by |r_f| + 1e-10; the reference divides by r_f, which turns the order of negative features
+    Deviations: divides by ``|r_f| + 1e-10``; the reference divides by r_f, which turns the order of negative features
     round. Features of all images are scored together, as the defence is written for one image.
     """
 

@@ -36,7 +36,7 @@ def correlations(images: Any, truth: Any) -> torch.Tensor:
 
 
 def match_by_correlation(images: Any, truth: Any) -> torch.Tensor:
-    """For each truth the index of its image, -1 where there are too few: the assignment of largest total |correlation|.
+    """For each truth the index of its image, -1 where there are too few: the largest total ``|correlation|``.
 
     Shape (B,), int64; sign-free; any number of images (Hungarian). Arguments as in `correlations`.
     """
@@ -47,7 +47,7 @@ def match_by_correlation(images: Any, truth: Any) -> torch.Tensor:
 
 
 def correlation(images: Any, truth: Any) -> torch.Tensor:
-    """|Correlation| of each truth with the image that `match_by_correlation` gives it: (B,) float64, 0 where none.
+    """Size of each truth's correlation with the image that `match_by_correlation` gives it: (B,) float64, 0 where none.
 
     What an image of the same batch, or noise, reaches by chance is not 0: print a control. Arguments as in
     `correlations`.
