@@ -128,7 +128,8 @@ def cpa_fi(
     """CPA on the first fully connected layer after convolutions, then images that have the features found.
 
     Stage 1 unmixes the layer's inputs, the features z. Stage 2 looks for pixels with ``min 1 - cos(F(x), |z|) + TV``,
-    box after every step. Features behind a ReLU are non-negative, so their absolute value settles the sign; other features take the sign that the bias gradient (or their mean) gives.
+    box after every step. Features behind a ReLU are non-negative, so their absolute value settles the sign; other
+    features take the sign that the bias gradient (or their mean) gives.
 
     Args:
         iterations: of stage 1; ``inversion``: of stage 2. ``seconds`` is the budget of both.

@@ -60,10 +60,10 @@ def first_order(
 ) -> Reconstruction:
     """The ZeroGLA objective by ``"adam"`` (step 0.1, warm-up, cosine to 1e-5) or ``"lbfgs"``.
 
-    ``min over x of w sum_i (<grad l(f(x), y), z_i> - s_i)^2 + bn_weight sum over batch norm layers of
-    (|mean(x) - mean|^2 + |var(x) - var|^2) + tv_weight TV(x) + l2_weight |x|``. The statistics of x come from the
-    forward pass that the scalars need anyway. Adam warms up for 50 steps, or a quarter of the iterations if that is less, and
-    keeps pixels in [0, 1].
+    ``min over x of w sum_i (<grad l(f(x), y), z_i> - s_i)^2 + bn_weight sum over batch norm layers of (|mean(x) -
+    mean|^2 + |var(x) - var|^2) + tv_weight TV(x) + l2_weight |x|``. The statistics of x come from the forward pass that
+    the scalars need anyway. Adam warms up for 50 steps, or a quarter of the iterations if that is less, and keeps
+    pixels in [0, 1].
 
     Args:
         iterations: default 60 (outer steps of 20) for L-BFGS, 2,000 for Adam.

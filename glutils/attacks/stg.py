@@ -69,9 +69,9 @@ def stg(
 ) -> Reconstruction:
     """Pixels whose gradient, batch norm statistics and smoothness fit, searched with noise, in several copies at once.
 
-    ``min over x of gradient_weight |grad l(f(x), y) - g|^2 + bn_weight sum over batch norm layers of
-    (|mean(x) - mean|^2 + |var(x) - var|^2) + tv_weight TV(x) + l2_weight |x| + group_weight |x - mean of the copies|^2`` (section 3). Adam,
-    step 0.1 after a warm-up of 50 steps (or a quarter of the iterations), then half a cosine to 1e-5 over the
+    ``min over x of gradient_weight |grad l(f(x), y) - g|^2 + bn_weight sum over batch norm layers of (|mean(x) -
+    mean|^2 + |var(x) - var|^2) + tv_weight TV(x) + l2_weight |x| + group_weight |x - mean of the copies|^2`` (section
+    3). Adam, step 0.1 after a warm-up of 50 steps (or a quarter of the iterations), then half a cosine to 1e-5 over the
     iterations; after every step, noise of 0.2 times its size. The last iterate is reported: by then step and noise have
     decayed.
 

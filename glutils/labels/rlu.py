@@ -34,10 +34,10 @@ def rlu(seen: Observation, *, between: str = "drift", draws: int = 1000, seed: i
     logits.
 
     For E > 1 epochs H is the mean over epochs. S of the first is measured before training, S of the last after it. In
-    between, the mean logits are moved by ``b^e |a|^2``: b^e is the bias's move in one epoch, taken as equal for all, and
-    a the mean input of the last layer, the vector for which weight gradient = bias gradient x a fits best. (From the
-    paper's formulas; no reference code is public. The paper takes a from each row by division, which explodes where the
-    bias hardly moves.)
+    between, the mean logits are moved by ``b^e |a|^2``: b^e is the bias's move in one epoch, taken as equal for all,
+    and a the mean input of the last layer, the vector for which weight gradient = bias gradient x a fits best. (From
+    the paper's formulas; no reference code is public. The paper takes a from each row by division, which explodes where
+    the bias hardly moves.)
 
     Args:
         between: ``"drift"``, as above; ``"path"`` measures S in the middle of each epoch on the straight line from the
