@@ -215,7 +215,7 @@ def naive(seen: Observation) -> Observation:
     return replace(seen, rounds=tuple(replace(r, protocol=bare(r.protocol)) for r in seen.rounds))
 
 
-def as_gradient(seen: Observation, *, unbiased: bool = True) -> Observation:
+def as_gradient(seen: Observation, *, unbiased: bool = True, scaled: bool = True) -> Observation:
     """The observation in which scalars, or a parameter difference, stand for a gradient, as if of FedSGD.
 
     What attacks on gradients (``"dlg"``, ``"idlg"``, ``"ig"``, ``"stg"``) can be fed after one message of another kind.
@@ -224,31 +224,38 @@ def as_gradient(seen: Observation, *, unbiased: bool = True) -> Observation:
       gradient is about sqrt(K / d), with K scalars and d parameters.
     - A difference: (theta_0 - theta_U) / (lr U), the mean of the gradients at the U = epochs x ceil(B / batch_size)
       states that local training went through: the average gradient approximation of IGIMS (Fang et al. 2024). Exact
-      for U = 1, and the worse the further local training drifts. It presumes plain SGD, which
-      :class:`~glutils.protocols.FedAvg` is.
+      for U = 1, and the worse the further local training drifts. Momentum and weight decay are allowed for, see
+      :meth:`glutils.protocols.FedAvg.average_gradient`.
 
     Args:
         seen: one message; of a transcript, observe one round. Messages of several rounds are about different models,
             and their estimates must not be averaged.
         unbiased: of scalars: multiply by d for unit directions. The reference code of ZeroGLA does not (False), and its
             baselines look for a gradient that is sqrt(1 / (K d)) as long as the true one.
+        scaled: of a difference: divide by lr U. The code of a survey (Zhu, Huang, Xie 2024) does not (False): it takes
+            the bare difference for a gradient, which is then lr U times as long as the mean gradient. Attacks that look
+            at directions only do not mind.
 
     Raises:
         ValueError: a payload that is neither scalars nor a difference, more than one message, ``unbiased=False`` for a
-            difference.
+            difference, ``scaled=False`` for scalars.
     """
     _check.instance("seen", seen, Observation)
-    _check.instance("unbiased", unbiased, bool)
+    for name, value in (("unbiased", unbiased), ("scaled", scaled)):
+        _check.instance(name, value, bool)
     if seen.kind not in ("scalars", "delta"):
         raise ValueError(f"seen must hold scalars or a parameter difference, got a payload of kind {seen.kind!r}")
     if len(seen.rounds) != 1:
         raise ValueError(f"seen must hold one message, got {len(seen.rounds)}; observe(..., rounds=[t]) picks one")
     if seen.kind == "delta" and not unbiased:
         raise ValueError("unbiased=False is for scalars, got a parameter difference")
+    if seen.kind == "scalars" and not scaled:
+        raise ValueError("scaled=False is for a parameter difference, got scalars")
     message, named = seen.rounds[0], models.parameters(seen.model)
     if seen.kind == "delta":
-        length = message.protocol.lr * local_steps(seen)
-        payload = {name: part / length for name, part in message.payload.items()}
+        start, payload = message.parameters or named, dict(message.payload)
+        if scaled:
+            payload = message.protocol.average_gradient(start, payload, local_steps(seen))
     else:
         found = zo.estimate(message.payload, message.protocol.draw(seen.model), unbiased=unbiased)
         payload = {name: part.to(named[name].dtype) for name, part in models.unflatten(found, named).items()}

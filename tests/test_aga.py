@@ -7,8 +7,9 @@ import torch
 
 import glutils as gl
 from glutils import models
+from glutils.attacks.objective import cosine, matching, squared
 from glutils.observation import as_gradient, local_steps
-from glutils.protocols import FedAvg, FedSGD
+from glutils.protocols import FedAvg, FedSGD, ZerothOrder
 
 DOUBLE = torch.float64
 pytestmark = pytest.mark.usefixtures("no_lpips")
@@ -51,8 +52,8 @@ def test_it_has_the_gradients_length_where_the_bare_difference_has_not(digits):
     seen = observed(digits, FedAvg(epochs=4, batch_size=1, lr=1e-3))
     gradient = FedSGD().transmit(seen.model, digits.images, digits.labels)
     length = models.flatten(gradient).norm()
-    ratio = {name: float(models.flatten(p).norm() / length) for name, p in
-             {"mean": as_gradient(seen).payload, "bare": seen.payload}.items()}  # fmt: skip
+    ratio = {name: float(models.flatten(view.payload).norm() / length) for name, view in
+             {"mean": as_gradient(seen), "bare": as_gradient(seen, scaled=False)}.items()}  # fmt: skip
     assert ratio["mean"] == pytest.approx(1, abs=0.03)
     assert ratio["bare"] == pytest.approx(1e-3 * 4 * 5, rel=0.03)
 
@@ -98,3 +99,49 @@ def test_what_cannot_be_averaged_is_refused(digits):
         as_gradient(seen, unbiased=False)
     with pytest.raises(TypeError, match="unbiased"):
         as_gradient(seen, unbiased=1)
+    with pytest.raises(TypeError, match="scaled"):
+        as_gradient(seen, scaled=0)
+    with pytest.raises(ValueError, match="scaled=False is for a parameter difference, got scalars"):
+        as_gradient(observed(digits, ZerothOrder(directions=4)), scaled=False)
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_the_survey_s_switch_changes_the_length_and_nothing_else(digits, scaled):
+    seen = observed(digits, FedAvg(epochs=3, batch_size=2, lr=0.1))
+    found = as_gradient(seen, scaled=scaled)
+    length = 0.1 * local_steps(seen) if scaled else 1.0
+    assert (found.kind, found.protocol) == ("gradient", FedSGD()) and list(found.payload) == list(seen.payload)
+    for name, sent in seen.payload.items():
+        torch.testing.assert_close(found.payload[name], sent / length)
+
+
+@pytest.mark.parametrize("lr", [0.1, 4.0])
+def test_the_truth_is_a_fixed_point_of_the_cosine_without_the_scale_and_of_the_squares_with_it_only(digits, lr):
+    """After one step the mean gradient is exact; the bare difference is lr times as long."""
+    seen = observed(digits, FedAvg(epochs=1, batch_size=5, lr=lr), dtype=DOUBLE)
+    images = digits.images.double().requires_grad_()
+    at_truth = {}
+    for scaled in (True, False):
+        view = as_gradient(seen, scaled=scaled)
+        for distance in (cosine, squared):
+            goal = matching(view, lambda v: (v[0], digits.labels), distance=distance, dtype=DOUBLE)
+            at_truth[distance, scaled] = float(goal((images,))[0])
+    assert max(at_truth[cosine, True], at_truth[cosine, False], at_truth[squared, True]) < 1e-12
+    length = float(models.flatten(as_gradient(seen).payload).norm())
+    assert at_truth[squared, False] == pytest.approx((1 - lr) ** 2 * length**2, rel=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_the_simulated_client_is_the_real_one_in_its_true_order(digits, batch_size):
+    """What the attacker unrolls with a graph is what the client computed, to 1e-6 in float64."""
+    private = FedAvg(epochs=3, batch_size=batch_size, lr=0.2, shuffle=7)
+    seen = observed(digits, private, dtype=DOUBLE)
+    images = digits.images.double().requires_grad_()
+    told = private.simulate(seen.model, images, digits.labels)
+    cyclic = seen.protocol.simulate(seen.model, images, digits.labels)
+    sent, true, own = (models.flatten(p).detach() for p in (seen.payload, told, cyclic))
+    assert models.flatten(told).requires_grad and float((true - sent).norm() / sent.norm()) < 1e-6
+    if batch_size == 5:  # one batch an epoch: there is no order
+        assert float((own - sent).norm() / sent.norm()) < 1e-6
+    else:
+        assert float((own - sent).norm() / sent.norm()) > 1e-6
