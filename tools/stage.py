@@ -30,8 +30,10 @@ from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
+import pages
+
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("_config.yml", "_toc.yml", "book")
+PAGES = ("_config.yml", "_toc.yml", "CONTRIBUTING.md", "book")
 MATHJAX = "tex-svg-full.js"  # one file with its glyphs inside: pages show their formulas from a folder, offline
 IMAGES = {"image/png", "image/jpeg", "image/svg+xml"}
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "lpips", "jupyter-book")
@@ -112,7 +114,7 @@ def execute(notebook: Path, profile: str, records: Path) -> tuple[Path, str]:
             runner.run(notebook, given, out=entry / notebook.name, records=entry / "records", progress=False)
         seconds = round(time.perf_counter() - start, 1)
         facts = {"key": key, "notebook": notebook.stem, "seconds": seconds, "device": device(), "commit": commit()}
-        write(run, dump(facts))
+        write(run, dump(facts | {"versions": versions()}))
         said += f"{seconds:6.1f} s"
     if (entry / "records").is_dir():
         shutil.copytree(entry / "records", records, dirs_exist_ok=True)
@@ -173,7 +175,7 @@ def describe_figure(cell: dict, where: str) -> None:
 
 
 def stage_pages(to: Path, rows: list[dict]) -> None:
-    """Copy the book's pages beside the notebooks, with MathJax and the table of the status page."""
+    """Copy the book's pages beside the notebooks, with MathJax and with what :mod:`pages` takes from the code."""
     for name in PAGES:
         source = ROOT / name
         if source.is_dir():
@@ -184,25 +186,12 @@ def stage_pages(to: Path, rows: list[dict]) -> None:
     target = to / "book" / "assets" / "mathjax"
     target.mkdir(parents=True, exist_ok=True)
     shutil.copy2(mathjax[0].locate(), target / MATHJAX)
-    status = to / "book" / "status.md"
-    if status.exists():
-        write(status, status.read_text(encoding="utf-8").rstrip() + "\n\n" + status_table(rows))
-
-
-def status_table(rows: list[dict]) -> str:
-    """Markdown: what was executed, how long it took, on what, from which state of the code."""
-    lines = ["| Notebook | Seconds | Device | Commit |", "|---|---:|---|---|"]
-    for row in rows:
-        link = f"[{row['notebook']}](../notebooks/{row['notebook']}.ipynb)"
-        lines.append(f"| {link} | {row['seconds']} | {row['device']} | `{row['commit']}` |")
-    lines += ["", "| Software | Version |", "|---|---|", f"| Python | {platform.python_version()} |"]
-    lines += [f"| {name} | {version} |" for name, version in versions().items()]
-    return "\n".join(lines) + "\n"
+    pages.fill(to / "book", rows)
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that decide the numbers."""
-    return {name: metadata.version(name) for name in LIBRARIES}
+    """Versions of Python and of the libraries that decide the numbers."""
+    return {"Python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
 
 
 def device() -> str:
@@ -215,13 +204,13 @@ def device() -> str:
 
 
 def commit() -> str:
-    """The commit that is checked out, marked ``+`` where files differ from it."""
+    """The commit that is checked out, marked ``+`` where files differ from it; empty in an archive without history."""
     git = ["git", "-C", str(ROOT)]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         name = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
         dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
         return name.strip() + ("+" if dirty.strip() else "")
-    return "unknown"
+    return ""
 
 
 @contextlib.contextmanager

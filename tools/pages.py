@@ -1,0 +1,267 @@
+"""What the book's pages take from the code, so that nothing there is typed twice.
+
+A page names the place with a line of its own, ``% made from the code: NAME``; :func:`fill` puts the text there. Names are
+the keys of :data:`MAKERS`, and ``status``. Opened without a build, such a page has a gap and is whole otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MARK = re.compile(r"^% made from the code: (.+)$", flags=re.M)
+CHAPTERS = {
+    "fc_inversion": 1, "zerogla": 3, "dlg": 7, "idlg": 7, "dlg_adam": 7, "dlg_cosine": 7, "grnn": 7, "rgap": 7, "ig": 8,
+    "stg": 8, "fgla": 9, "ggl": 10, "gias": 10, "igims": 10, "cpa": 12, "cpa_fi": 12, "rtf": 12, "dmgan": 12, "dlf": 14,
+}  # fmt: skip
+"""Attack to the chapter that explains it."""
+PROTOCOLS = ("FedSGD", "FedAvg", "ZerothOrder")
+READ_OFF = "Read off, without a search"
+OTHERWISE = "Search, but for no matching message"
+GENERATED = "Search what a generator can make"
+PIXELS = "Search the pixels"
+FAMILIES = {
+    READ_OFF: "A division or a system of equations. No guess has to be improved, and no start can be unlucky.",
+    PIXELS: "The attacker guesses an image, computes what it would have sent, and changes the pixels until both agree.",
+    GENERATED: "As before, but the guess is what a generator makes of a few numbers, or of its weights.",
+    OTHERWISE: "What is searched is no image whose message fits: a matrix that unmixes, or a player in the training.",
+}
+
+
+def fill(folder: Path, rows: list[dict]) -> None:
+    """Put the text from the code into every page below ``folder``.
+
+    Args:
+        folder: holds the copied pages and assets; its pages are rewritten, the originals are not touched.
+        rows: one mapping for each executed notebook: ``notebook``, ``seconds``, ``device``, ``commit``, ``versions``.
+
+    Raises:
+        ValueError: a page asks for a text that has no maker.
+    """
+    (folder / "assets").mkdir(parents=True, exist_ok=True)
+    (folder / "assets" / "map_of_attacks.svg").write_text(picture(), encoding="utf-8")
+    makers = MAKERS | {"status": lambda: status(rows)}
+
+    def made(found: re.Match) -> str:
+        if found[1] not in makers:
+            raise ValueError(f"{page.name} asks for {found[1]!r}; there is {', '.join(makers)}")
+        return makers[found[1]]()
+
+    for page in sorted(folder.rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if MARK.search(text):
+            page.write_text(MARK.sub(made, text), encoding="utf-8")
+
+
+def table(header: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; a bar inside a cell is escaped."""
+    header = list(header)
+    rows = [header, ["---"] * len(header), *lines]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", r"\|") for cell in row) + " |" for row in rows)
+
+
+def status(rows: list[dict]) -> str:
+    """What was executed, how long it took, on what, with which software, from which state of the code."""
+    sets = list(dict.fromkeys(tuple(row["versions"].items()) for row in rows))
+    letters = {versions: chr(ord("A") + n) for n, versions in enumerate(sets)}
+    lines = [
+        (f"[{row['notebook']}](../notebooks/{row['notebook']}.ipynb)", row["seconds"], row["device"],
+         letters[tuple(row["versions"].items())], f"`{row['commit']}`" if row["commit"] else "not known")
+        for row in rows
+    ]  # fmt: skip
+    names = list(dict.fromkeys(name for versions in sets for name, _ in versions))
+    software = [(name, *(dict(versions).get(name, "") for versions in sets)) for name in names]
+    made = table(["Notebook", "Seconds", "Device", "Software", "Commit"], lines)
+    return made + "\n\n" + table(["Software", *letters.values()], software)
+
+
+def cards() -> dict[str, object]:
+    """Every attack's card by its name."""
+    from glutils.attacks.base import ATTACKS
+
+    return {name: ATTACKS.get(name) for name in ATTACKS.names()}
+
+
+def family(card) -> str:
+    """Which of :data:`FAMILIES` an attack belongs to, as its card tells it."""
+    if card.solver.startswith("closed form"):
+        return READ_OFF
+    if not any(protocol in card.simulates for protocol in PROTOCOLS):
+        return OTHERWISE
+    return GENERATED if "generator" in card.variable else PIXELS
+
+
+def grouped() -> dict[str, list[str]]:
+    """Names of attacks by family, in the order of their chapters."""
+    order = sorted(cards(), key=lambda name: (CHAPTERS.get(name, 99), name))
+    return {title: [name for name in order if family(cards()[name]) == title] for title in FAMILIES}
+
+
+def chapter(name: str, words: str = "", up: str = "..") -> str:
+    """A link to the chapter that explains an attack; the bare words where there is none."""
+    number = CHAPTERS.get(name, 0)
+    found = sorted((ROOT / "notebooks").glob(f"{number:02d}_*.ipynb"))
+    words = words or f"chapter {number}"
+    return f"[{words}]({up}/notebooks/{found[0].name})" if found else words
+
+
+def facts(name: str) -> dict[str, bool]:
+    """The columns of the picture: what an attack reads, what else it needs, and what it can do."""
+    from glutils.runs.conditions import CONDITIONS, of
+
+    card = cards()[name]
+    ours = of(name) if name in CONDITIONS else None
+    return {
+        "gradient": "gradient" in card.kinds,
+        "model update": "delta" in card.kinds,
+        "scalars": "scalars" in card.kinds,
+        "batch statistics": "BN" in card.prior and "optional" not in card.prior,
+        "public images": ours is not None and "public" in ours.knows,
+        "breaks the protocol": "malicious" in card.adversary,
+        "several images": ours is not None and ours.largest is None,
+        "no search": family(card) == READ_OFF,
+    }
+
+
+MARKS = ("reads", "needs", "can do")
+COLUMNS = {"reads": 3, "needs": 3, "can do": 2}
+COLOURS = {"reads": "#0072B2", "needs": "#B84A00", "can do": "#00775A"}
+
+
+def picture() -> str:
+    """The map of attacks as SVG: a row for each attack, a mark for each fact; made to be read on a phone."""
+    left, top, step, high = 118, 104, 29, 19
+    kinds = [kind for kind, count in COLUMNS.items() for _ in range(count)]
+    titles = list(facts("dlg"))
+    body, y = [], top
+    for n, (title, kind) in enumerate(zip(titles, kinds, strict=True)):
+        x = left + step * n + step / 2
+        body.append(f'<text transform="translate({x + 3} {top - 8}) rotate(-60)" fill="{COLOURS[kind]}">{title}</text>')
+    for title, names in grouped().items():
+        if not names:
+            continue
+        y += 8
+        body.append(f'<text x="4" y="{y + 12}" font-weight="bold">{title}</text>')
+        y += high
+        for name in names:
+            body.append(f'<line x1="4" x2="{left + 8 * step}" y1="{y + 17}" y2="{y + 17}" stroke="#ddd"/>')
+            body.append(f'<text x="10" y="{y + 13}">{short(cards()[name].title)}</text>')
+            for n, (here, kind) in enumerate(zip(facts(name).values(), kinds, strict=True)):
+                body += [mark(kind, left + step * n + step / 2, y + 9)] if here else []
+            y += high
+    key = "".join(
+        f'{mark(kind, 16 + 90 * n, y + 20)}<text x="{28 + 90 * n}" y="{y + 24}">{kind}</text>'
+        for n, kind in enumerate(MARKS)
+    )
+    width, height = left + 8 * step + 42, y + 34
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        'font-family="Helvetica, Arial, sans-serif" font-size="12" fill="#222">\n'
+        f'<rect width="{width}" height="{height}" fill="white"/>\n' + "\n".join(body) + f"\n{key}\n</svg>\n"
+    )
+
+
+def short(title: str) -> str:
+    """A title that fits the picture's first column."""
+    return {"Fully connected inversion": "Fully connected", "STG (GradInversion)": "STG"}.get(title, title)
+
+
+def mark(kind: str, x: float, y: float) -> str:
+    """A mark whose shape and colour both say what kind of fact it is."""
+    paint = f'fill="{COLOURS[kind]}"'
+    if kind == "reads":
+        return f'<circle cx="{x}" cy="{y}" r="5.5" {paint}/>'
+    turn = f' transform="rotate(45 {x} {y})"' if kind == "can do" else ""
+    return f'<rect x="{x - 4.7}" y="{y - 4.7}" width="9.4" height="9.4" {paint}{turn}/>'
+
+
+def map_tables() -> str:
+    """The table of attacks, family by family."""
+    header = ["Attack", "Simulates", "Variable", "Distance", "Prior", "Solver", "Labels"]
+    parts = []
+    for title, names in grouped().items():
+        rows = [
+            (f"{chapter(name, card.title)} {{cite}}`{card.source}`", card.simulates, card.variable, card.distance,
+             card.prior, card.solver, card.labels)
+            for name in names for card in [cards()[name]]
+        ]  # fmt: skip
+        parts.append(f"### {title}\n\n{FAMILIES[title]}\n\n:::{{div}} wide\n{table(header, rows)}\n:::")
+    return "\n\n".join(parts)
+
+
+def threat_table() -> str:
+    """Who attacks, what it reads, and what the laboratory tells it."""
+    from glutils.runs.conditions import CONDITIONS, of
+
+    rows = []
+    for names in grouped().values():
+        for name in names:
+            card, ours = cards()[name], of(name) if name in CONDITIONS else None
+            told = "sees every global model" if ours is None else ", ".join(ours.knows).replace("_", " ") or "nothing"
+            most = "" if ours is None else ours.largest or "any"
+            rows.append((chapter(name, card.title), card.adversary, ", ".join(card.kinds), told, most))
+    header = ["Attack", "Adversary", "Reads", "Is told, in the laboratory", "Images at most"]
+    return f":::{{div}} wide\n{table(header, rows)}\n:::"
+
+
+def entry(target: str, directive: str = "function", options: str = "") -> str:
+    """The reference of one object."""
+    return f"```{{eval-rst}}\n.. auto{directive}:: {target}\n{options}```"
+
+
+def path(thing) -> str:
+    """Where an object is defined."""
+    return f"{thing.__module__}.{thing.__qualname__}"
+
+
+def attacks_reference() -> str:
+    """Each attack: how to call it, its paper, its chapter, and what its docstring says."""
+    parts = []
+    for name, card in cards().items():
+        if name in PLAYERS_OF_ROUNDS:
+            call = f"`gl.attacks.{name}(...)`, which plays inside the rounds"
+        else:
+            call = f'`gl.attack("{name}", seen, ...)`'
+        where = chapter(name, up="../..")
+        parts.append(f"### {card.title}\n\n{call}. Source: {{cite}}`{card.source}`. Explained in {where}.\n")
+        parts.append(entry(path(card.run)))
+    return "\n".join(parts)
+
+
+PLAYERS_OF_ROUNDS = ("dmgan",)
+
+
+def labels_reference() -> str:
+    """Each label rule, as its card and its docstring tell it."""
+    from glutils.labels import base
+
+    parts = []
+    for name in base.names():
+        card = base._RULES.get(name)
+        parts.append(f'### {card.title}\n\n`gl.labels.infer("{name}", seen, ...)`. Source: {{cite}}`{card.source}`.')
+        parts.append(f"\nReads: {', '.join(card.kinds)}. Needs: {card.needs}. Assumes: {card.assumes}.\n")
+        parts.append(entry(path(card.run)))
+    return "\n".join(parts)
+
+
+def defences_reference() -> str:
+    """Each defence, by name."""
+    from glutils.defenses.base import DEFENCES
+
+    parts = []
+    for name in DEFENCES.names():
+        found = DEFENCES.get(name)
+        parts.append(f'### {found.__name__}\n\n`gl.defenses.get("{name}", ...)`\n')
+        parts.append(entry(path(found), "class" if isinstance(found, type) else "function"))
+    return "\n".join(parts)
+
+
+MAKERS: dict[str, Callable[[], str]] = {
+    "map of attacks": map_tables,
+    "threat models": threat_table,
+    "attacks": attacks_reference,
+    "label rules": labels_reference,
+    "defences": defences_reference,
+}
