@@ -15,11 +15,13 @@ DOUBLE = torch.float64
 ALL = [
     FedSGD(),
     FedAvg(epochs=2, batch_size=2, lr=0.1),
+    FedAvg(epochs=2, batch_size=2, lr=0.1, shuffle=1, momentum=0.5, weight_decay=0.01),
     ZerothOrder(directions=5, mu=1e-3, dtype="float64"),
     ZerothOrder(directions=5, mu=1e-2, scheme="forward", law="gaussian", dtype="float64"),
     ZerothOrder(directions=5, scheme="exact", dtype="float64"),
 ]
-ids = lambda protocol: f"{type(protocol).__name__}-{getattr(protocol, 'scheme', '')}"  # noqa: E731
+ids = lambda protocol: "-".join(str(v) for v in (type(protocol).__name__, getattr(protocol, "scheme", ""),  # noqa: E731
+                                                 getattr(protocol, "momentum", "") or ""))  # fmt: skip
 
 
 def vector(payload):
@@ -31,10 +33,10 @@ def smooth(speck, seed=0):
     return models.build("mlp", speck, hidden=(2,), activation="tanh", seed=seed)
 
 
-def real_client(model, images, labels, epochs, batch_size, lr):
+def real_client(model, images, labels, epochs, batch_size, lr, **options):
     """Parameter differences of torch's own SGD on a copy of the model."""
     local = copy.deepcopy(model).to(images.dtype)
-    optimiser = torch.optim.SGD(local.parameters(), lr=lr)
+    optimiser = torch.optim.SGD(local.parameters(), lr=lr, **options)
     for _ in range(epochs):
         for start in range(0, len(images), batch_size):
             optimiser.zero_grad()
@@ -69,6 +71,71 @@ def test_fedavg_is_a_real_client_to_machine_precision(digits, epochs, batch_size
     assert list(found) == list(wanted)
     for name in wanted:
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("options", [{"momentum": 0.5}, {"weight_decay": 0.1}, {"momentum": 0.9, "weight_decay": 1e-2}])
+def test_momentum_and_weight_decay_are_those_of_torch(digits, options):
+    model = models.build("convnet", digits, activation="tanh", channels=(3, 4), hidden=None)
+    images, plain = digits.images.double(), FedAvg(3, 2, 0.2)
+    protocol = FedAvg(3, 2, 0.2, **options)
+    sent = protocol.transmit(model, images, digits.labels)
+    wanted = real_client(model, images, digits.labels, 3, 2, 0.2, **options)
+    twin = protocol.simulate(model, images.clone().requires_grad_(), digits.labels)
+    other = vector(plain.transmit(model, images, digits.labels))
+    assert float((vector(sent) - other).norm() / other.norm()) > 1e-2
+    for name in wanted:
+        torch.testing.assert_close(sent[name], wanted[name], rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(twin[name].detach(), sent[name], rtol=1e-10, atol=1e-12)
+
+
+def test_the_step_size_decays_from_round_to_round(digits):
+    protocol = FedAvg(1, 5, 0.1, decay=0.9, shuffle=3, momentum=0.5)
+    later = protocol.turn(3)
+    assert later.lr == pytest.approx(0.1 * 0.9**3) and protocol.turn(0).lr == 0.1
+    assert later.shuffle != protocol.shuffle and later.observed({}).lr == later.lr
+    model, images = models.build("mlp", digits, hidden=(4,)), digits.images.double()
+    sent, first = (vector(p.transmit(model, images, digits.labels)) for p in (later, FedAvg(1, 5, 0.1)))
+    torch.testing.assert_close(sent, 0.9**3 * first, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.5}, {"momentum": 0.5, "weight_decay": 0.3}])
+def test_the_average_gradient_of_one_step_is_the_gradient(digits, options):
+    model, images = models.build("lenet", digits), digits.images.double()
+    protocol, start = FedAvg(1, 5, 0.3, **options), models.parameters(model, DOUBLE)
+    found = protocol.average_gradient(start, protocol.transmit(model, images, digits.labels), 1)
+    for name, wanted in FedSGD().transmit(model, images, digits.labels).items():
+        torch.testing.assert_close(found[name], wanted, rtol=1e-6, atol=1e-12)
+
+
+def test_momentum_weighs_early_gradients_more_and_the_average_gradient_knows(digits):
+    """Against the gradients along the way, each with the weight that the recursion gives it."""
+    model, images = models.build("mlp", digits, hidden=(4,)), digits.images.double()
+    protocol, rate = FedAvg(2, 2, 0.1, momentum=0.6), 0.1
+    params, speed, seen = models.parameters(model, DOUBLE), 0.0, []
+    for _ in range(2):
+        for x, y in zip(images.split(2), digits.labels.split(2), strict=True):
+            seen.append(models.flatten(models.gradient(model, params, x, y)))
+            speed = 0.6 * speed + seen[-1]
+            params = models.unflatten(models.flatten(params) - rate * speed, params)
+    weights = torch.tensor([(1 - 0.6 ** (6 - u)) / 0.4 for u in range(6)], dtype=DOUBLE)
+    sent = protocol.transmit(model, images, digits.labels)
+    found = models.flatten(protocol.average_gradient(models.parameters(model, DOUBLE), sent, 6))
+    torch.testing.assert_close(found, weights @ torch.stack(seen) / weights.sum(), rtol=1e-9, atol=1e-12)
+
+
+def test_weight_decay_is_taken_off_along_the_straight_line(digits):
+    """Long training is not straight: an approximation, nearer to the mean gradient than not taking it off."""
+    model, images = models.build("mlp", digits, hidden=(4,)), digits.images.double()
+    protocol, params, total = FedAvg(2, 1, 0.05, weight_decay=0.5), models.parameters(model, DOUBLE), 0.0
+    start = params
+    for _ in range(2):
+        for x, y in zip(images.split(1), digits.labels.split(1), strict=True):
+            gradient = models.gradient(model, params, x, y)
+            total = total + models.flatten(gradient) / 10
+            params = {name: p - 0.05 * (gradient[name] + 0.5 * p) for name, p in params.items()}
+    sent = protocol.transmit(model, images, digits.labels)
+    found = models.flatten(protocol.average_gradient(start, sent, 10))
+    assert float((found - total).norm()) < 0.05 * float((models.flatten(sent) / 0.5 - total).norm())
 
 
 def test_one_local_step_over_the_learning_rate_is_the_gradient(digits):
@@ -134,7 +201,7 @@ def test_transmit_leaves_the_model_bit_identical(digits, protocol, mode):
 # --- the attacker's twin ---
 
 
-@pytest.mark.parametrize("protocol", ALL[:2], ids=ids)
+@pytest.mark.parametrize("protocol", ALL[:3], ids=ids)
 def test_simulate_is_transmit(digits, protocol):
     model, images = models.build("lenet", digits), digits.images.double()
     sent = protocol.transmit(model, images, digits.labels)
@@ -253,6 +320,12 @@ def test_models_that_an_attacker_cannot_share_are_refused(digits, protocol):
         (FedAvg, {"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
         (FedAvg, {"lr": 0.0}, ValueError, "lr must be greater than 0, got 0.0"),
         (FedAvg, {"lr": float("inf")}, ValueError, "lr must be finite, got inf"),
+        (FedAvg, {"lr": -0.1}, ValueError, "lr must be greater than 0, got -0.1"),
+        (FedAvg, {"momentum": 1.0}, ValueError, "momentum must be at least 0 and below 1, got 1.0"),
+        (FedAvg, {"momentum": -0.1}, ValueError, "momentum must be at least 0"),
+        (FedAvg, {"weight_decay": -1e-5}, ValueError, "weight_decay must be at least 0, got -1e-05"),
+        (FedAvg, {"decay": 0.0}, ValueError, "decay must be greater than 0, got 0.0"),
+        (FedAvg, {"decay": 1.1}, ValueError, "decay must be at most 1, got 1.1"),
     ],
 )
 def test_bad_protocols_are_refused_when_made_and_when_replaced(kind, options, error, text):

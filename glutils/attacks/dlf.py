@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 
-from .. import _check, models
+from .. import _check
 from .. import labels as label_rules
 from ..defenses import Defended
 from ..observation import Observation, as_gradient, local_steps
@@ -34,13 +34,8 @@ FACTORS = 4.0, 2.0
 class Unrolled(FedAvg):
     """Local training in which every epoch has images of its own: images (E n, C, H, W), the first n for epoch one."""
 
-    def _client(self, model, images, labels, params=None, graph=None):
-        once = FedAvg(1, self.batch_size, self.lr)
-        start = params = models.parameters(model, images.dtype) if params is None else params
-        for x, y in zip(images.chunk(self.epochs), labels.chunk(self.epochs), strict=True):
-            moved = once._client(model, x, y, params, graph)
-            params = {name: p - moved[name] for name, p in params.items()}
-        return {name: start[name] - p for name, p in params.items()}
+    def _epochs(self, images, labels):
+        return zip(images.chunk(self.epochs), labels.chunk(self.epochs), strict=True)
 
 
 @register(
@@ -76,8 +71,8 @@ def dlf(
 ) -> Reconstruction:
     """Images that, trained on as the client trains, move the model as the client's did (section 4, eq. 4 to 6).
 
-    min f / N sum_l w_l |d_l(x) - d_l|^2 + TV + clip + order, with d = (theta_0 - theta_U) / lr of the client, layer l's
-    part of it, N batches an epoch, and w_l = exp(1 - l) from the first layer on, weight and bias alike.
+    ``min f / N sum_l w_l |d_l(x) - d_l|^2 + TV + clip + order``, with d = (theta_0 - theta_U) / lr of the client, layer
+    l's part of it, N batches an epoch, and w_l = exp(1 - l) from the first layer on, weight and bias alike.
 
     The client draws its batches anew in every epoch (``FedAvg(shuffle=...)``); the attacker does not know how. So every
     epoch gets images of its own, in an order of its own, and a prior says that these are the same images: whatever does
@@ -168,7 +163,7 @@ def simulated(seen: Observation, simulator: str) -> tuple[Observation, float]:
         return as_gradient(seen), local_steps(seen) ** 2 / batches
     change: dict[str, Callable[[FedAvg], FedAvg]] = {
         "full": lambda known: known,
-        "full_many": lambda known: Unrolled(known.epochs, known.batch_size, known.lr),
+        "full_many": lambda known: Unrolled(**vars(known)),
         "none_epoch": lambda known: replace(known, batch_size=seen.shape[0], lr=known.lr * batches),
     }
     rounds = tuple(replace(entry, protocol=_within(entry.protocol, change[simulator])) for entry in seen.rounds)
