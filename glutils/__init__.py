@@ -6,6 +6,7 @@ Batch -> Protocol.transmit -> payload -> observe -> attack -> Reconstruction -> 
 from . import (
     _torchvision,  # noqa: F401  (first: whatever imports torchvision later needs it)
     attacks,
+    check,
     data,
     decoder,
     defenses,
@@ -28,6 +29,6 @@ from .observation import Observation, observe, tamper
 
 __version__ = "0.1.0"
 __all__ = [
-    "Observation", "attack", "attacks", "data", "decoder", "defenses", "federation", "imprint", "labels", "latent",
-    "metrics", "models", "observe", "priors", "protocols", "runs", "score", "show", "solvers", "tamper", "zo",
+    "Observation", "attack", "attacks", "check", "data", "decoder", "defenses", "federation", "imprint", "labels",
+    "latent", "metrics", "models", "observe", "priors", "protocols", "runs", "score", "show", "solvers", "tamper", "zo",
 ]  # fmt: skip

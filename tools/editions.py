@@ -1,0 +1,174 @@
+"""Make the student and the instructor edition of the notebooks from their one source.
+
+    python tools/editions.py --to _build/editions
+
+The notebooks hold every solution, folded on the built page. In the student edition a solution that ends with a check
+(``gl.check.<name>(<name>)``) becomes a stub: signature, docstring, ``raise NotImplementedError``, and the check. Other
+solutions, and the hints for marking, are left out. The instructor edition has all of them. Directives become plain
+headings in both, so that exercises read well in any notebook program. Notebooks without exercises are copied.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+EDITIONS = ("student", "instructor")
+STUB = "raise NotImplementedError  # your code here"
+FENCE = re.compile(
+    r"^(?P<fence>`{3,})\{(?P<kind>(?:exercise|solution)-(?:start|end))\}[ \t]*(?P<title>[^\n]*)\n"
+    r"(?P<options>.*?)^(?P=fence)[ \t]*$\n?",
+    flags=re.M | re.S,
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write both editions; existing ones at that place are replaced."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--to", type=Path, default=ROOT / "_build" / "editions", help="folder for the two editions")
+    to = parser.parse_args(arguments).to
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    for edition in EDITIONS:
+        shutil.rmtree(to / edition, ignore_errors=True)
+        (to / edition).mkdir(parents=True)
+        exercises = 0
+        for path in notebooks:
+            notebook = make(json.loads(path.read_text(encoding="utf-8")), path.stem, edition)
+            exercises += sum("### Exercise " in source(cell) for cell in notebook["cells"])
+            text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+            (to / edition / path.name).write_text(text, encoding="utf-8")
+        print(f"{edition}: {len(notebooks)} notebooks, {exercises} exercises, in {to / edition}")
+    return 0
+
+
+def make(notebook: dict, stem: str, edition: str) -> dict:
+    """One notebook of an edition.
+
+    Args:
+        notebook: as read from its source.
+        stem: its file name; the number it begins with is the chapter's.
+        edition: ``"student"`` or ``"instructor"``.
+
+    Raises:
+        ValueError: an edition that does not exist, or exercises and solutions that do not open and close in turn.
+    """
+    if edition not in EDITIONS:
+        raise ValueError(f"edition must be one of {', '.join(EDITIONS)}, got {edition!r}")
+    made, cells = copy.deepcopy(notebook), []
+    chapter, number, open_block, answered = stem.split("_")[0].lstrip("0"), 0, None, False
+    for cell in pieces(made["cells"], stem):
+        fence = cell.pop("fence", None)
+        if fence:
+            kind, part = fence["kind"].split("-")
+            if (part == "start") != (open_block is None) or (part == "end" and open_block != kind):
+                raise ValueError(f"{stem}: {fence['kind']} where {open_block or 'nothing'} is open")
+            open_block = kind if part == "start" else None
+            if (kind, part) == ("exercise", "start"):
+                number, answered = number + 1, False
+                cells.append(markdown(cell, f"### Exercise {chapter}.{number}: {fence['title'].strip()}"))
+            elif (kind, part) == ("solution", "start") and edition == "instructor":
+                cells.append(markdown(cell, "**Solution**"))
+            elif (kind, part) == ("solution", "end") and edition == "student" and not answered:
+                cells.append(code(cell, "# Your answer here."))
+            continue
+        if open_block == "solution" and edition == "student":
+            if cell["cell_type"] == "code" and checks(source(cell)):
+                cells.append(code(cell, stub(source(cell))))
+                answered = True
+            continue
+        cells.append(markdown(cell, plain(source(cell))) if cell["cell_type"] == "markdown" else cell)
+        if edition == "instructor" and "marking" in tags(cell):
+            cells[-1]["metadata"] = {"tags": ["marking"]}
+    if open_block:
+        raise ValueError(f"{stem}: {open_block} is never closed")
+    made["cells"] = ([note(stem, edition)] if number else []) + cells
+    return made
+
+
+def pieces(cells: list[dict], stem: str):
+    """The cells, with Markdown cut before and after each exercise or solution fence; a fence's piece names it."""
+    for cell in cells:
+        if cell["cell_type"] != "markdown":
+            yield cell
+            continue
+        text, start, count = source(cell), 0, 0
+        for match in [*FENCE.finditer(text), None]:
+            between = text[start : match.start() if match else len(text)].strip()
+            if between or (match is None and not count):
+                yield {**cell, "id": cell["id"] + (f"-{count}" if count else ""), "source": between}
+                count += 1
+            if match:
+                yield {**cell, "id": f"{cell['id']}-{count}", "source": "", "fence": match.groupdict()}
+                start, count = match.end(), count + 1
+
+
+def stub(solution: str) -> str:
+    """What is left of a solution for students: every function without its body, and the checks.
+
+    Raises:
+        ValueError: a function without a docstring, which alone would say what to write.
+    """
+    lines, parts = solution.splitlines(), []
+    for node in ast.parse(solution).body:
+        if isinstance(node, ast.FunctionDef):
+            if ast.get_docstring(node) is None:
+                raise ValueError(f"{node.name} must have a docstring: it is all that students see of it")
+            head = lines[node.lineno - 1 : node.body[0].end_lineno]
+            parts.append("\n".join([*head, " " * node.body[0].col_offset + STUB, "", ""]))
+        elif checks(ast.get_source_segment(solution, node)):
+            parts.append("\n".join(lines[node.lineno - 1 : node.end_lineno]))
+    return "\n".join(parts)
+
+
+def checks(text: str) -> list[str]:
+    """The names of the exercises that a piece of code checks."""
+    return re.findall(r"^gl\.check\.(\w+)\(", text, flags=re.M)
+
+
+def plain(text: str) -> str:
+    """Markdown with the book's roles turned into words, for programs that do not know them."""
+    text = re.sub(r"\{term\}`([^`<]*?)\s*(?:<[^>]*>)?`", r"\1", text)
+    return re.sub(r"\{cite(?::\w+)?\}`([^`]*)`", lambda match: "[" + match[1].replace(",", ", ") + "]", text)
+
+
+def note(stem: str, edition: str) -> dict:
+    """The first cell of an edition."""
+    what = {
+        "student": "Solutions are left out. Complete the cells that end with `gl.check`; they say what differs.",
+        "instructor": "Solutions and hints for marking are included.",
+    }[edition]
+    text = f"*{edition.capitalize()} edition, made from `notebooks/{stem}.ipynb` with `make editions`.* {what}"
+    return {"cell_type": "markdown", "id": "edition", "metadata": {}, "source": text}
+
+
+def markdown(cell: dict, text: str) -> dict:
+    """A Markdown cell with another text."""
+    return {"cell_type": "markdown", "id": cell["id"], "metadata": {}, "source": text}
+
+
+def code(cell: dict, text: str) -> dict:
+    """A code cell without outputs."""
+    return {
+        "cell_type": "code", "id": cell["id"], "metadata": {}, "execution_count": None, "outputs": [], "source": text,
+    }  # fmt: skip
+
+
+def source(cell: dict) -> str:
+    """A cell's text."""
+    return "".join(cell["source"])
+
+
+def tags(cell: dict) -> list[str]:
+    """A cell's tags."""
+    return cell["metadata"].get("tags", [])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
