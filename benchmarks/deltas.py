@@ -1,0 +1,137 @@
+"""What an attacker makes of a parameter difference, by the client's steps: scaled, unscaled, simulated.
+
+Clients of one or four photographs (IG, labels told, ReLU network) or of one digit (DLG and iDLG, smooth network) take 1
+to 40 steps of 0.1. A target is the mean gradient (``"scaled"``), the bare difference that a survey's code takes for a
+gradient (``"unscaled"``), or the difference itself, simulated step by step (``"exact"``) or by one step an epoch
+(``"epochs"``, as that code does). Controls: the mean colour, and a payload of the same norm in a random direction. Also
+DLF in all its variants, on a network of three convolutions. Rows that are in the record already are kept.
+
+    python benchmarks/deltas.py [--seeds 3] [--part steps cnn3]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import torch
+from kept import measure, scored
+from torch import nn
+
+import glutils as gl
+
+RATE = 0.1
+STEPS = (1, 2, 4, 10, 20, 40)
+UNROLLED = (2, 10, 40)
+"""At which numbers of steps the client is simulated: an iteration costs as many steps."""
+ITERATIONS = {"ig": 150, "dlg": 30, "idlg": 30, "dlf": 150}
+AIMS = {"scaled": True, "unscaled": False}
+
+
+def client_of(case: str, steps: int, seed: int) -> tuple[gl.data.Batch, nn.Module, gl.protocols.FedAvg]:
+    """Private images, network and protocol of a case: its data, images, and batch size."""
+    if case == "one digit":
+        batch = gl.data.sample("digits", count=1, seed=seed, device="cpu")
+        return batch, gl.models.build("lenet", batch, seed=seed), gl.protocols.FedAvg(steps, 1, RATE)
+    count = 1 if case == "one photo" else 4
+    batch = gl.data.sample("photos", size=12, count=count, seed=seed, device="cpu")
+    model = gl.models.build("convnet", batch, seed=seed, channels=(8, 16), hidden=64)
+    size, epochs = (1, steps) if count == 1 else (4, 1) if steps == 1 else (2, steps // 2)
+    return batch, model, gl.protocols.FedAvg(epochs, size, RATE, shuffle=seed if size < count else None)
+
+
+def run(case: str, attack: str, target: str, steps: int, tampered: str, seed: int) -> dict:
+    """One attack on one message."""
+    batch, model, protocol = client_of(case, steps, seed)
+    payload = protocol.transmit(model, batch.images, batch.labels)
+    knows = {"labels"} if attack == "ig" else set()
+    seen = gl.observe(model, protocol, payload, batch, knows=knows)
+    gradient = gl.protocols.FedSGD().transmit(model, batch.images, batch.labels)
+    sent, first = gl.models.flatten(payload), gl.models.flatten(gradient)
+    about = {"cosine": float(sent @ first / sent.norm() / first.norm()), "length": float(sent.norm() / first.norm())}
+    if tampered != "none":
+        seen = gl.tamper(seen, tampered, seed=seed)
+    if target in AIMS:
+        seen = gl.observation.as_gradient(seen, scaled=AIMS[target])
+    how = {"iterations": ITERATIONS[attack], "seed": seed, "progress": False}
+    how |= {"local": target} if target in ("exact", "epochs") else {"restarts": 1} if attack != "ig" else {}
+    return about | scored(gl.attack(attack, seen, **how), batch)
+
+
+def steps_of(seeds: int) -> Iterator[dict]:
+    """The cells of the curves, cheap ones first."""
+    for seed in range(seeds):
+        for case, attacks in (("one digit", ("dlg", "idlg")), ("one photo", ("ig",)), ("four photos", ("ig",))):
+            for attack in attacks:
+                for steps in STEPS:
+                    for target in AIMS:
+                        cell = {"case": case, "attack": attack, "target": target, "steps": steps}
+                        yield cell | {"tampered": "none", "seed": seed}
+                    if steps in (1, 40):
+                        yield cell | {"target": "scaled", "tampered": "wrong_gradient", "seed": seed}
+    for seed in range(seeds):
+        for steps in UNROLLED:
+            for target in ("exact", "epochs"):
+                cell = {"case": "four photos", "attack": "ig", "target": target, "steps": steps}
+                yield cell | {"tampered": "none", "seed": seed}
+
+
+def cnn3(batch: gl.data.Batch, seed: int) -> nn.Module:
+    """Three 3x3 convolutions (strides 1, 2, 2) and a linear layer, ReLU, PyTorch's default initialisation."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers, before = [], batch.shape[0]
+        for after, stride in ((16, 1), (32, 2), (32, 2)):
+            layers += [nn.Conv2d(before, after, 3, stride, 1), nn.ReLU()]
+            before = after
+        side = (batch.shape[1] + 3) // 4
+        model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * side * side, len(batch.classes)))
+    model.classes, model.shape, model.name = len(batch.classes), batch.shape, "cnn3"
+    return model.eval()
+
+
+def dlf(simulator: str, labels: str, lr: float, tampered: str, seed: int) -> dict:
+    """DLF on four photographs, two shuffled epochs of two batches, through three convolutions."""
+    batch = gl.data.sample("photos", size=16, count=4, seed=seed, device="cpu")
+    model = cnn3(batch, seed)
+    protocol = gl.protocols.FedAvg(epochs=2, batch_size=2, lr=lr, shuffle=seed)
+    payload = protocol.transmit(model, batch.images, batch.labels)
+    seen = gl.observe(model, protocol, payload, batch, knows={"labels"} if labels == "told" else set())
+    if simulator == "true order":  # what nobody but the client can do: its own shuffled order, unrolled
+        rounds = tuple(gl.observation.replace(entry, protocol=protocol) for entry in seen.rounds)
+        seen = gl.observation.replace(seen, rounds=rounds)
+    if tampered != "none":
+        seen = gl.tamper(seen, tampered, seed=seed)
+    how = {"iterations": ITERATIONS["dlf"], "seed": seed, "progress": False}
+    how |= {"labels": labels} if labels != "told" else {}
+    name = "full" if simulator in ("true order", "cyclic") else simulator
+    return scored(gl.attack("dlf", seen, simulator=name, **how), batch)
+
+
+def dlf_cells(seeds: int) -> Iterator[dict]:
+    """Simulators with labels told, then the best of them with labels counted, then the tampered payload."""
+    names = ("full_many", "true order", "cyclic", "none_epoch", "none")
+    for seed in range(seeds):
+        for lr in (0.004, 0.05, RATE):
+            for simulator in names:
+                yield {"simulator": simulator, "labels": "told", "lr": lr, "tampered": "none", "seed": seed}
+            for rule in ("dlf", "ilrg"):
+                yield {"simulator": "full_many", "labels": rule, "lr": lr, "tampered": "none", "seed": seed}
+        yield {"simulator": "full_many", "labels": "told", "lr": 0.004, "tampered": "wrong_gradient", "seed": seed}
+
+
+def main() -> None:
+    """Measure what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--part", nargs="*", default=["steps", "cnn3"], choices=["steps", "cnn3"])
+    options = parser.parse_args()
+    about = {"iterations": ITERATIONS, "lr": RATE}
+    if "steps" in options.part:
+        measure("deltas_cpu", steps_of(options.seeds), run, about)
+    if "cnn3" in options.part:
+        measure("dlf_cnn3_cpu", dlf_cells(options.seeds), dlf, about | {"epochs": 2, "batch": 2, "images": 4})
+
+
+if __name__ == "__main__":
+    main()
