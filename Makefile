@@ -1,6 +1,8 @@
 # make env    the environment, in .venv (every other target calls it)
 # make book   execute the notebooks and build the book: _build/html/index.html
 # make test   unit tests, the notebooks' contract, and notebooks executed twice and compared
+# make archive  the executed book as one zip file with its checksum, for a release
+# make links  ask every address outside the book whether it is still there (needs the network)
 # make lab    JupyterLab on the notebooks
 # make clean  remove everything that was built (the environment stays; remove .venv to drop it too)
 
@@ -11,7 +13,10 @@ STAMP  := $(VENV)/installed
 JOBS   ?= $(shell getconf _NPROCESSORS_ONLN)
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test lab clean
+_build/html/index.html:
+	$(MAKE) book
+
+.PHONY: help env book browser archive links test lab clean
 .DELETE_ON_ERROR:
 
 help:
@@ -28,12 +33,28 @@ $(STAMP): constraints.txt pyproject.toml
 
 # The book is always built from nothing, because Sphinx repeats the warnings of a page only when it reads it again.
 # Executed notebooks are kept under _build/cache for as long as nothing that they depend on has changed.
-book: $(STAMP)
-	$(BIN)/python tools/stage.py --to _build/stage
+book: $(STAMP) browser
+	$(BIN)/python tools/stage.py --to _build/stage $(if $(REPOSITORY),--repository $(REPOSITORY))
 	rm -rf _build/html _build/.doctrees
 	$(BIN)/jupyter-book build _build/stage --path-output . -W -n --keep-going
-	$(BIN)/python -m pytest -m book tests/test_book.py
+	$(BIN)/python tools/finish.py _build/html
+	$(BIN)/python -m pytest -m book -rs tests/test_book.py tests/test_browser.py
 	@echo "The book is at _build/html/index.html"
+
+# The finished pages are read in a real browser. Debian's Chromium is installed where there is none and we may; without
+# one the tests that need it skip, and say so.
+browser:
+	@for name in $(CHROMIUM) chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	test "$$(id -u)" = 0 && apt-get -qq update && apt-get -qq -y --no-install-recommends install chromium >/dev/null \
+	    || echo "There is no Chromium, and it could not be installed: the browser tests will skip"
+
+archive: _build/html/index.html
+	rm -f _build/leaky-scalars-*.zip*
+	$(BIN)/python tools/archive.py _build
+
+links: $(STAMP)
+	test -d _build/stage || $(BIN)/python tools/stage.py --to _build/stage
+	$(BIN)/jupyter-book build _build/stage --path-output . --builder linkcheck
 
 # nbval executes the executed notebooks once more and compares what they print: with one thread, as they were executed,
 # because the order of sums decides the last digits of what is exact; so a few notebooks at a time, one on each core.

@@ -31,6 +31,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pages
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("_config.yml", "_toc.yml", "CONTRIBUTING.md", "book")
@@ -44,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--to", type=Path, required=True, help="folder to fill")
     parser.add_argument("--profile", default="", help="a profile of book/profiles; without it, defaults and the pages")
+    parser.add_argument("--repository", default="", help="public address of the repository: adds the launch buttons")
     options = parser.parse_args(arguments)
     to = options.to.resolve()
     shutil.rmtree(to, ignore_errors=True)
@@ -67,6 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     if not options.profile:
         stage_pages(to, rows)
+        if options.repository:
+            add_launch_buttons(to / "_config.yml", options.repository)
     return 0
 
 
@@ -187,6 +191,16 @@ def stage_pages(to: Path, rows: list[dict]) -> None:
     target.mkdir(parents=True, exist_ok=True)
     shutil.copy2(mathjax[0].locate(), target / MATHJAX)
     pages.fill(to / "book", rows)
+
+
+def add_launch_buttons(config: Path, repository: str) -> None:
+    """Buttons to the repository, and to Colab and Binder, which open the branch that tools/launch.py lays out."""
+    content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    content["repository"] = {"url": repository.removesuffix(".git"), "branch": "launch"}
+    content["html"]["use_repository_button"] = True
+    colab, binder = "https://colab.research.google.com", "https://mybinder.org"
+    content["launch_buttons"] = {"colab_url": colab, "binderhub_url": binder, "thebe": False}
+    write(config, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,157 @@
+"""What publication adds: the install cell of Colab, launch buttons, workflows, spelling."""
+
+import hashlib
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+ADDRESS = "https://github.com/owner/name"
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    """A module of tools/, by its name."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    return importlib.import_module
+
+
+@pytest.fixture
+def notebook():
+    return (ROOT / "notebooks" / "01_threat_model.ipynb").read_text(encoding="utf-8")
+
+
+def test_launched_notebooks_begin_with_the_install_cell(tool, notebook):
+    before, after = json.loads(notebook), json.loads(tool("launch").with_install_cell(notebook, ADDRESS, "v0.1.0"))
+    cell, *rest = after["cells"]
+    assert rest == before["cells"] and "remove-cell" in cell["metadata"]["tags"]
+    assert f"--branch v0.1.0 {ADDRESS} " in "".join(cell["source"])
+    assert "git clone" not in notebook, "the repository's own notebooks have no install cell"
+
+
+@pytest.mark.parametrize(
+    "repository, ref", [("https://x; rm -rf /", "main"), (ADDRESS, "--upload-pack=x"), ("", "main")]
+)
+def test_launch_refuses_what_a_shell_would_read_otherwise(tool, notebook, repository, ref):
+    with pytest.raises(ValueError, match="must be made of letters"):
+        tool("launch").with_install_cell(notebook, repository, ref)
+
+
+def test_the_install_cell_installs_from_a_repository(tool, tmp_path, notebook):
+    """Executed as Colab would: no glutils there, a repository with a tag to clone, a kernel that goes on."""
+    source, work, site = tmp_path / "repository", tmp_path / "content", tmp_path / "site"
+    shutil.copytree(ROOT / "glutils", source / "glutils", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy2(ROOT / name, source / name)
+    shutil.copytree(ROOT / "notebooks", source / "notebooks")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-C", str(source)]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"], ["tag", "v0"]):
+        subprocess.run([*git, *command], check=True)
+    work.mkdir(), site.mkdir()
+    cell = json.loads(tool("launch").with_install_cell(notebook, str(source), "v0"))["cells"][0]
+    script = f"""
+import sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")
+                    and "editable" not in repr(finder)]
+sys.path[:] = [{str(site)!r}] + [entry for entry in sys.path if entry and {str(ROOT)!r} != entry]
+import importlib.util
+assert importlib.util.find_spec("glutils") is None
+from IPython.core.interactiveshell import InteractiveShell
+InteractiveShell.instance().run_cell({"".join(cell["source"])!r}).raise_error()
+import os, glutils
+print("FOUND", glutils.__file__, os.getcwd())
+"""
+    quiet = {
+        "PIP_TARGET": str(site),
+        "PIP_NO_DEPS": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",
+        "PIP_QUIET": "1",
+        "HOME": str(tmp_path),
+    }
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=work, env=os.environ | quiet, capture_output=True, text=True, timeout=300
+    )
+    found = re.search(r"FOUND (\S+) (\S+)", ran.stdout)
+    assert found, ran.stdout + ran.stderr
+    assert found[1].startswith(str(site)) and found[2] == str(work / "leaky-scalars" / "notebooks")
+
+
+def test_launch_buttons_come_with_the_address_and_only_then(tool, tmp_path):
+    stage = tool("stage")
+    config = tmp_path / "_config.yml"
+    shutil.copy2(ROOT / "_config.yml", config)
+    plain = yaml.safe_load(config.read_text(encoding="utf-8"))
+    assert "launch_buttons" not in plain and not plain["html"]["use_repository_button"]
+    stage.add_launch_buttons(config, ADDRESS + ".git")
+    told = yaml.safe_load(config.read_text(encoding="utf-8"))
+    assert told["repository"] == {"url": ADDRESS, "branch": "launch"}
+    assert told["launch_buttons"]["colab_url"] and told["launch_buttons"]["binderhub_url"]
+    assert told["html"]["use_repository_button"] and told["sphinx"] == plain["sphinx"]
+
+
+def test_finishing_mends_the_bibliography(tool, tmp_path):
+    page = tmp_path / "bibliography.html"
+    page.write_text('<div role="list" class="citation-list"><div class="citation">A</div></div>', encoding="utf-8")
+    assert tool("finish").main(tmp_path) == 0
+    assert page.read_text(encoding="utf-8").startswith('<div class="citation-list">')
+
+
+def test_finishing_takes_out_what_breaks_pages_opened_from_a_file(tool):
+    mended = tool("finish").mended
+    constant = '\n    <script>const THEBE_JS_URL = "https://x"; const thebe_selector = ".a"</script>'
+    font = '\n<link rel="preload" as="font" type="font/woff2" crossorigin href="a.woff2" />'
+    kept = '<script>const DOCUMENTATION = 1</script>\n<link rel="preload" as="script" href="a.js" />'
+    assert mended("<head>" + constant + constant + font + kept) == "<head>" + kept
+
+
+def test_the_archive_is_complete_and_the_same_each_time(tool, tmp_path, capsys):
+    archive = tool("archive").main
+    assert archive(tmp_path) == 1 and "run make book first" in capsys.readouterr().err
+    for name in ("html/index.html", "stage/notebooks/a.ipynb", "records/a.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    sums = []
+    for _ in range(2):
+        assert archive(tmp_path) == 0
+        (path,) = tmp_path.glob("leaky-scalars-*.zip")
+        sums.append(hashlib.sha256(path.read_bytes()).hexdigest())
+    assert sums[0] == sums[1] == path.with_name(path.name + ".sha256").read_text(encoding="utf-8").split()[0]
+    with zipfile.ZipFile(path) as content:
+        manifest = json.loads(content.read("manifest.json"))
+        assert set(manifest) == {"book/index.html", "notebooks/a.ipynb", "records/a.json"}
+        assert all(hashlib.sha256(content.read(name)).hexdigest() == told for name, told in manifest.items())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.stem)
+def test_workflows_run_commands_that_exist(path):
+    """Every make target and script that a workflow calls is there, and every action has a version."""
+    flow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert flow["name"] and flow["jobs"] and flow.get("permissions"), "a workflow says what it may do"
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M))
+    for job in flow["jobs"].values():
+        assert job.get("timeout-minutes")
+        for step in job["steps"]:
+            assert "uses" not in step or re.search(r"@v\d+", step["uses"]), step
+            run = step.get("run", "")
+            assert set(re.findall(r"\bmake ([a-z]+)", run)) <= targets, run
+            for script in re.findall(r"\b((?:tools|benchmarks)/\w+\.py|\.ci/run)", run):
+                assert (ROOT / script).is_file(), script
+
+
+def test_the_three_workflows_are_there():
+    assert {path.stem for path in (ROOT / ".github" / "workflows").glob("*.yml")} >= {"tests", "book", "weekly"}
+
+
+def test_spelling():
+    """codespell knows common misspellings; what it takes for one by mistake stands in pyproject.toml."""
+    ran = subprocess.run([sys.executable, "-m", "codespell_lib"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
