@@ -35,25 +35,35 @@ class Transcript:
     Attributes:
         model: the global model before the first round; its parameters are never moved.
         messages: ``messages[t][k]`` are client k's messages in round t, one for each local step; none if the client was
-            not sampled.
-        states: global model state before each round and after the last, rounds + 1 of them.
+            not sampled, or is not recorded.
+        states: global model state before each round and after the last, rounds + 1 of them; None where it was not kept,
+            before rounds in which no recorded client took part.
         accuracy: test accuracy after each round, shape (rounds,), on held-out public data.
         clients: the private data. Attacks never read it; an observation takes a client's shapes from it, and its labels
             if they are told.
         lr, unbiased: how everybody replays scalars, see :func:`glutils.federation.train`.
         local_batch: images that a client draws anew for each message; None: all of them.
         drawn: ``drawn[t][k]``: indices of the images behind each message, for scoring only.
+        decay: factor of ``lr`` from round to round.
+        recorded: the clients whose messages were kept; None: all.
+        took_part: the clients of each round, recorded or not.
+        uplink: bytes that all clients together sent in each round, shape (rounds,), int64, every number of a payload
+            counted as it is held here: what a compression would save is not taken off.
     """
 
     model: nn.Module
     messages: tuple[tuple[tuple[Round, ...], ...], ...]
-    states: tuple[models.Parameters, ...]
+    states: tuple[models.Parameters | None, ...]
     accuracy: torch.Tensor
     clients: tuple[Batch, ...]
     lr: float | None = None
     unbiased: bool = True
     local_batch: int | None = None
     drawn: tuple[tuple[tuple[torch.Tensor, ...], ...], ...] = ()
+    decay: float = 1.0
+    recorded: tuple[int, ...] | None = None
+    took_part: tuple[tuple[int, ...], ...] = ()
+    uplink: torch.Tensor | None = None
 
     @property
     def rounds(self) -> int:
@@ -61,17 +71,27 @@ class Transcript:
         return len(self.messages)
 
     def sent(self, client: int) -> int:
-        """How many numbers this client has sent in all."""
+        """How many numbers this client has sent in all; ``ValueError`` for a client that was not recorded."""
+        self._check_recorded(client)
         return sum(_count(message.payload) for entry in self.messages for message in entry[client])
 
     def of(self, client: int) -> tuple[Round, ...]:
-        """All messages of one client, in order, after :meth:`check`; ``ValueError`` if it sent none."""
-        _check.integer("client", client, at_least=0, at_most=len(self.clients) - 1)
+        """All messages of one client, in order, after :meth:`check`.
+
+        ``ValueError`` if it sent none, or was not recorded.
+        """
+        self._check_recorded(client)
         self.check()
         found = tuple(message for entry in self.messages for message in entry[client])
         if not found:
             raise ValueError(f"client {client} took part in none of the {self.rounds} rounds")
         return found
+
+    def _check_recorded(self, client: int) -> None:
+        _check.integer("client", client, at_least=0, at_most=len(self.clients) - 1)
+        if self.recorded is not None and client not in self.recorded:
+            names = ", ".join(map(str, self.recorded)) or "none"
+            raise ValueError(f"client must be one of the recorded ones ({names}), got {client}")
 
     def check(self) -> None:
         """Replay the run from its messages; ``ValueError`` naming the first round, and client, that does not follow.
@@ -81,6 +101,9 @@ class Transcript:
         exchanged: all break the chain. One thing does not: the bare payloads of two clients of equal size exchanged
         within a round, whose mean stays the same. Only an attack sees that, see
         :func:`glutils.attacks.inconsistent_rounds`.
+
+        Where some of a round's clients were not recorded, what can be checked is: the recorded clients' messages, and
+        the states that these were computed from. The next state is then taken as it is.
         """
         if len(self.states) != self.rounds + 1:
             raise ValueError(f"states must hold one state more than the {self.rounds} rounds, got {len(self.states)}")
@@ -90,32 +113,49 @@ class Transcript:
             for k in active:
                 for message in entry[k]:
                     check_payload(f"payload of client {k} in round {turn}", self.model, message)
-            state, own = self.states[turn], dict.fromkeys(active, self.states[turn])
             for at in (turn, turn + 1):
-                for name, parameter in self.states[at].items():
+                for name, parameter in (self.states[at] or {}).items():
                     _check.finite(f"model state before round {at}, {name},", parameter)
-            for step in range(len(entry[active[0]])):
-                said = [entry[k][step] for k in active]
-                protocol = said[0].protocol
-                directions = protocol.draw(self.model) if protocol.kind == "scalars" else None
-                for k, message in zip(active, said, strict=True):
-                    if not _same(message.parameters, own[k], 1e-5 if step else 0.0):
-                        expected = "the one that its own scalars lead to" if step else "the global one"
-                        raise ValueError(f"round {turn}: the model state of client {k} is not {expected}")
-                    if step + 1 < len(entry[k]):
-                        own[k] = zo.replay(own[k], message.payload, directions, self.lr, unbiased=self.unbiased)
-                state = move(state, said, [sizes[k] for k in active], directions, self.lr, self.unbiased)
-            if not _same(state, self.states[turn + 1], 1e-5):
-                raise ValueError(
-                    f"round {turn}: its messages do not lead to the next model state; "
-                    "a wrong state, a wrong seed or a payload of another run"
-                )
+            if active:
+                self._check_replay(turn, entry, active, sizes)
+
+    def _check_replay(self, turn: int, entry: tuple, active: list[int], sizes: list[int]) -> None:
+        """Follow one round from state to state."""
+        state, own = self.states[turn], dict.fromkeys(active, self.states[turn])
+        if state is None:
+            raise ValueError(f"round {turn}: the model state before it is missing")
+        lr = self.lr if self.lr is None or self.decay == 1 else self.lr * self.decay**turn
+        complete = not self.took_part or set(self.took_part[turn]) == set(active)
+        for step in range(len(entry[active[0]])):
+            said = [entry[k][step] for k in active]
+            protocol = said[0].protocol
+            directions = protocol.draw(self.model) if protocol.kind == "scalars" else None
+            for k, message in zip(active, said, strict=True):
+                if not _same(message.parameters, own[k], 1e-5 if step else 0.0):
+                    expected = "the one that its own scalars lead to" if step else "the global one"
+                    raise ValueError(f"round {turn}: the model state of client {k} is not {expected}")
+                if step + 1 < len(entry[k]):
+                    own[k] = zo.replay(own[k], message.payload, directions, lr, unbiased=self.unbiased)
+            if complete:
+                state = move(state, said, [sizes[k] for k in active], directions, lr, self.unbiased)
+        if complete and self.states[turn + 1] is not None and not _same(state, self.states[turn + 1], 1e-5):
+            raise ValueError(
+                f"round {turn}: its messages do not lead to the next model state; "
+                "a wrong state, a wrong seed or a payload of another run"
+            )
 
     def _check_headers(self, turn: int, entry: tuple[tuple[Round, ...], ...]) -> list[int]:
         """Who took part in this round; ``ValueError`` if numbers, senders or protocols do not fit together."""
         if len(entry) != len(self.clients):
             raise ValueError(f"round {turn} holds messages of {len(entry)} clients, expected {len(self.clients)}")
         active = [k for k, said in enumerate(entry) if said]
+        if self.took_part:
+            wanted = [k for k in self.took_part[turn] if self.recorded is None or k in self.recorded]
+            missing = sorted(set(wanted) - set(active))
+            if active and missing:
+                raise ValueError(f"round {turn}: the messages of client {missing[0]}, who took part, are missing")
+            if not wanted and not active:
+                return []
         if not active:
             raise ValueError(f"round {turn} is missing: it holds no messages")
         first = entry[active[0]]
@@ -155,13 +195,30 @@ def move(
 
     (McMahan et al. 2017.) ``directions`` are those of the step, drawn once for everybody.
     """
-    weights = [size / sum(sizes) for size in sizes]
-    protocol = said[0].protocol
+    everybody = sum(sizes)
+    mean = total([(size / everybody, message.payload) for size, message in zip(sizes, said, strict=True)])
+    return advance(state, mean, said[0].protocol, directions, lr, unbiased)
+
+
+def total(parts: Sequence[tuple[float, Payload]]) -> Payload:
+    """Sum of weight x payload."""
+    if isinstance(parts[0][1], torch.Tensor):
+        return sum(weight * payload for weight, payload in parts)
+    return {name: sum(weight * payload[name] for weight, payload in parts) for name in parts[0][1]}
+
+
+def advance(
+    state: models.Parameters,
+    mean: Payload,
+    protocol: Protocol,
+    directions: zo.Directions | None,
+    lr: float | None,
+    unbiased: bool,
+) -> models.Parameters:
+    """The next global state from the weighted mean of all clients' payloads of one step."""
     if protocol.kind == "scalars":
-        mean = sum(w * message.payload for w, message in zip(weights, said, strict=True))
         return zo.replay(state, mean, directions, lr, unbiased=unbiased)
     factor = 1.0 if protocol.kind == "delta" else lr
-    mean = {n: sum(w * message.payload[n] for w, message in zip(weights, said, strict=True)) for n in state}
     return {name: p - factor * mean[name] for name, p in state.items()}
 
 

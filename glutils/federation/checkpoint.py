@@ -1,0 +1,188 @@
+"""A training run on disk: what it was asked, and after every round all that is needed to go on, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from .. import models
+from ..data.batch import Batch
+from ..protocols import NamedTensors, Payload
+from ..transcript import Round
+
+FORMAT = "glutils federation 1"
+INDEX = "run.json"
+
+
+class Checkpoint:
+    """One run's folder: ``run.json``, model states and recorded messages as safetensors.
+
+    A round is done when ``run.json`` names it. That file is replaced after the round's other files are complete, so a
+    run that is killed at any moment goes on from the last round that is done.
+    """
+
+    def __init__(self, folder: Any, asked: dict[str, Any]):
+        """Reads ``run.json`` if there is one; ``ValueError`` if the folder holds another run, or anything else."""
+        if not isinstance(folder, (str, os.PathLike)):
+            raise TypeError(f"checkpoint must be the path of a folder, got {type(folder).__name__}")
+        self.path, self.asked = Path(folder), json.loads(json.dumps(asked))
+        self.index: dict[str, Any] = {"format": FORMAT, "asked": self.asked, "rounds": [], "states": {}}
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return
+        if not (self.path / INDEX).is_file():
+            raise ValueError(f"checkpoint must be an empty folder or one of this run, but {self.path} is neither")
+        try:
+            self.index = json.loads((self.path / INDEX).read_text(encoding="utf-8"))
+            if self.index["format"] != FORMAT:
+                raise ValueError("it was written by something else")
+            before = self.index["asked"]
+            self.done = len(self.index["rounds"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._damaged(INDEX, error) from error
+        for key in self.asked:
+            if before.get(key) != self.asked[key]:
+                raise ValueError(
+                    f"checkpoint must be of the same run, but {self.path} was made with {key}="
+                    f"{_short(before.get(key))}, not {_short(self.asked[key])}; choose another folder"
+                )
+
+    done: int = 0
+    """Rounds on disk."""
+
+    def _damaged(self, file: str, error: Exception) -> ValueError:
+        return ValueError(
+            f"checkpoint cannot be used: {self.path / file} is damaged ({error}); nothing was changed. Restore that "
+            "file, or choose another folder"
+        )
+
+    def restore(self, run: Any) -> None:
+        """Set ``run`` to the end of the last round that is done; nothing if there is none."""
+        if not self.done:
+            return
+        try:
+            self._restore(run)
+        except (KeyError, TypeError, IndexError) as error:
+            raise self._damaged(INDEX, error) from error
+
+    def _restore(self, run: Any) -> None:
+        if self.done > run.rounds:
+            raise ValueError(f"rounds must be at least {self.done}, those done in {self.path}; got {run.rounds}")
+        for turn, entry in enumerate(self.index["rounds"]):
+            if entry["protocol"] != repr(run.protocols[turn]):
+                raise ValueError(
+                    f"checkpoint must be of the same run, but round {turn} in {self.path} was run with "
+                    f"{entry['protocol']}, not {run.protocols[turn]!r}; choose another folder"
+                )
+        for turn in range(1, self.done + 1):
+            found = self.index["states"].get(str(turn))
+            run.states.append(None if found is None else self._state(run, *found))
+        for turn, entry in enumerate(self.index["rounds"]):
+            run.accuracy.append(float(entry["accuracy"]))
+            run.uplink.append(int(entry["uplink"]))
+            run.took_part.append(tuple(entry["took_part"]))
+            said, drawn = self._messages(run, turn, entry)
+            run.messages.append(said)
+            run.drawn.append(drawn)
+        state = bytes.fromhex(self.index["generator"])
+        run.generator.set_state(torch.tensor(list(state), dtype=torch.uint8))
+
+    def _read(self, file: str, digest: str) -> dict[str, torch.Tensor]:
+        try:
+            content = (self.path / file).read_bytes()
+            if hashlib.sha256(content).hexdigest() != digest:
+                raise ValueError("it is not the file that was written")
+            return load(content)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise self._damaged(file, error) from error
+
+    def _state(self, run: Any, file: str, digest: str) -> models.Parameters:
+        found = self._read(file, digest)
+        return {name: found[name].to(p.device) for name, p in run.states[0].items()}
+
+    def _messages(self, run: Any, turn: int, entry: dict) -> tuple[tuple, tuple]:
+        """What the recorded clients said in a round, and from which images."""
+        said: list[tuple[Round, ...]] = [()] * len(run.clients)
+        drawn: list[tuple[torch.Tensor, ...]] = [()] * len(run.clients)
+        if entry["messages"] is None:
+            return tuple(said), tuple(drawn)
+        found, device = self._read(*entry["messages"]), next(iter(run.states[0].values())).device
+        part = lambda start: {n[len(start) :]: t.to(device) for n, t in found.items() if n.startswith(start)}  # noqa: E731
+        steps, mode = run.steps(turn), models.batchnorm_mode(run.model)
+        for k in entry["recorded"]:
+            for j, step in enumerate(steps):
+                payload: Payload = NamedTensors(part(f"{k}.{j}.payload."))
+                payload = payload[""] if set(payload) == {""} else payload
+                payload.batchnorm = mode
+                own = part(f"{k}.{j}.own.") or run.states[turn]
+                said[k] = (*said[k], Round(step.observed(payload), payload, own, turn, k))
+                drawn[k] = (*drawn[k], found[f"{k}.{j}.drawn"])
+        return tuple(said), tuple(drawn)
+
+    def keep(self, run: Any) -> None:
+        """Write the round that has just ended."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        turn = len(run.accuracy) - 1
+        messages = {}
+        for k, said in enumerate(run.messages[turn]):
+            for j, message in enumerate(said):
+                messages |= {f"{k}.{j}.drawn": run.drawn[turn][k][j]}
+                single = isinstance(message.payload, torch.Tensor)
+                named = {"": message.payload} if single else message.payload
+                messages |= {f"{k}.{j}.payload.{name}": tensor for name, tensor in named.items()}
+                if j:
+                    messages |= {f"{k}.{j}.own.{name}": p for name, p in message.parameters.items()}
+        self.index["rounds"].append({
+            "accuracy": run.accuracy[turn],
+            "uplink": run.uplink[turn],
+            "took_part": run.took_part[turn],
+            "recorded": [k for k, said in enumerate(run.messages[turn]) if said],
+            "protocol": repr(run.protocols[turn]),
+            "messages": self._write(f"messages-{turn:05d}.safetensors", messages) if messages else None,
+        })  # fmt: skip
+        states = self.index["states"]
+        states[str(turn + 1)] = self._write(f"state-{turn + 1:05d}.safetensors", run.states[turn + 1])
+        gone = [key for key in states if run.states[int(key)] is None]
+        files = [states.pop(key)[0] for key in gone]
+        self.index["generator"] = run.generator.get_state().numpy().tobytes().hex()
+        _replace(self.path / INDEX, (json.dumps(self.index) + "\n").encode())
+        self.done = turn + 1
+        for file in files:
+            (self.path / file).unlink(missing_ok=True)
+
+    def _write(self, file: str, tensors: dict[str, torch.Tensor]) -> tuple[str, str]:
+        content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        _replace(self.path / file, content)
+        return file, hashlib.sha256(content).hexdigest()
+
+
+def fingerprint(*values: nn.Module | Batch) -> str:
+    """One number for the contents of models and batches."""
+    digest = hashlib.sha256()
+    for value in values:
+        tensors = value.state_dict() if isinstance(value, nn.Module) else {"x": value.images, "y": value.labels}
+        digest.update(repr((value, value.training) if isinstance(value, nn.Module) else value.classes).encode())
+        for name, tensor in tensors.items():
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 or not isinstance(value, Sequence) else text[:57] + "..."
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """All of it or nothing."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    os.replace(part, path)

@@ -1,0 +1,105 @@
+"""Training for some rounds, with its progress and its checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from .. import _check, data, models
+from ..data.batch import Batch
+from ..solvers.engine import wanted
+from ..transcript import Transcript
+from .checkpoint import Checkpoint, fingerprint
+from .run import Run
+from .settings import checked
+
+_PIXELS = 2**21  # of test images in one pass
+
+
+def train(
+    protocol: Any,
+    model: nn.Module,
+    clients: Sequence[Batch],
+    *,
+    rounds: int,
+    lr: float | None = None,
+    decay: float | int = 1.0,
+    local_steps: int = 1,
+    local_batch: int | None = None,
+    sampled: int | float | None = None,
+    unbiased: bool = True,
+    test: Batch | None = None,
+    record: Iterable[int] | None = None,
+    checkpoint: str | Path | None = None,
+    batched: bool = True,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Transcript:
+    """Train for some rounds and keep the transcript.
+
+    Clients whose messages are recorded run one after the other, with ``protocol.transmit``. Of the others only the mean
+    is needed; they run together where that is faster, see :func:`glutils.federation.together.possible`: not under a
+    defence, not with batch norm or dropout layers, FedAvg only up to 262,144 parameters. Together or not, results are
+    equal up to the order of additions.
+
+    Args:
+        protocol: what clients send. The public seed of a :class:`ZerothOrder` protocol is the first step's; later steps
+            use seeds derived from it. A list holds one for each round, which may differ in their number of directions.
+        model: the initial global model; it is not changed.
+        clients: their private data.
+        rounds: 1 or more.
+        lr: step size of the server (and of the clients' own local steps) for gradients and scalars; FedAvg has its own.
+        decay: factor of ``lr`` from round to round, above 0, at most 1; FedAvg has its own.
+        local_steps: steps that a client takes by itself between two messages to the server, scalar protocols only. In
+            step j it moves along its own scalars of step j - 1, as in DeComFL, and goes back before it replays the
+            aggregate.
+        local_batch: draw this many of a client's images anew in each local step; default: all of them.
+        sampled: clients that take part in a round, drawn at random: their number, or as a float their share, above 0
+            and at most 1.0, rounded up; default: all.
+        unbiased: scalar updates use the unbiased estimate (the unit law carries its factor d), so that ``lr`` means
+            what it means in SGD. False is the reference code's estimate without d.
+        test: held-out data for the accuracy; default: public data of the clients' set.
+        record: the clients (indices) whose messages the transcript keeps; default: all. With few of them memory stays
+            bounded: model states are kept for the rounds in which they took part, beside the first and the last.
+        checkpoint: a folder that is written after every round. A run that was killed is continued by the same call, to
+            the bit; one that ended is continued by a call with more rounds.
+        batched: False runs every client by itself.
+        seed: of client sampling and mini-batches; not of the directions, which are public.
+        progress: as everywhere.
+
+    Raises:
+        TypeError, ValueError: before the first round; among them a checkpoint that is damaged (the message names the
+            file) or of another run.
+    """
+    how = {"rounds": rounds, "lr": lr, "decay": decay, "local_steps": local_steps, "local_batch": local_batch}
+    how |= {"sampled": sampled, "unbiased": unbiased, "record": record, "batched": batched}
+    run = Run(**checked(protocol, model, clients, **how))
+    run.generator.manual_seed(_check.integer("seed", seed, at_least=0))
+    test = data.public(run.clients[0]) if test is None else _check.instance("test", test, Batch)
+    shelf = None
+    if checkpoint is not None:
+        shelf = Checkpoint(checkpoint, run.about() | {"seed": seed, "test": fingerprint(test)})
+        shelf.restore(run)
+    todo = range(len(run.accuracy), run.rounds)
+    bar = {"total": run.rounds, "initial": todo.start, "desc": "rounds", "leave": False}
+    for turn in tqdm(todo, **bar, disable=not wanted(progress)):
+        run.advance(turn)
+        run.accuracy.append(accuracy(run.working, run.states[-1], test))
+        if shelf is not None:
+            shelf.keep(run)
+    return run.transcript()
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, state: models.Parameters, test: Batch) -> float:
+    """Share of the test images that the model in this state classifies right."""
+    size = max(1, _PIXELS // test.images[0].numel())
+    device, right = next(iter(state.values())).device, 0
+    for images, labels in zip(test.images.split(size), test.labels.split(size), strict=True):
+        right += int((models.logits(model, state, images.to(device)).argmax(1).cpu() == labels.cpu()).sum())
+    return right / len(test)
