@@ -22,7 +22,7 @@ KNOWLEDGE = ("labels", "batch_stats", "public")
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """All that the adversary holds. Made by :func:`observe`; attacks read nothing else.
+    """All that the adversary holds. Made by :func:`glutils.observe`; attacks read nothing else.
 
     Attributes:
         model: the attacker's own copy of the global model.

@@ -51,8 +51,8 @@ def rank_analysis(model: nn.Module, shape: tuple[int, int, int]) -> list[dict[st
         shape: (C, H, W) of an image.
 
     Returns:
-        One row a layer: its name and kind, unknowns (entries of its input), the most equations there can be for them,
-        and whether that is enough.
+        One row a layer, with its name and kind, unknowns (entries of its input), the most equations there can be for
+        them, and whether that is enough.
     """
     return [
         {

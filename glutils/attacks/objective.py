@@ -52,7 +52,7 @@ def matching(
 
     The distance's derivative in the simulated payload has a closed form, so one graph to the payload and one
     vector-Jacobian product through it are all that an iteration costs. For scalars and squared distances the graph ends
-    at the gradient: |V g - s|^2 and its derivative 2 V.T (V g - s) need none.
+    at the gradient: ``|V g - s|^2`` and its derivative ``2 V.T (V g - s)`` need none.
     """
     rounds = []
     for entry in seen.rounds:

@@ -48,7 +48,7 @@ def train(
     equal up to the order of additions.
 
     Args:
-        protocol: what clients send. The public seed of a :class:`ZerothOrder` protocol is the first step's; later steps
+        protocol: what clients send. The public seed of a ``ZerothOrder`` protocol is the first step's; later steps
             use seeds derived from it. A list holds one for each round, which may differ in their number of directions.
         model: the initial global model; it is not changed.
         clients: their private data.

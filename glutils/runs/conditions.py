@@ -15,7 +15,7 @@ from ..attacks.base import ATTACKS
 from ..observation import Observation
 
 UPDATES = ("gradient", "delta", "scalars", "average", "estimate", "short estimate")
-"""What the attack is given: one of the three payload kinds; or something that stands for a gradient: the average of a
+"""What the attack is given, one of the three payload kinds or something that stands for a gradient, as the average of a
 parameter difference over its steps, or the estimate from scalars, with the factor d that makes it unbiased or, like the
 reference code of ZeroGLA, without it. See :func:`glutils.observation.as_gradient`."""
 SENT = {"average": "delta", "estimate": "scalars", "short estimate": "scalars"}

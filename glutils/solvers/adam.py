@@ -52,7 +52,7 @@ def adam(
     Args:
         objective: variables to (loss, gradients).
         start: the first variable is the images.
-        schedule: see :func:`rate`; ``warmup`` steps and ``period`` belong to ``"cosine"``.
+        schedule: see ``rate``; ``warmup`` steps and ``period`` belong to ``"cosine"``.
         sign: feed Adam the sign of the images' gradient (IG).
         box: project the images to [0, 1] after every step.
         noise: after every step add normal noise of standard deviation ``noise`` x step size to the images.

@@ -104,7 +104,7 @@ def gauss_newton(
     calibrate: bool = True,
     until: Callable[[torch.Tensor], bool] | None = None,
 ) -> float:
-    """Minimise |r(u)|^2 + alpha (u - m).T R (u - m), noting every accepted iterate in ``trace`` with loss mean r^2.
+    """Minimise ``|r(u)|^2 + alpha (u - m).T R (u - m)``, noting every accepted iterate in ``trace`` with loss mean r^2.
 
     alpha starts large, so that the first steps find the coarse image, and falls tenfold with every good step, down to
     the value at which the prior is as uncertain as the noise in r says it must be: alpha = gamma sigma^2 / (u - m).T R
@@ -114,7 +114,7 @@ def gauss_newton(
     again with a larger lambda if it does not lower the sum, and the normal equations are used twice where the loss is
     falling fast.
 
-    Near the solution (r below :data:`FINE`, and at least as many equations as unknowns) two things change. The steps
+    Near the solution (r below ``FINE``, and at least as many equations as unknowns) two things change. The steps
     solve the normal equations in full float64 precision, with the float32 matrix as a preconditioner. And a step that
     raises the sum is still taken, whole or in part, if it shortens the next one (the natural monotonicity test,
     Deuflhard 2004): with as many scalars as pixels some direction hardly shows in r, and the way along it leads over
