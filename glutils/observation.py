@@ -80,7 +80,7 @@ class Observation:
 
     @property
     def kind(self) -> str:
-        """``"gradient"``, ``"delta"`` or ``"scalars"``: what kind of payload was seen."""
+        """What kind of payload was seen, one of ``"gradient"``, ``"delta"`` and ``"scalars"``."""
         return self.protocol.kind
 
 

@@ -33,7 +33,7 @@ def ablation(
         seen: scalars, labels and exact batch statistics: ``knows={"labels", "batch_stats"}``.
         seed: of the starting point, the noise and the permutation; the same for every variant, so that differences are
             paired.
-        variants: names from :data:`VARIANTS`.
+        variants: names from :data:`glutils.attacks.ablation.VARIANTS`.
         options: of :func:`~glutils.attacks.first_order.first_order`, in place of the published ones, for example
             ``iterations`` and ``quirks``.
 

@@ -36,7 +36,7 @@ PUBLISHED = {
     "tv_kind": "l1sum",
     "l2_weight": 1e-6,
 }
-"""Options of the published setting: ``gl.attack("zerogla", seen, **gl.attacks.PUBLISHED, quirks=True)``."""
+"""Options of the published setting, as in ``gl.attack("zerogla", seen, **gl.attacks.PUBLISHED, quirks=True)``."""
 
 
 def first_order(

@@ -182,8 +182,8 @@ def sliced(found: Tensors, target: Tensors, projections: Tensors) -> torch.Tenso
 
     A row holds what belongs to one output of a layer. The rows are projected on a direction; on a line the best
     transport pairs them in order of size. Squares are averaged over directions, multiplied by the length of a row, and
-    added over rows and tensors; the root is returned. It is at most |found - target| on average over directions, equal
-    to it where a tensor has one row, and does not change if rows of ``found`` change places.
+    added over rows and tensors; the root is returned. It is at most ``|found - target|`` on average over directions,
+    equal to it where a tensor has one row, and does not change if rows of ``found`` change places.
     """
     total = found[0].new_zeros(())
     for a, b, along in zip(found, target, projections, strict=True):

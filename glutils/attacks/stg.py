@@ -26,8 +26,8 @@ PUBLISHED = {
     "noise": 0.2,
     "box": False,
 }
-"""Weights of the paper, found for ResNet-50 and ImageNet: ``gl.attack("stg", seen, **gl.attacks.stg.PUBLISHED)``. Give
-``group=8, group_weight=0.01`` for group consistency, of which only the pixel mean is implemented."""
+"""Weights of the paper, found for ResNet-50 and ImageNet, as in ``gl.attack("stg", seen, **gl.attacks.stg.PUBLISHED)``.
+Give ``group=8, group_weight=0.01`` for group consistency, of which only the pixel mean is implemented."""
 
 BN_WEIGHTS = {"exact": 0.1, "running": 1e-6}
 """Weights of the statistics beside a relative gradient misfit, found on public photographs of 16 pixels and a

@@ -1,6 +1,6 @@
 """Images from features: a network trained on public images to undo the victim's own layers up to its last one.
 
-What FGLA (:mod:`glutils.attacks.fgla`) needs beside the gradient. :func:`train` makes one::
+What FGLA (:func:`glutils.attacks.fgla.fgla`) needs beside the gradient. :func:`train` makes one::
 
     trained = gl.decoder.train(model, gl.data.public("photos", count=1000), epochs=8, seed=0)
     result = gl.attack("fgla", seen, decoder=trained.decoder)

@@ -21,7 +21,7 @@ reference code of ZeroGLA, without it. See :func:`glutils.observation.as_gradien
 SENT = {"average": "delta", "estimate": "scalars", "short estimate": "scalars"}
 """What the client sends where the attack is given a stand-in for the gradient."""
 SCALARS_PER_PIXEL = 1.25
-"""Directions per unknown pixel where nothing else is said: enough for ZeroGLA's equations to have one solution."""
+"""Directions per unknown pixel where nothing else is said, enough for ZeroGLA's equations to have one solution."""
 
 
 @dataclass(frozen=True)

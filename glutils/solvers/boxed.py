@@ -23,7 +23,7 @@ def boxed(
     iterations: int = 20,
     damping: float | int = 1e-3,
 ) -> torch.Tensor:
-    """Minimise |r(u)|^2 over low <= u <= high, from a start near the solution; accepted iterates go to ``trace``.
+    """Minimise ``|r(u)|^2`` over low <= u <= high, from a start near the solution; accepted iterates go to ``trace``.
 
     Each step solves the damped normal equations as a quadratic program with bounds. There is no other prior, so the
     equations must determine u. Ends when a step lowers the sum by less than a part in 100,000, or none lowers it.

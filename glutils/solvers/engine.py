@@ -78,7 +78,7 @@ class Trace:
     frames: list[torch.Tensor] = field(default_factory=list)
 
     def note(self, step: int, loss: float | int | torch.Tensor, variables: tuple[torch.Tensor, ...]) -> None:
-        """Note iterate ``step`` (from 0). Raises :class:`Abandon` if the loss is not finite or time is up."""
+        """Note iterate ``step`` (from 0). Raises ``Abandon`` if the loss is not finite or time is up."""
         loss = float(loss)
         if not math.isfinite(loss):
             raise Abandon(f"the loss became {loss} at step {step}", final=False)
