@@ -8,12 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from scipy.optimize import nnls
 
 from .. import _check
 from .._registry import Registry
 from ..observation import Observation
 
 _RULES = Registry("label rule")
+SUM = 1e3
+"""Weight of the equation that shares add up to one, relative to the others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,3 +159,12 @@ def picked(scores: torch.Tensor, total: int, notes: tuple[str, ...] = ()) -> Lab
 def spelled(counts: torch.Tensor) -> torch.Tensor:
     """Counts (C,) as a sorted list of labels."""
     return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+
+
+def shares(matrix: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """z (C,) >= 0 with sum 1 that makes |H z - v| least."""
+    scale = SUM * float(matrix.abs().max().clamp(min=torch.finfo(torch.float64).tiny))
+    system = torch.cat((matrix, torch.full_like(matrix[:1], scale)))
+    known = torch.cat((target, torch.full_like(target[:1], scale)))
+    found, _ = nnls(system.cpu().numpy(), known.cpu().numpy())
+    return torch.from_numpy(found).to(target)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import torch
-from scipy.optimize import nnls
 
 from .. import _check
 from ..observation import Observation
-from .base import Card, LabelEstimate, counted, register
+from .base import Card, LabelEstimate, counted, register, shares
 from .head import Head, need_bias, need_public, read, responses
 from .llg import every_class
 
 BETWEEN = ("drift", "path")
-SUM = 1e3
-"""Weight of the equation that shares add up to one, relative to the others."""
 
 
 @register(
@@ -64,15 +61,6 @@ def erroneous(confidence: torch.Tensor) -> torch.Tensor:
     """H (C, C) from S (C, C): row k is the bias entry, column c the class of the images (eq. 14)."""
     wrong = confidence - torch.diag(confidence.diagonal())
     return torch.diag(wrong.sum(1)) - wrong.T
-
-
-def shares(matrix: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """z (C,) >= 0 with sum 1 that makes |H z - v| least."""
-    scale = SUM * float(matrix.abs().max().clamp(min=torch.finfo(torch.float64).tiny))
-    system = torch.cat((matrix, torch.full_like(matrix[:1], scale)))
-    known = torch.cat((target, torch.full_like(target[:1], scale)))
-    found, _ = nnls(system.cpu().numpy(), known.cpu().numpy())
-    return torch.from_numpy(found).to(target)
 
 
 Law = tuple[list[torch.Tensor], list[torch.Tensor]]  # for each class: mean logits (C,), a root of the covariance (n, C)
