@@ -112,5 +112,5 @@ def test_bad_partitions(arguments, error, text):
 def test_a_batch_with_too_few_images_is_refused():
     with pytest.raises(ValueError, match="at most 4.*got 6"):
         data.partition(toy([0, 1, 2, 3]), clients=2, per_client=3)
-    with pytest.raises(ValueError, match="min_samples must be at most 0"):
+    with pytest.raises(ValueError, match="clients must be at most 2, one for each image; got 3"):
         data.partition(toy([0, 1]), clients=3)

@@ -44,11 +44,12 @@ def test_parameter_counts_are_those_of_the_book():
     assert size(models.build("convnet", colour)) == conv + 32 * 16 * 16 * 128 + 128 + 128 * 10 + 10
     assert size(models.build("convnet", colour, hidden=None)) == conv + 32 * 16 * 16 * 10 + 10
     assert size(models.build("resnet8", blank(), width=4)) < 6_000
+    assert size(models.build("cnn", blank())) == 548_746
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("side", [8, 9, 32])
-@pytest.mark.parametrize("name", ["lenet", "mlp", "convnet", "resnet8"])
+@pytest.mark.parametrize("name", ["lenet", "mlp", "convnet", "cnn", "resnet8"])
 def test_small_networks_take_every_size_and_channel_count(name, side, channels):
     batch = blank(channels=channels, side=side, classes=7)
     model = models.build(name, batch, seed=1)
@@ -69,7 +70,7 @@ def test_torchvision_networks_are_fitted_to_the_batch(name, channels):
 
 
 def test_all_names_are_tested_here():
-    assert models.names() == ["lenet", "mlp", "convnet", "resnet8", "resnet18", "resnet50", "vgg16"]
+    assert models.names() == ["lenet", "mlp", "convnet", "cnn", "resnet8", "resnet18", "resnet50", "vgg16"]
 
 
 def test_lenet_is_initialised_uniformly_between_minus_and_plus_one_half():

@@ -90,6 +90,8 @@ def partition(
     total = len(batch) if per_client is None else clients * per_client
     if total > len(batch):
         raise ValueError(f"clients * per_client must be at most {len(batch)}, the images there are, got {total}")
+    if clients > total:
+        raise ValueError(f"clients must be at most {total}, one for each image; got {clients}")
     if clients * min_samples > total:
         most = total // clients
         raise ValueError(f"min_samples must be at most {most} ({total} images, {clients} clients), got {min_samples}")
@@ -112,19 +114,20 @@ def _dirichlet(labels: np.ndarray, clients: int, beta: float, min_samples: int, 
     """Positions in ``labels`` for every client: Dirichlet shares per class, capped, drawn until all have enough."""
     cap = len(labels) / clients
     for _ in range(DRAWS):
-        parts = [[] for _ in range(clients)]
+        held, dealt = np.zeros(clients, dtype=int), []
         for label in np.unique(labels):
             positions = rng.permutation(np.flatnonzero(labels == label))
-            open_ = np.array([len(part) < cap for part in parts])
+            open_ = held < cap
             shares = rng.dirichlet(np.full(clients, beta)) * open_
             if not shares.sum() > 0:  # a small beta can put all its mass on clients that are full
                 shares = open_.astype(float)
             edges = np.cumsum(shares)
             cuts = np.floor(len(positions) * (edges / edges[-1])).astype(int)  # the last open edge is exactly 1
-            for part, piece in zip(parts, np.split(positions, cuts[:-1]), strict=True):
-                part.extend(piece.tolist())
-        if min(map(len, parts)) >= min_samples:
-            return [np.array(part) for part in parts]
+            held += np.diff(cuts, prepend=0)
+            dealt.append((positions, cuts[:-1]))
+        if held.min() >= min_samples:
+            pieces = zip(*(np.split(positions, cuts) for positions, cuts in dealt), strict=True)
+            return [np.concatenate(own) for own in pieces]
     raise ValueError(
         f"min_samples must allow a partition: none of {DRAWS} draws gave all {clients} clients {min_samples} of "
         f"{len(labels)} images at beta={beta}; lower min_samples or clients, or raise beta or per_client"

@@ -1,0 +1,61 @@
+"""Each client's own training and test images, and batches joined into one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .. import _check
+from .batch import Batch
+
+
+def hold_out(clients: Any, *, share: Any = 0.2, seed: Any = 0) -> tuple[list[Batch], list[Batch]]:
+    """Split every client's images into its own training and test images; 80 to 20 unless told.
+
+    Args:
+        clients: Batches of 2 images or more each, as :func:`partition` gives them with ``min_samples=2``.
+        share: of the images that each keeps for testing, between 0 and 1, exclusive; rounded to the nearest number of
+            images, at least 1 and not all.
+        seed: of the choice.
+
+    Returns:
+        The training images and the test images of every client, in the clients' order.
+
+    Raises:
+        TypeError, ValueError: a bad argument; a client with a single image (the message names it).
+    """
+    clients = _batches("clients", clients)
+    share = _check.number("share", share, above=0)
+    if share >= 1:
+        raise ValueError(f"share must be between 0 and 1, exclusive, got {share}")
+    generator = torch.Generator().manual_seed(_check.integer("seed", seed, at_least=0))
+    train, test = [], []
+    for k, client in enumerate(clients):
+        if len(client) < 2:
+            raise ValueError(f"clients must hold 2 images or more each, client {k} holds {len(client)}")
+        kept = min(max(1, int(share * len(client) + 0.5)), len(client) - 1)
+        order = torch.randperm(len(client), generator=generator).tolist()
+        test.append(client[order[:kept]])
+        train.append(client[order[kept:]])
+    return train, test
+
+
+def joined(batches: Any) -> Batch:
+    """All images of several Batches in one, in order; their classes and image shapes must be the same."""
+    batches = _batches("batches", batches)
+    first = batches[0]
+    for k, batch in enumerate(batches):
+        if batch.classes != first.classes or batch.shape != first.shape:
+            raise ValueError(f"batches must have the same classes and image shape, batch {k} differs from batch 0")
+    images, labels = torch.cat([b.images for b in batches]), torch.cat([b.labels for b in batches])
+    return Batch(images, labels, first.classes, first.source)
+
+
+def _batches(name: str, given: Any) -> list[Batch]:
+    if isinstance(given, (str, Batch)) or not isinstance(given, Sequence):
+        raise TypeError(f"{name} must be a list of Batches, got {type(given).__name__}")
+    if not given:
+        raise ValueError(f"{name} must hold at least one Batch, got none")
+    return [_check.instance(name, batch, Batch) for batch in given]
