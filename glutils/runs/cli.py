@@ -1,4 +1,4 @@
-"""``glutils run``: a notebook from the command line, with its parameters checked before any work starts."""
+"""``glutils run`` and ``glutils sweep``: notebooks from the command line, their parameters checked before work."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from glutils.runs import notebook as runner
+from glutils.runs.sweep import sweep
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the ``glutils`` command; returns its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser, run = _parsers()
-    if "run" in arguments[:1] and {"-h", "--help"} & set(arguments):
-        run.print_help()
+    parser, commands = _parsers()
+    if arguments[:1] and arguments[0] in commands and {"-h", "--help"} & set(arguments):
+        commands[arguments[0]].print_help()
         return _help_of_notebook(arguments[1:])
     options = parser.parse_args(arguments)
     try:
-        return _run(options)
+        return _sweep(options) if options.command == "sweep" else _run(options)
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"glutils: {error}", file=sys.stderr)
         return 2
@@ -28,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"glutils: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("glutils: interrupted; the cells that ran are in the .partial.ipynb", file=sys.stderr)
+        kept = "no run was finished" if options.command == "sweep" else "the cells that ran are in the .partial.ipynb"
+        print(f"glutils: interrupted; {kept}", file=sys.stderr)
         return 130
 
 
@@ -40,7 +42,7 @@ def table(declared: dict[str, runner.Parameter]) -> str:
     return "\n".join("  ".join([*map(str.ljust, row[:3], widths), row[3]]).rstrip() for row in rows)
 
 
-def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     parser = argparse.ArgumentParser(prog="glutils", description="Tools of the book Leaky Scalars.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser(
@@ -57,7 +59,29 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     run.add_argument("--resume", action="store_true", help="reuse an output made with the same parameters")
     run.add_argument("--list", action="store_true", help="print the notebook's parameters and stop")
     run.add_argument("-h", "--help", action="store_true", help="print this, and the parameters of NOTEBOOK")
-    return parser, run
+    return parser, {"run": run, "sweep": _sweep_parser(commands)}
+
+
+def _sweep_parser(commands: Any) -> argparse.ArgumentParser:
+    sweep = commands.add_parser(
+        "sweep",
+        add_help=False,
+        help="execute a notebook for every combination of parameters",
+        description="Execute a notebook once for every combination of the values given, side by side. Every run leaves "
+        "its record in the folder and is never repeated; call the command again to go on, or with more values. Later "
+        "sources win: profile, then -f, then -p.",
+    )
+    sweep.add_argument("notebook", help="path of a notebook, or the name of one in notebooks/")
+    sweep.add_argument("-p", nargs="+", action="append", default=[], metavar=("NAME", "VALUE"),
+                       help="the values of one parameter")  # fmt: skip
+    sweep.add_argument("-f", dest="file", metavar="FILE", help="take values from a YAML file: name: [value, value]")
+    sweep.add_argument("--profile", choices=runner.PROFILES, help="take other parameters from book/profiles")
+    sweep.add_argument("--workers", type=int, metavar="N", help="worker processes (default: one a core; 0: none)")
+    sweep.add_argument("--cluster", metavar="ADDRESS", help="use the workers of this dask scheduler: tcp://host:8786")
+    sweep.add_argument("--timeout", type=float, default=5.0, help="seconds it has to answer (default 5)")
+    sweep.add_argument("--out", metavar="FOLDER", help="where the records go (default: data/sweeps/NOTEBOOK)")
+    sweep.add_argument("-h", "--help", action="store_true", help="print this, and the parameters of NOTEBOOK")
+    return sweep
 
 
 def _help_of_notebook(arguments: Sequence[str]) -> int:
@@ -86,6 +110,34 @@ def _run(options: argparse.Namespace) -> int:
     runner.run(path, given, out=out, resume=options.resume)
     print(f"{'kept' if known else 'wrote'} {out}")
     return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    path = runner.find(options.notebook)
+    declared = runner.parameters(path)
+    grid: dict[str, Any] = {}
+    if options.profile:
+        grid |= {name: [value] for name, value in runner.profile(path, options.profile).items()}
+    if options.file:
+        grid |= runner.load(options.file)
+    runner.check(declared, dict.fromkeys(name for name, *_ in options.p if name not in declared))
+    for name, *values in options.p:
+        if not values:
+            raise ValueError(f"-p {name} needs at least one value")
+        grid[name] = [declared[name].parse(value) for value in values]
+    found = sweep(
+        path, grid, options.cluster, workers=options.workers, folder=options.out, timeout=options.timeout
+    )  # fmt: skip
+    for failure in found.failures:
+        given = ", ".join(f"{name} = {value!r}" for name, value in failure.parameters.items())
+        print(f"failed: {given}: {failure.error}", file=sys.stderr)
+    before = sum(one is not None for one in found.records) - found.fresh
+    print(f"{len(found.parameters)} runs of {path.name}: {found.fresh} new, {before} there before, "
+          f"{len(found.failures)} failed -> {found.folder}")  # fmt: skip
+    if found.stopped:
+        print(f"glutils: {found.stopped}; call again to go on", file=sys.stderr)
+        return 130
+    return 1 if found.failures else 0
 
 
 def _given(options: argparse.Namespace, path: Path, declared: dict[str, runner.Parameter]) -> dict[str, Any]:

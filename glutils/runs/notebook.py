@@ -118,8 +118,8 @@ def load(source: str | Path) -> dict[str, Any]:
 
 def output_path(notebook: str | Path, given: Mapping[str, Any]) -> Path:
     """Where a run goes by default: ``_build/runs/<notebook>[-<digest of the parameters>].ipynb``."""
-    digest = f"-{_digest(json.dumps(given, sort_keys=True))}" if given else ""
-    return Path("_build") / "runs" / f"{Path(notebook).stem}{digest}.ipynb"
+    told = f"-{digest(json.dumps(given, sort_keys=True))}" if given else ""
+    return Path("_build") / "runs" / f"{Path(notebook).stem}{told}.ipynb"
 
 
 def run(
@@ -140,7 +140,7 @@ def run(
     path = find(notebook)
     given = check(parameters(path), given or {})
     out = Path(out) if out is not None else output_path(path, given)
-    stamp = {"notebook": path.name, "source": _digest(path.read_text(encoding="utf-8")), "parameters": given}
+    stamp = {"notebook": path.name, "source": digest(path.read_text(encoding="utf-8")), "parameters": given}
     if out.exists():
         return _reuse(out, stamp) if resume else _refuse(out)
     papermill = _import("papermill")
@@ -180,7 +180,8 @@ def _refuse(out: Path) -> Path:
     raise FileExistsError(f"{out} exists and is never overwritten; choose another --out, remove it, or use --resume")
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """Ten letters that tell texts apart."""
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 

@@ -119,7 +119,7 @@ def reconstruct(
     for name in options:
         if name in ("iterations", "seconds"):
             raise TypeError(f"{name} is not an option here: use max_iteration; got {name}={options[name]!r}")
-    asked["options"] = records._encode("options", options)
+    asked["options"] = records.encode("options", options)
     where = (Path(folder) if folder is not None else records.project() / "data" / "reconstruct") / exp_name
     _agree(where, asked)
     rows, learned, stopped = _finished(where), {}, None

@@ -100,8 +100,8 @@ def record(
     seeds = [] if seeds is None else [seeds] if hasattr(seeds, "__index__") else seeds
     content = Record(
         name=name,
-        parameters=_encode("parameters", parameters),
-        rows=_encode("rows", rows),
+        parameters=encode("parameters", parameters),
+        rows=encode("rows", rows),
         seeds=[_check.integer("seeds", seed) for seed in seeds],
         seconds=None if seconds is None else _check.number("seconds", seconds, at_least=0),
         device=_device(device),
@@ -139,7 +139,7 @@ def load(name_or_path: Any, *, folder: Any = None) -> Record:
         there = sorted(found.stem for found in path.parent.glob("*.json"))
         raise MissingRecord(f"no record {path.stem!r} in {path.parent}; there are: {', '.join(there) or 'none'}")
     try:
-        return Record(**_decode(json.loads(path.read_text(encoding="utf-8"))))
+        return Record(**decode(json.loads(path.read_text(encoding="utf-8"))))
     except (TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"name_or_path must be a record, but {path.name} is not one: {error}") from error
 
@@ -188,8 +188,8 @@ def project() -> Path:
     return roots[0] if roots else here
 
 
-def _encode(where: str, value: Any) -> Any:
-    """``value`` in JSON's types; ``where`` names it in errors."""
+def encode(where: str, value: Any) -> Any:
+    """``value`` in JSON's types, as a record holds it; ``where`` names it in errors."""
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().as_subclass(torch.Tensor).tolist()
     elif isinstance(value, (numpy.ndarray, numpy.generic)):
@@ -214,20 +214,21 @@ def _encode(where: str, value: Any) -> Any:
         wrong = [key for key in value if not isinstance(key, str)]
         if wrong:
             raise TypeError(f"{where} must have strings as keys, got {wrong[0]!r}")
-        return {key: _encode(f"{where}[{key!r}]", item) for key, item in value.items()}
+        return {key: encode(f"{where}[{key!r}]", item) for key, item in value.items()}
     if isinstance(value, (set, frozenset)):
         value = sorted(value)
     if isinstance(value, Sequence):
-        return [_encode(f"{where}[{index}]", item) for index, item in enumerate(value)]
+        return [encode(f"{where}[{index}]", item) for index, item in enumerate(value)]
     raise TypeError(f"{where} must be something JSON can hold, got {type(value).__name__}")
 
 
-def _decode(value: Any) -> Any:
+def decode(value: Any) -> Any:
+    """What `encode` made of numbers that JSON cannot hold, turned back."""
     if isinstance(value, str):
         return STRANGE.get(value, value)
     if isinstance(value, dict):
-        return {key: _decode(item) for key, item in value.items()}
-    return [_decode(item) for item in value] if isinstance(value, list) else value
+        return {key: decode(item) for key, item in value.items()}
+    return [decode(item) for item in value] if isinstance(value, list) else value
 
 
 def _device(device: Any) -> str:

@@ -116,7 +116,7 @@ def scrubber(
         beside = stack("truth", truth)
         order = metrics.match(frames[-1], beside)
     picked = _spaced(range(len(frames)), max_frames)
-    pngs = {i: _png(_montage(frames[i][order], beside)) for i in picked}
+    pngs = {i: png(_montage(frames[i][order], beside)) for i in picked}
     while len(picked) > 2 and (size := sum(len(pngs[i]) for i in picked)) > BUDGET:
         picked = _spaced(picked, max(2, min(len(picked) - 1, len(picked) * BUDGET // size)))
     alts = [f"{alt}, {_step(history, i, history.frames[i][order], beside)}" for i in picked]
@@ -152,7 +152,7 @@ def strengths(stacks: Any, said: Any, truth: Any, *, name: Any, label: Any, capt
     pictures = [_montage(stack("stacks", entry), beside) for entry in stacks]
     height, width = pictures[0].shape[1:]
     width = max(width, min(640, width * SHOWN // min(height, width)))
-    pngs = [_png(picture) for picture in pictures]
+    pngs = [png(picture) for picture in pictures]
     emit({"text/html": frames_html(name, pngs, said, label, caption, width=width, start=0), "text/plain": said[0]})
 
 
@@ -184,7 +184,8 @@ def _montage(images: torch.Tensor, truth: torch.Tensor | None) -> torch.Tensor:
     return row if truth is None else joined([row, joined(list(truth), 2)], 2 if len(images) == 1 else 1)
 
 
-def _png(image: torch.Tensor) -> bytes:
+def png(image: torch.Tensor) -> bytes:
+    """A picture (1 or 3, H, W) in [0, 1] as the bytes of a PNG file, 8 bits a channel."""
     pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).squeeze(-1).numpy()
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
