@@ -1,7 +1,7 @@
 """What the book's pages take from the code, so that nothing there is typed twice.
 
-A page names the place with a line of its own, ``% made from the code: NAME``; :func:`fill` puts the text there. Names are
-the keys of :data:`MAKERS`, and ``status``. Opened without a build, such a page has a gap and is whole otherwise.
+A page names the place with a line of its own, ``% made from the code: NAME``; :func:`fill` puts the text there. Names
+are the keys of :data:`MAKERS`, and ``status``. Opened without a build, such a page has a gap and is whole otherwise.
 """
 
 from __future__ import annotations
