@@ -15,7 +15,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MAX_WORDS, MAX_LINES = 2000, 60
 TAGS = {
     "parameters", "hide-input", "hide-output", "hide-cell", "remove-input", "remove-output", "remove-cell",
-    "nbval-ignore-output", "nbval-check-output", "solution",
+    "nbval-ignore-output", "nbval-check-output", "solution", "marking",
 }  # fmt: skip
 FOLDED = {"hide-input", "hide-cell", "remove-input", "remove-cell", "parameters", "solution"}
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -85,10 +85,23 @@ def test_tells_objectives_prerequisites_and_time_before_any_code(path):
         assert re.search(rf"\b{word}\b", opening), f"{word} is missing"
 
 
+def words(texts):
+    """Words of Markdown, formulas left out."""
+    prose = re.sub(r"\$\$.*?\$\$|\$[^$]*\$", " ", "\n".join(texts), flags=re.S)
+    return len(re.findall(r"\b[A-Za-z][\w'’-]*", prose))
+
+
 def test_is_short(path):
-    prose = "\n".join(map(source, cells(path, "markdown")))
-    words = len(re.findall(r"\b[A-Za-z][\w'’-]*", re.sub(r"\$\$.*?\$\$|\$[^$]*\$", " ", prose, flags=re.S)))
-    assert words < MAX_WORDS, f"{words} words"
+    """The chapter; and, counted apart from it, its exercises with their solutions and hints for marking."""
+    chapter, exercises = [], []
+    into = chapter
+    for cell in cells(path, "markdown"):
+        for part in re.split(r"^(?=## )", source(cell), flags=re.M):
+            if part.startswith("## "):
+                into = exercises if part.startswith("## Exercises") else chapter
+            into.append(part)
+    assert words(chapter) < MAX_WORDS, f"{words(chapter)} words"
+    assert words(exercises) < MAX_WORDS // 2, f"{words(exercises)} words of exercises"
     lines = sum(bool(line.strip()) for cell in visible_code(path) for line in source(cell).splitlines())
     assert lines <= MAX_LINES, f"{lines} visible lines of code; what is longer belongs in glutils"
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from .. import imprint
 from ..protocols import FedSGD
-from .base import Case, exercise, normal, uniform, whole
+from .base import Case, exercise, network, normal, uniform, whole
 from .compare import difference
 
 
@@ -53,10 +53,7 @@ def dlg_objective(draw: torch.Generator) -> Iterator[Case]:
     (B, classes), against a gradient by parameter name; a number that can be differentiated in images and logits."""
     for count in (1, 2, 3):
         side, classes = whole(draw, 2, 4), whole(draw, 2, 5)
-        model = nn.Sequential(nn.Flatten(), nn.Linear(side**2, 4), nn.Tanh(), nn.Linear(4, classes)).double()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.copy_(normal(draw, *parameter.shape))
+        model = network(draw, side**2, 4, classes)
         private, labels = uniform(draw, count, 1, side, side), torch.randint(classes, (count,), generator=draw)
         gradient = {name: part.detach() for name, part in FedSGD().transmit(model, private, labels).items()}
         images, logits = normal(draw, count, 1, side, side), normal(draw, count, classes)

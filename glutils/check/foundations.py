@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from .. import zo
-from .base import Case, exercise, normal, uniform, whole
+from .base import Case, exercise, network, normal, uniform, whole
 
 
 @exercise(
@@ -45,7 +44,7 @@ def invert_layer(draw: torch.Generator) -> Iterator[Case]:
         ),
         "This is the exact slope. A client that only evaluates its loss cannot know it; look at the difference "
         "that a finite step makes.":
-            lambda loss, theta, z, mu: torch.func.grad(loss)(theta) @ z,
+            lambda loss, theta, z, mu: _exact(loss, theta) @ z,
     },
     rtol=1e-6,
 )
@@ -61,6 +60,11 @@ def central_slope(draw: torch.Generator) -> Iterator[Case]:
 
         right = (3 * cubic * theta**2 + linear) @ z + mu**2 * (cubic @ z**3)  # slope and truncation, exact for a cubic
         yield Case(f"{d} parameters and mu = {mu:g}", (loss, theta, z, mu), float(right))
+
+
+def _exact(loss: Callable, theta: torch.Tensor) -> torch.Tensor:
+    theta = theta.clone().requires_grad_()
+    return torch.autograd.grad(loss(theta), theta)[0]
 
 
 @exercise(
@@ -109,10 +113,7 @@ def residuals_and_jacobian(draw: torch.Generator) -> Iterator[Case]:
     directions are the rows of a (K, d) tensor, in the order of model.parameters()."""
     for count in (1, 1, 2):
         pixels, classes, K = whole(draw, 2, 3), whole(draw, 2, 4), whole(draw, 2, 5)
-        model = nn.Sequential(nn.Flatten(), nn.Linear(pixels**2, 3), nn.Tanh(), nn.Linear(3, classes)).double()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.copy_(normal(draw, *parameter.shape))
+        model = network(draw, pixels**2, 3, classes)
         V = normal(draw, K, sum(p.numel() for p in model.parameters()))
         images, labels = uniform(draw, count, 1, pixels, pixels), torch.randint(classes, (count,), generator=draw)
         given = (model, images, labels, normal(draw, K), V)
