@@ -1,4 +1,4 @@
-"""Rows of a measurement that are written one by one, so that a run that was stopped goes on where it stood."""
+"""Rows of a measurement that are written as they come, so that a run that was stopped goes on where it stood."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from timing import RESULTS
 
 import glutils as gl
 
+PAUSE = 20.0
+"""Seconds between two writings of a record: at most so much is lost."""
+
 
 def measure(
     record: str,
@@ -19,7 +22,7 @@ def measure(
     parameters: Mapping[str, Any],
     again: Callable[[Mapping[str, Any]], bool] = lambda row: False,
 ) -> list[dict[str, Any]]:
-    """Do ``work(**cell)`` for every cell that has no row in the record yet, and write the record after each.
+    """Do ``work(**cell)`` for every cell that has no row in the record yet, and write the record every now and then.
 
     Args:
         record: name of the record in ``benchmarks/results``.
@@ -38,6 +41,12 @@ def measure(
         if old.parameters != parameters:
             raise ValueError(f"record {record!r} was made with {old.parameters}, not {parameters}; move it away")
         rows, spent = [row for row in old.rows if not again(row)], old.seconds
+
+    def write() -> None:
+        seeds = sorted({row["seed"] for row in rows})
+        gl.runs.record(record, parameters=parameters, rows=rows, seeds=seeds, seconds=spent, folder=RESULTS)
+
+    written = time.perf_counter()
     for cell in cells:
         if any(all(row.get(key) == value for key, value in cell.items()) for row in rows):
             continue
@@ -48,11 +57,11 @@ def measure(
             found = {"refused": str(error)}
         rows.append(dict(cell) | found | {"cpu_seconds": time.process_time() - used})
         spent += time.perf_counter() - begin
-        gl.runs.record(
-            record, parameters=parameters, rows=rows, seeds=sorted({row["seed"] for row in rows}), seconds=spent,
-            folder=RESULTS,
-        )  # fmt: skip
         print({k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
+        if time.perf_counter() - written > PAUSE:
+            write()
+            written = time.perf_counter()
+    write()
     return rows
 
 
