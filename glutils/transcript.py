@@ -41,7 +41,8 @@ class Transcript:
         accuracy: test accuracy after each round, shape (rounds,), on held-out public data.
         clients: the private data. Attacks never read it; an observation takes a client's shapes from it, and its labels
             if they are told.
-        lr, unbiased: how everybody replays scalars, see :func:`glutils.federation.train`.
+        lr: the server's step.
+        unbiased: how everybody replays scalars, see :func:`glutils.federation.train`.
         local_batch: images that a client draws anew for each message; None: all of them.
         drawn: ``drawn[t][k]``: indices of the images behind each message, for scoring only.
         decay: factor of ``lr`` from round to round.

@@ -26,7 +26,12 @@ class Card:
         title: name in print.
         adversary: who attacks (attacks' threat-model vocabulary: honest-but-curious server, malicious server, client).
         kinds: payload kinds that the attack reads: any of "gradient", "delta", "scalars".
-        simulates, variable, distance, prior, solver, labels: the columns of the table.
+        simulates: what the attack computes as a client would, on its guess.
+        variable: what it searches.
+        distance: how it compares messages.
+        prior: what it believes about images before it sees a message.
+        solver: how it searches.
+        labels: where it has them from.
         source: key in the bibliography.
         run: observation and options to reconstruction.
     """

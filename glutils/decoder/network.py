@@ -128,7 +128,8 @@ class Decoder(nn.Module):
     untrained network are tiny.
 
     Attributes:
-        feature, image: shapes (c, h, w) and (C, H, W); ``width``, ``units``: as given.
+        feature: shape (c, h, w) of what it reads.
+        image: shape (C, H, W) of what it makes. ``width``, ``units``: as given.
         backbone: :func:`backbone_digest` of the network that it was trained for, empty before training.
     """
 

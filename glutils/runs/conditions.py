@@ -29,7 +29,8 @@ class Conditions:
     """What one attack needs.
 
     Attributes:
-        model, network: the network's name and options, :func:`glutils.models.build`.
+        model: the network's name, see :func:`glutils.models.build`.
+        network: its options.
         knows: what the adversary is told beyond the protocol.
         budget: number of gradient evaluations that the attacker may spend, to the attack's options; ``None`` for an
             attack that searches nothing.

@@ -29,7 +29,8 @@ class Arena:
     """Where attacks meet: one network, one kind of update, one size of batch.
 
     Attributes:
-        model, network: the network's name and options. A network decides which attacks stand a chance.
+        model: the network's name. A network decides which attacks stand a chance.
+        network: its options.
         update: one of :data:`glutils.runs.conditions.UPDATES`.
         images: in a batch.
         told: beyond the protocol, see :func:`glutils.observe`.
