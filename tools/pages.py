@@ -6,12 +6,16 @@ are the keys of :data:`MAKERS`, and ``status``. Opened without a build, such a p
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import inspect
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"^% made from the code: (.+)$", flags=re.M)
+CLASS = re.compile(r"^\.\. autoclass:: ([\w.]+)$", flags=re.M)
 CHAPTERS = {
     "fc_inversion": 1, "zerogla": 3, "dlg": 7, "idlg": 7, "dlg_adam": 7, "dlg_cosine": 7, "grnn": 7, "rgap": 7, "ig": 8,
     "stg": 8, "fgla": 9, "ggl": 10, "gias": 10, "igims": 10, "cpa": 12, "cpa_fi": 12, "rtf": 12, "dmgan": 12, "dlf": 14,
@@ -51,8 +55,22 @@ def fill(folder: Path, rows: list[dict]) -> None:
 
     for page in sorted(folder.rglob("*.md")):
         text = page.read_text(encoding="utf-8")
-        if MARK.search(text):
-            page.write_text(MARK.sub(made, text), encoding="utf-8")
+        new = CLASS.sub(lambda found: f".. autoclass:: {spelled(found[1])}", MARK.sub(made, text))
+        if new != text:
+            page.write_text(new, encoding="utf-8")
+
+
+def spelled(target: str) -> str:
+    """A class as autodoc is asked for it: with its arguments where Sphinx cannot read a default that is made afresh."""
+    module, _, name = target.rpartition(".")
+    found = getattr(importlib.import_module(module), name)
+    if not dataclasses.is_dataclass(found) or "<factory>" not in str(inspect.signature(found)):
+        return target
+    words = []
+    for argument in inspect.signature(found).parameters.values():
+        plain = DEFAULTS.get(repr(argument.default), "...")
+        words.append(argument.name + ("" if argument.default is argument.empty else f"={plain}"))
+    return f"{target}({', '.join(words)})"
 
 
 def table(header: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
@@ -88,7 +106,7 @@ def family(card) -> str:
     """Which of :data:`FAMILIES` an attack belongs to, as its card tells it."""
     if card.solver.startswith("closed form"):
         return READ_OFF
-    if not any(protocol in card.simulates for protocol in PROTOCOLS):
+    if card.simulates.startswith("nothing") or not any(protocol in card.simulates for protocol in PROTOCOLS):
         return OTHERWISE
     return GENERATED if "generator" in card.variable else PIXELS
 
@@ -125,6 +143,8 @@ def facts(name: str) -> dict[str, bool]:
     }
 
 
+DEFAULTS = {repr(value): repr(value) for value in (None, True, False, 0, 0.0, 1, "", ())}
+"""Defaults that are shown as they are; others, such as an empty dictionary made for each object, as an ellipsis."""
 MARKS = ("reads", "needs", "can do")
 COLUMNS = {"reads": 3, "needs": 3, "can do": 2}
 COLOURS = {"reads": "#0072B2", "needs": "#B84A00", "can do": "#00775A"}

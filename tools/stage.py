@@ -31,6 +31,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pages
+import terms
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(error, flush=True)
             failed.append(notebook.stem)
             continue
-        write(to / "notebooks" / notebook.name, dump(staged))
+        write(to / "notebooks" / notebook.name, dump(staged if options.profile else link_terms(staged)))
         rows.append(json.loads((entry / "run.json").read_text(encoding="utf-8")))
     if failed:
         print(f"failed: {', '.join(failed)}")
@@ -150,6 +151,15 @@ def clean(notebook: dict, name: str) -> dict:
             widget = "application/vnd.jupyter.widget-view+json"
             cell["outputs"] = [output for output in cell["outputs"] if widget not in output.get("data", {})]
         describe_figure(cell, f"{name}, cell {number}")
+    return notebook
+
+
+def link_terms(notebook: dict) -> dict:
+    """The notebook with the first use of each glossary term linked."""
+    entries = terms.names((ROOT / "book" / "glossary.md").read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    for cell, text in zip(cells, terms.linked(["".join(cell["source"]) for cell in cells], entries), strict=True):
+        cell["source"] = text
     return notebook
 
 

@@ -1,0 +1,259 @@
+"""The pages keep what they promise: terms, minutes, references, what the code gives; and the files around the book."""
+
+import dataclasses
+import importlib
+import inspect
+import json
+import re
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import glutils as gl
+from glutils.attacks.base import ATTACKS
+from glutils.defenses.base import DEFENCES
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = ROOT / "book"
+CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NO_IDENTIFIER = {"zheng2025zerogla", "xue2022fgla", "ma2023ilrg", "carletti2025sok"}
+"""Entries for which no DOI and no arXiv number could be confirmed; the bibliography page says so."""
+NUMBERS = {"five": 5, "ten": 10, "fifteen": 15, "twenty": 20, "thirty": 30}
+
+
+def prose(path):
+    """The Markdown of a page, or of a notebook's text cells."""
+    if path.suffix == ".md":
+        return path.read_text(encoding="utf-8")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def glossary():
+    """Each entry's names, as a tuple: a term and its other names."""
+    block = re.search(r"```\{glossary\}\n(.*?)\n```", prose(BOOK / "glossary.md"), flags=re.S)[1]
+    entries, names = [], []
+    for line in block.splitlines():
+        if line.startswith(" "):
+            if names:
+                entries.append(tuple(names))
+            names = []
+        elif line and not line.startswith(":"):
+            names.append(line.strip())
+    return entries
+
+
+def linked(path):
+    """Terms that a text links."""
+    return {re.sub(r".*<([^>]+)>$", r"\1", term) for term in re.findall(r"\{term\}`([^`]+)`", prose(path))}
+
+
+def references():
+    entries = re.split(r"^@", (BOOK / "references.bib").read_text(encoding="utf-8"), flags=re.M)[1:]
+    return {re.match(r"\w+\{([^,]+),", entry)[1]: entry for entry in entries}
+
+
+# --- words and references
+
+
+def test_every_term_of_the_glossary_is_linked_outside_of_it():
+    used = set().union(*(linked(path) for path in [*NOTEBOOKS, *BOOK.rglob("*.md")] if path.name != "glossary.md"))
+    assert not [names for names in glossary() if not used & set(names)]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_links_the_glossary_and_each_term_once(path):
+    found = re.findall(r"\{term\}`(?:[^`<]*<)?([^`>]+)>?`", prose(path))
+    assert len(set(found)) >= 3, "link the words that the glossary explains where they first occur"
+    twice = {term for term in found if found.count(term) > 1}
+    assert not twice, f"linked more than once: {sorted(twice)}"
+
+
+def test_every_reference_has_an_identifier_that_can_be_one():
+    for key, entry in references().items():
+        fields = dict(re.findall(r"^\s*(\w+)\s*=\s*\{(.*)\}", entry, flags=re.M))
+        if "doi" in fields:
+            assert re.fullmatch(r"10\.\d{4,9}/\S+", fields["doi"]), key
+        if "eprint" in fields:
+            assert re.fullmatch(r"\d{4}\.\d{4,5}", fields["eprint"]) and fields["archiveprefix"] == "arXiv", key
+        if not {"doi", "eprint"} & set(fields):
+            assert key in NO_IDENTIFIER and fields["url"].startswith("https://"), key
+
+
+def test_cards_name_references_that_exist():
+    from glutils.labels.base import _RULES
+
+    cards = [ATTACKS.get(name) for name in gl.attacks.names()] + [_RULES.get(name) for name in gl.labels.names()]
+    assert {card.source for card in cards} <= set(references())
+
+
+# --- paths and schedules
+
+
+def minutes(path):
+    """Minutes of reading that a notebook states."""
+    stated = re.search(r"\*\*Time\.\*\*\s+(\w+) minutes to read", prose(path))[1]
+    return int(stated) if stated.isdigit() else NUMBERS[stated.lower()]
+
+
+def test_learning_paths_state_the_chapters_minutes_and_add_them_up():
+    tables = re.findall(r"(\| Page .*?\n)\n", prose(BOOK / "learning_paths.md"), flags=re.S)
+    assert len(tables) == 3
+    for table in tables:
+        rows = re.findall(r"^\| \[[^]]+\]\(\.\./notebooks/([\w.]+)\) \| (\d+) \|", table, flags=re.M)
+        assert len(rows) >= 6
+        for name, stated in rows:
+            assert int(stated) == minutes(ROOT / "notebooks" / name), name
+        assert f"| **All** | **{sum(int(stated) for _, stated in rows)}** |" in table
+
+
+def test_schedules_fill_their_time():
+    tables = re.findall(r"(\| Minutes .*?\n)\n", prose(BOOK / "instructor_guide.md"), flags=re.S)
+    sums = [sum(map(int, re.findall(r"^\| (\d+) \|", table, flags=re.M))) for table in tables]
+    assert sums == [90, 240]
+
+
+# --- what comes from the code
+
+
+@pytest.fixture
+def pages(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    sys.modules.pop("pages", None)
+    import pages
+
+    yield pages
+    sys.modules.pop("pages")
+
+
+def test_every_attack_has_a_family_a_chapter_and_a_row_in_the_map(pages):
+    grouped = pages.grouped()
+    assert sorted(name for names in grouped.values() for name in names) == sorted(gl.attacks.names())
+    assert all(grouped.values()), "an empty family"
+    assert set(pages.CHAPTERS) == set(gl.attacks.names())
+    tables = pages.map_tables() + pages.threat_table()
+    for name, card in pages.cards().items():
+        for column in (card.simulates, card.variable, card.solver, card.labels, card.adversary):
+            assert column in tables, name
+
+
+def test_the_map_tells_what_the_cards_tell(pages):
+    assert pages.family(ATTACKS.get("fc_inversion")) == pages.READ_OFF
+    assert pages.family(ATTACKS.get("zerogla")) == pages.PIXELS
+    assert pages.family(ATTACKS.get("ggl")) == pages.GENERATED
+    assert pages.family(ATTACKS.get("dmgan")) == pages.OTHERWISE
+    readers = [name for name in gl.attacks.names() if pages.facts(name)["scalars"]]
+    assert readers == [name for name in gl.attacks.names() if "scalars" in ATTACKS.get(name).kinds]
+    assert pages.facts("rtf")["breaks the protocol"] and not pages.facts("ig")["breaks the protocol"]
+
+
+def test_the_picture_is_small_and_can_be_read_on_a_phone(pages):
+    svg = pages.picture()
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])
+    size = float(re.search(r'font-size="([\d.]+)"', svg)[1])
+    assert size * 358 / width >= 10, "text below ten pixels on a screen of 390"
+    assert len(svg) < 50_000
+    assert all(pages.short(card.title) in svg for card in pages.cards().values())
+
+
+def test_the_reference_lists_every_attack_rule_and_defence(pages):
+    made = pages.attacks_reference() + pages.labels_reference() + pages.defences_reference()
+    for registry, names in ((ATTACKS, gl.attacks.names()), (DEFENCES, gl.defenses.names())):
+        for name in names:
+            entry = registry.get(name)
+            assert f":: {pages.path(getattr(entry, 'run', entry))}\n" in made and f'"{name}"' in made + '"dmgan"'
+    assert all(f'infer("{name}"' in made for name in gl.labels.names())
+
+
+PUBLIC = """data.sample data.names data.partition models.build models.names protocols.FedSGD protocols.FedAvg
+protocols.ZerothOrder observe attack score federation.train defenses.Defended defenses.get labels.infer attacks.names
+labels.names defenses.names data.Batch observation.Observation attacks.Reconstruction labels.LabelEstimate metrics.Score
+transcript.Transcript tamper runs.record show.gallery""".split()
+
+
+def test_the_reference_covers_the_public_surface():
+    listed = {}
+    for page in (BOOK / "api").glob("*.md"):
+        for target in re.findall(r"\.\. auto\w+:: ([\w.]+)", page.read_text(encoding="utf-8")):
+            assert target not in listed, f"{target} is on {page.name} and {listed[target]}"
+            listed[target] = page.name
+    objects = []
+    for target in listed:
+        module, _, name = target.rpartition(".")
+        owner = importlib.import_module(module)
+        objects.append(getattr(owner, name) if hasattr(owner, name) else importlib.import_module(target))
+    for name in PUBLIC:
+        wanted = gl
+        for part in name.split("."):
+            wanted = getattr(wanted, part)
+        assert any(wanted is found for found in objects), f"gl.{name} is on no page"
+
+
+def test_a_page_without_marks_stays_as_it_is_and_an_unknown_mark_is_refused(pages, tmp_path):
+    (tmp_path / "plain.md").write_text("# Plain\n", encoding="utf-8")
+    (tmp_path / "status.md").write_text("% made from the code: status\n", encoding="utf-8")
+    row = {"notebook": "01_x", "seconds": 1.5, "device": "CPU", "commit": "", "versions": {"Python": "3.11"}}
+    pages.fill(tmp_path, [row, row | {"notebook": "02_y", "commit": "abc+", "versions": {"Python": "3.12"}}])
+    assert (tmp_path / "plain.md").read_text(encoding="utf-8") == "# Plain\n"
+    made = (tmp_path / "status.md").read_text(encoding="utf-8")
+    assert "| [01_x](../notebooks/01_x.ipynb) | 1.5 | CPU | A | not known |" in made
+    assert "| [02_y](../notebooks/02_y.ipynb) | 1.5 | CPU | B | `abc+` |" in made and "| Python | 3.11 | 3.12 |" in made
+    (tmp_path / "odd.md").write_text("% made from the code: odd\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="odd.md asks for 'odd'"):
+        pages.fill(tmp_path, [])
+
+
+def test_classes_are_shown_with_defaults_that_can_be_read(pages):
+    asked = pages.spelled("glutils.attacks.Reconstruction")
+    assert asked.startswith("glutils.attacks.Reconstruction(images, labels, loss, history=..., seconds=0.0")
+    assert pages.spelled("glutils.protocols.FedSGD") == "glutils.protocols.FedSGD"
+    names = [field.name for field in dataclasses.fields(gl.attacks.Reconstruction)]
+    assert names == list(inspect.signature(gl.attacks.Reconstruction).parameters)
+
+
+# --- the files around the book
+
+
+def test_the_citation_file_has_what_its_format_asks_for():
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(cff)
+    assert cff["cff-version"] == "1.2.0" and cff["type"] in ("software", "dataset")
+    assert all({"name"} <= set(author) or {"family-names", "given-names"} <= set(author) for author in cff["authors"])
+    assert str(cff["version"]) == gl.__version__
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", cff["date-released"])
+    assert set(cff["license"]) == {"Apache-2.0", "CC-BY-4.0"}
+    known = {"cff-version", "message", "title", "type", "version", "date-released", "authors", "license", "abstract",
+             "keywords", "url", "repository-code", "doi", "identifiers", "references", "contact", "commit"}  # fmt: skip
+    assert set(cff) <= known
+
+
+def test_the_licences_are_told_in_readme_footer_and_files():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    footer = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["html"]["extra_footer"]
+    for text in (readme, footer, prose(BOOK / "ethics.md")):
+        assert "CC BY 4.0" in text and "Apache" in text
+    assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "CC BY 4.0" in (ROOT / "LICENSE-CONTENT").read_text(encoding="utf-8")
+
+
+def test_the_readme_shows_a_reconstruction_with_alt_text_and_says_how_it_was_made():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    alt, name = re.search(r"!\[([^]]+)\]\(([\w/.]+\.png)\)", readme).groups()
+    data = (ROOT / name).read_bytes()
+    assert len(data) < 100_000 and len(alt) > 60
+    width, height = struct.unpack(">II", data[16:24])
+    assert data.startswith(b"\x89PNG") and width >= height
+    (command,) = re.findall(r"`python (tools/\w+\.py)[^`]*`", readme)
+    assert (ROOT / command).is_file()
+
+
+def test_contributing_names_files_and_targets_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M))
+    assert set(re.findall(r"`make (\w+)`", text)) <= targets
+    for name in re.findall(r"`?\b((?:tests|book|notebooks|tools)/[\w.]+\.\w+)", text):
+        assert (ROOT / name).is_file(), name
