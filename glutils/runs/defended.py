@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy
 import torch
 
 from .. import _check, _device, attacks, data, defenses, federation, metrics, observation, protocols
@@ -17,6 +14,7 @@ from ..data.batch import Batch
 from ..defenses.base import DEFENCES, Defence, Defended
 from ..observation import Observation
 from . import conditions, records
+from .pictures import encoded
 
 STRENGTHS: dict[str, tuple[str, dict[str, Any]]] = {
     "gaussian_noise": ("sigma", {"relative": True}),
@@ -157,7 +155,7 @@ def measure(
         One row for each attacked image and attacker (``"adaptive"``, ``"naive"``), as in
         :func:`glutils.runs.rows_from`, with the control ``permuted`` (or how the scene says) on adaptive rows, with
         ``accuracy`` (held-out, after the last round), ``epsilon`` where the defence has a privacy budget, and the
-        image that was ``found``: a PNG in base64, which :func:`picture` reads.
+        image that was ``found``: a PNG in base64, which :func:`glutils.runs.pictures.picture` reads.
 
     Raises:
         ValueError, TypeError: a defence that cannot protect what is sent; a strength out of range.
@@ -204,21 +202,6 @@ def truth(scene: Scene, seed: int = 0) -> Batch:
         device="cpu",
     )  # fmt: skip
     return deal[0] if scene.kind == "scalars" else deal[0][slice(0, scene.images)]
-
-
-def encoded(image: torch.Tensor) -> str:
-    """An image (1 or 3, H, W) as PNG in base64: clamped, 8 bits a channel, NaN black."""
-    from ..show.frames import png
-
-    return base64.b64encode(png(image.detach().cpu().float().nan_to_num(0).clamp(0, 1))).decode("ascii")
-
-
-def picture(text: str) -> torch.Tensor:
-    """The image (1 or 3, H, W) in [0, 1] behind a row's ``found``."""
-    from PIL import Image
-
-    pixels = torch.from_numpy(numpy.array(Image.open(io.BytesIO(base64.b64decode(text))))).float() / 255
-    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
 def _singles(scene: Scene, client: Batch) -> list[tuple[int, Batch]]:

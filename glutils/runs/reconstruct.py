@@ -121,7 +121,7 @@ def reconstruct(
             raise TypeError(f"{name} is not an option here: use max_iteration; got {name}={options[name]!r}")
     asked["options"] = records.encode("options", options)
     where = (Path(folder) if folder is not None else records.project() / "data" / "reconstruct") / exp_name
-    _agree(where, asked)
+    agree(where, asked)
     rows, learned, stopped = _finished(where), {}, None
     todo = [k for k in range(reconstruct_num) if not any(row["batch"] == k for row in rows)]
     if todo:
@@ -176,25 +176,32 @@ def _checked(asked: Mapping[str, Any]) -> str:
     return update
 
 
-def _agree(where: Path, asked: Mapping[str, Any]) -> None:
-    """Refuse an experiment that is stored with other parameters; ``reconstruct_num`` may grow."""
-    stored = where / STORED
+def agree(where: Path, asked: Mapping[str, Any], grows: tuple[str, ...] = ("reconstruct_num",)) -> dict[str, Any]:
+    """What an experiment's folder asks for from now on; an experiment that is stored with other parameters is refused.
+
+    A number or a list named in ``grows`` may become larger.
+    """
+    stored, now = where / STORED, json.loads(json.dumps(asked))
     if not stored.is_file():
         if where.exists() and any(where.iterdir()):
             raise FileExistsError(f"{where} holds files of something else; choose another exp_name")
-        return
+        return now
     before = json.loads(stored.read_text(encoding="utf-8"))
-    now = json.loads(json.dumps(asked))
     apart = [
         f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
         for name in dict.fromkeys([*before, *now])
-        if before.get(name) != now.get(name) and not (name == "reconstruct_num" and now[name] > before[name])
+        if before.get(name) != now.get(name) and not (name in grows and _grown(before.get(name), now[name]))
     ]
     if apart:
         raise FileExistsError(
             f"experiment {asked['exp_name']!r} exists with other parameters ({'; '.join(apart)}); "
             "choose another exp_name, or repeat the stored ones"
         )
+    return now
+
+
+def _grown(before: Any, now: Any) -> bool:
+    return set(before) <= set(now) if isinstance(now, list) else now > before
 
 
 def _public(batch: data.Batch, root: str | None, seed: int) -> data.Batch:

@@ -4,6 +4,7 @@ Every function here displays and returns nothing, so it may end a cell. Figures 
 inside a context, so importing or calling this package changes no global setting.
 """
 
+from .choice import Frame, choice, choice_html, frame
 from .figures import decibels, figure, style
 from .frames import frames_html, scrubber, strengths
 from .images import gallery
@@ -11,5 +12,6 @@ from .lines import curves
 from .tables import table, table_html
 
 __all__ = [
-    "curves", "decibels", "figure", "frames_html", "gallery", "scrubber", "strengths", "style", "table", "table_html",
+    "Frame", "choice", "choice_html", "curves", "decibels", "figure", "frame", "frames_html", "gallery", "scrubber",
+    "strengths", "style", "table", "table_html",
 ]  # fmt: skip

@@ -56,8 +56,7 @@ def frames_html(
     Raises:
         TypeError, ValueError: naming the argument.
     """
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
-        raise ValueError(f"name must be lower-case letters, digits and hyphens, got {name!r}")
+    ident = f"frames-{named(name)}"
     _check.instance("pngs", pngs, Sequence), _check.instance("alts", alts, Sequence)
     if not pngs or len(pngs) != len(alts):
         raise ValueError(f"pngs and alts must be equally many and not none, got {len(pngs)} and {len(alts)}")
@@ -66,23 +65,44 @@ def frames_html(
     last = len(pngs) - 1
     start = last if start is None else _check.integer("start", start, at_least=0, at_most=last)
     _check.integer("width", width, at_least=1)
-    said = [html.escape(words("an alt text", alt)) for alt in alts]
-    label, ident = html.escape(words("label", label)), f"frames-{name}"
-    look = f"width:{width}px;max-width:100%;height:auto;image-rendering:pixelated;margin:0"
+    said = [words("an alt text", alt) for alt in alts]
     images = "\n".join(
-        f'<img src="data:image/png;base64,{base64.b64encode(png).decode("ascii")}" alt="{alt}" '
-        f'style="display:{"block" if index == start else "none"};{look}">'
+        image_tag(png, alt, width, shown=index == start)
         for index, (png, alt) in enumerate(zip(pngs, said, strict=True))
     )
+    slider = slider_tag(ident, words("label", label), last, start, said[start], width, _ON_INPUT)
     below = "" if caption is None else f"\n<figcaption>{html.escape(words('caption', caption))}</figcaption>"
     return (
-        f'<figure id="{ident}" style="margin:1em 0;max-width:100%">\n{images}\n'
+        f'<figure id="{ident}" style="margin:1em 0;max-width:100%">\n{images}\n{slider}\n'
+        f'<div data-status="">{html.escape(said[start])}</div>{below}\n</figure>'
+    )
+
+
+def named(name: Any) -> str:
+    """``name`` if ids can be made of it; ``ValueError`` otherwise."""
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+        raise ValueError(f"name must be lower-case letters, digits and hyphens, got {name!r}")
+    return name
+
+
+def image_tag(png: bytes, alt: str, width: int, *, shown: bool = True) -> str:
+    """An image in the page itself, enlarged pixel by pixel to ``width`` CSS pixels, or to what a phone has."""
+    return (
+        f'<img src="data:image/png;base64,{base64.b64encode(png).decode("ascii")}" alt="{html.escape(alt)}" '
+        f'style="display:{"block" if shown else "none"};width:{width}px;max-width:100%;height:auto;'
+        f'image-rendering:pixelated;margin:0">'
+    )
+
+
+def slider_tag(ident: str, label: str, last: int, start: int, said: str, width: int, script: str) -> str:
+    """A labelled slider from 0 to ``last``; ``said`` is what its place means, ``script`` what happens on input."""
+    label = html.escape(label)
+    return (
         f'<label for="{ident}-range" style="display:block;margin-top:.5em">{label}</label>\n'
         f'<input type="range" id="{ident}-range" min="0" max="{last}" step="1" value="{start}" aria-label="{label}" '
-        f'aria-valuetext="{said[start]}" autocomplete="off" '
+        f'aria-valuetext="{html.escape(said)}" autocomplete="off" '
         f'style="display:block;box-sizing:border-box;width:{width}px;max-width:100%;height:2em;margin:0" '
-        f'data-lm-suppress-shortcuts="true" oninput="{html.escape(_ON_INPUT)}">\n'
-        f'<div data-status="">{said[start]}</div>{below}\n</figure>'
+        f'data-lm-suppress-shortcuts="true" oninput="{html.escape(script)}">'
     )
 
 
@@ -116,7 +136,7 @@ def scrubber(
         beside = stack("truth", truth)
         order = metrics.match(frames[-1], beside)
     picked = _spaced(range(len(frames)), max_frames)
-    pngs = {i: png(_montage(frames[i][order], beside)) for i in picked}
+    pngs = {i: png(montage(frames[i][order], beside)) for i in picked}
     while len(picked) > 2 and (size := sum(len(pngs[i]) for i in picked)) > BUDGET:
         picked = _spaced(picked, max(2, min(len(picked) - 1, len(picked) * BUDGET // size)))
     alts = [f"{alt}, {_step(history, i, history.frames[i][order], beside)}" for i in picked]
@@ -125,7 +145,7 @@ def scrubber(
         label += (
             " (left: reconstruction, right: truth)" if len(beside) == 1 else " (above: reconstruction, below: truth)"
         )
-    height, width = _montage(frames[0], beside).shape[1:]
+    height, width = montage(frames[0], beside).shape[1:]
     width = max(width, min(640, width * SHOWN // min(height, width)))
     pictures = [pngs[i] for i in picked]
     emit({"text/html": frames_html(name, pictures, alts, label, caption, width=width), "text/plain": alts[-1]})
@@ -149,7 +169,7 @@ def strengths(stacks: Any, said: Any, truth: Any, *, name: Any, label: Any, capt
     if not isinstance(stacks, Sequence) or not stacks or not isinstance(said, Sequence) or len(said) != len(stacks):
         raise ValueError("stacks and said must be equally many and not none")
     beside = stack("truth", truth)
-    pictures = [_montage(stack("stacks", entry), beside) for entry in stacks]
+    pictures = [montage(stack("stacks", entry), beside) for entry in stacks]
     height, width = pictures[0].shape[1:]
     width = max(width, min(640, width * SHOWN // min(height, width)))
     pngs = [png(picture) for picture in pictures]
@@ -170,7 +190,7 @@ def _step(history: Any, index: int, frame: torch.Tensor, truth: torch.Tensor | N
     return text if loss is None else f"{text}: loss {loss:.3g}"
 
 
-def _montage(images: torch.Tensor, truth: torch.Tensor | None) -> torch.Tensor:
+def montage(images: torch.Tensor, truth: torch.Tensor | None = None) -> torch.Tensor:
     """One picture (C, H', W'): images side by side, the truth's below them or, for a single image, right of it."""
     gap = max(1, images.shape[3] // 16)
 
