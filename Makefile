@@ -3,6 +3,7 @@
 # make test   unit tests, the notebooks' contract, and notebooks executed twice and compared
 # make archive  the executed book as one zip file with its checksum, for a release
 # make links  ask every address outside the book whether it is still there (needs the network)
+# make editions  the notebooks for students (without solutions) and instructors (with marking hints)
 # make lab    JupyterLab on the notebooks
 # make clean  remove everything that was built (the environment stays; remove .venv to drop it too)
 
@@ -16,7 +17,7 @@ JOBS   ?= $(shell getconf _NPROCESSORS_ONLN)
 _build/html/index.html:
 	$(MAKE) book
 
-.PHONY: help env book browser archive links test lab clean
+.PHONY: help env book browser archive links editions test lab clean
 .DELETE_ON_ERROR:
 
 help:
@@ -64,6 +65,9 @@ test: $(STAMP)
 	ls _build/fast/notebooks/*.ipynb | TQDM_DISABLE=1 OMP_NUM_THREADS=1 GLUTILS_RECORDS=$(CURDIR)/_build/fast/records \
 	    xargs -P $(JOBS) -n 3 $(BIN)/python -m pytest -o norecursedirs= -o filterwarnings=default -p no:cacheprovider \
 	    --nbval --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 300
+
+editions: $(STAMP)
+	$(BIN)/python tools/editions.py --to _build/editions
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks

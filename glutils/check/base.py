@@ -100,7 +100,7 @@ class Exercise:
                 return Verdict(False, f"{said}\n  Hint: {self.hint}", error)
             if wrong:
                 return Verdict(False, f"Not yet: {where}.\n  {wrong}")
-        return Verdict(True, f"Right: {self.name} passes {len(cases)} cases, the last with {cases[-1].about}.")
+        return Verdict(True, f"Right: {len(cases)} cases, the last with {cases[-1].about}.")
 
     def __repr__(self) -> str:
         return f"{self.name}: {self.task} Check yours with gl.check.{self.name}({self.name})."
