@@ -11,9 +11,11 @@ from . import (
     decoder,
     defenses,
     federation,
+    hidden,
     imprint,
     labels,
     latent,
+    live,
     metrics,
     models,
     priors,
@@ -22,6 +24,7 @@ from . import (
     show,
     solvers,
     zo,
+    zo_protocols,
 )
 from .attacks import attack
 from .metrics import score
@@ -29,6 +32,7 @@ from .observation import Observation, observe, tamper
 
 __version__ = "0.1.0"
 __all__ = [
-    "Observation", "attack", "attacks", "check", "data", "decoder", "defenses", "federation", "imprint", "labels",
-    "latent", "metrics", "models", "observe", "priors", "protocols", "runs", "score", "show", "solvers", "tamper", "zo",
+    "Observation", "attack", "attacks", "check", "data", "decoder", "defenses", "federation", "hidden", "imprint",
+    "labels", "latent", "live", "metrics", "models", "observe", "priors", "protocols", "runs", "score", "show",
+    "solvers", "tamper", "zo", "zo_protocols",
 ]  # fmt: skip

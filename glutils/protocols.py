@@ -28,6 +28,8 @@ class Protocol:
     """
 
     kind: str
+    each_bound: Any = None
+    """Of scalars: the greatest slope that one image may contribute to a mean, if a defence cuts it there."""
 
     def transmit(
         self,
@@ -52,7 +54,7 @@ class Protocol:
         self.check(model, images, labels)
         how = {} if directions is None else {"directions": directions}
         payload = self._client(model, images, labels, **how)
-        if isinstance(payload, dict):
+        if isinstance(payload, dict) and not isinstance(payload, NamedTensors):
             payload = NamedTensors(payload)
         payload.batchnorm = models.batchnorm_mode(model)  # the attacker has to run the model in the same mode
         return payload
@@ -95,6 +97,13 @@ class Protocol:
         """The protocol as this client runs it: what it draws in private has a seed of its own."""
         return self
 
+    remembers: Any = False
+    """Whether clients keep something of a message for the next one (error feedback)."""
+
+    def remembering(self, kept: Any) -> Protocol:
+        """The protocol of a client that :func:`kept` this of its last message; None before the first."""
+        return self
+
     def observed(self, payload: Payload) -> Protocol:
         """The protocol as an adversary knows it that has seen a payload: without what is private to the client."""
         return self
@@ -111,9 +120,19 @@ class Protocol:
 
 
 class NamedTensors(dict):
-    """Tensors by parameter name; remembers the mode of the batch norm layers that it was computed in."""
+    """Tensors by parameter name; remembers the mode of the batch norm layers that it was computed in, and until
+    :func:`kept` takes it away what its sender keeps for the next message."""
 
     batchnorm: str | None = None
+    kept: Any = None
+
+
+def kept(payload: Payload) -> Any:
+    """Takes from a payload what its sender remembers of it, which never leaves the client; None if nothing."""
+    found = getattr(payload, "kept", None)
+    if found is not None:
+        payload.kept = None
+    return found
 
 
 def mapped(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
@@ -289,6 +308,11 @@ class ZerothOrder(Protocol):
         params = models.parameters(model)
         dim, device = sum(p.numel() for p in params.values()), next(iter(params.values())).device
         return zo.Directions(self.seed, self.directions, dim, self.law, device=device, memory=self.memory)
+
+    def of_each(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, directions: Any) -> torch.Tensor:
+        """The scalars of every image by itself, (K, B): what a client computes that bounds or draws its images."""
+        how = {"mu": self.mu, "scheme": self.scheme, "dtype": zo.DTYPES[self.dtype], "each": True}
+        return zo.slopes(model, images, labels, self.draw(model) if directions is None else directions, **how)
 
     def _client(self, model, images, labels, params=None, graph=None, directions=None):
         how = {"mu": self.mu, "scheme": self.scheme, "dtype": zo.DTYPES[self.dtype], "params": params}

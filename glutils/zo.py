@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.func import vmap
 
@@ -184,8 +185,11 @@ def slopes(
     scheme: str = "central",
     dtype: torch.dtype = torch.float32,
     params: models.Parameters | None = None,
+    each: bool = False,
 ) -> torch.Tensor:
     """What an honest client answers: the K slopes of its loss, shape (K,), in ``dtype``.
+
+    With ``each``, those of every image's own loss, shape (K, B); their mean over images is the former.
 
     ``"central"``: (l(theta + mu z) - l(theta - mu z)) / (2 mu); ``"forward"``: (l(theta + mu z) - l(theta)) / mu;
     ``"exact"``: the directional derivative itself. Losses are computed in ``dtype``. The model's own parameters and
@@ -194,6 +198,10 @@ def slopes(
     _check.choice("scheme", scheme, SCHEMES)
     mu = _check.number("mu", mu, above=0)
     if scheme == "exact":
+        if each:
+            pairs = [(x[None], y[None]) for x, y in zip(images, labels, strict=True)]
+            how = {"dtype": dtype, "params": params}
+            return torch.stack([exact_slopes(model, x, y, directions, **how) for x, y in pairs], 1)
         return exact_slopes(model, images, labels, directions, dtype=dtype, params=params)
     params = models.parameters(model, dtype) if params is None else params
     images = images.to(dtype)
@@ -201,7 +209,10 @@ def slopes(
     theta = models.flatten(params)
 
     def loss(theta: torch.Tensor) -> torch.Tensor:
-        return models.loss(model, models.unflatten(theta, params), images, labels)
+        named = models.unflatten(theta, params)
+        if each:
+            return F.cross_entropy(models.logits(model, named, images), labels, reduction="none")
+        return models.loss(model, named, images, labels)
 
     def slope(z: torch.Tensor) -> torch.Tensor:
         if scheme == "central":

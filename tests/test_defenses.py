@@ -29,6 +29,7 @@ EVERY = {
     "precode": {},
     "mixup": {},
     "prune_last": {},
+    "resample": {"images": 2},
 }
 
 
@@ -72,7 +73,7 @@ def test_a_defended_protocol_is_a_protocol(name, model, batch):
     again = defended.transmit(model, batch.images, batch.labels)
     assert torch.equal(vector(payload), vector(again)) and torch.isfinite(vector(payload)).all()
     chance = name in ("gaussian_noise", "laplace_noise", "randomk", "qsgd", "dpsgd", "dp_update", "dp_scalars",
-                      "precode", "mixup")  # fmt: skip
+                      "precode", "mixup", "resample")  # fmt: skip
     other = sent(defence, model, batch, private=1)[1]
     assert torch.equal(vector(payload), vector(other)) is not chance
     seen = gl.observe(model, defended, payload, batch, knows={"labels"})
@@ -311,6 +312,11 @@ def test_knowing_the_mask_helps(batch):
         ("topk", {"keep": 0}, "keep must be greater than 0"),
         ("topk", {"keep": 1.5}, "keep must be"),
         ("topk", {"keep": 0.5, "scope": "layer"}, "scope must be one of"),
+        ("topk", {"keep": 0.5, "feedback": 1}, "feedback must be"),
+        ("dp_scalars", {"clip": 0, "sigma": 1}, "clip must be greater than 0"),
+        ("dp_update", {"clip": 1, "sigma": -1}, "sigma must be at least 0"),
+        ("resample", {"images": 0}, "images must be at least 1"),
+        ("resample", {"images": 1, "per": "pixel"}, "per must be one of"),
         ("qsgd", {"levels": 0}, "levels must be at least 1"),
         ("bits", {"bits": 1}, "bits must be between 2 and 16"),
         ("half", {"format": "float8"}, "format must be one of"),

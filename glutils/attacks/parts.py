@@ -46,7 +46,7 @@ class OneRound:
 
     def push(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """The derivative of V g along v, shape (K,)."""
-        return self.directions.project(_along(lambda w: self._gradient(w, self.params), u, v))
+        return self.directions.project(along(lambda w: self._gradient(w, self.params), u, v))
 
     def pull(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
         """The pullback of r, shape (D,)."""
@@ -117,7 +117,7 @@ class ManyRounds:
 
     def push(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """See :meth:`OneRound.push`."""
-        return self._project(_along(self._gradients, u, v))
+        return self._project(along(self._gradients, u, v))
 
     def pull(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
         """See :meth:`OneRound.pull`."""
@@ -186,13 +186,17 @@ def parts(
 ) -> list[OneRound | ManyRounds]:
     """Consecutive rounds that are alike in stacks as large as :data:`STACK` allows, every other one alone.
 
-    ``weighted`` messages are stacked in any case.
+    ``weighted`` messages, and those of clients that cut each image's slope, are stacked in any case.
     """
+    from .clipped import ClippedRounds
+
     dim = sum(p.numel() for p in models.parameters(model).values())
     found, held, first = [], [], 0
 
     def close() -> None:
-        if len(held) == 1 and not weighted:
+        if held and held[0].protocol.each_bound is not None:
+            found.append(ClippedRounds(model, decode, tuple(held), first))
+        elif len(held) == 1 and not weighted:
             found.append(OneRound(model, decode, held[0], chunk))
         elif held:
             found.append(ManyRounds(model, decode, tuple(held), first))
@@ -211,7 +215,7 @@ def parts(
 
 def _alike(one: ZerothOrder, other: ZerothOrder) -> bool:
     """Whether two messages differ in seed and state alone."""
-    names = ("directions", "mu", "scheme", "law", "dtype")
+    names = ("directions", "mu", "scheme", "law", "dtype", "each_bound")
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
@@ -227,12 +231,15 @@ def kept(entry: Round) -> torch.Tensor | None:
 
 
 def _double(model: nn.Module, entry: Round) -> models.Parameters:
-    """The state that a message was computed from, in float64."""
+    """The state at which a message's slopes were taken, in float64; for a client that moves meanwhile, its estimate."""
     own = {} if entry.parameters is None else entry.parameters
-    return models.parameters(model, torch.float64) | {name: p.detach().double() for name, p in own.items()}
+    state = models.parameters(model, torch.float64) | {name: p.detach().double() for name, p in own.items()}
+    middle = getattr(entry.protocol, "state", None)
+    return state if middle is None else middle(state, entry.payload, entry.protocol.draw(model))
 
 
-def _along(function: Callable[[torch.Tensor], torch.Tensor], u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+def along(function: Callable[[torch.Tensor], torch.Tensor], u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """The derivative of ``function`` at u along v, by forward mode."""
     with warnings.catch_warnings():  # forward mode loads decompositions that torch itself calls deprecated
         warnings.filterwarnings("ignore", "`torch.jit.script`", DeprecationWarning)
         return jvp(function, (u,), (v,))[1]

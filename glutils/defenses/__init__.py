@@ -8,12 +8,14 @@ from .natural import Mixup, PruneLast
 from .noise import GaussianNoise, LaplaceNoise
 from .precode import Precode, precode
 from .quantisation import QSGD, Bits, Half, Sign
+from .resampling import Resample
 from .secure_aggregation import FixedPoint, SecureSum, secure_sum
 from .soteria import Soteria
 from .sparsification import Masked, RandomK, TopK
 
 __all__ = [
     "Bits", "ClipNorm", "ClipScalars", "DPSGD", "DPScalars", "DPUpdate", "Defence", "Defended", "FixedPoint",
-    "GaussianNoise", "Half", "LaplaceNoise", "Masked", "Mixup", "Precode", "PruneLast", "QSGD", "RandomK", "SecureSum",
+    "GaussianNoise", "Half", "LaplaceNoise", "Masked", "Mixup", "Precode", "PruneLast", "QSGD", "RandomK", "Resample",
+    "SecureSum",
     "Sign", "Soteria", "TopK", "epsilon", "get", "names", "noise_multiplier", "precode", "secure_sum",
 ]  # fmt: skip

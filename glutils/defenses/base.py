@@ -10,7 +10,7 @@ from torch import nn
 
 from .. import _check, models
 from .._registry import Registry
-from ..protocols import CLIENTS_APART, Payload, Protocol
+from ..protocols import CLIENTS_APART, NamedTensors, Payload, Protocol
 
 DEFENCES = Registry("defence")
 STEPS_APART = 15_485_863  # between the private seeds of steps
@@ -28,12 +28,14 @@ class Defence:
         title: name in print.
         first: whether it has to be the first of several, because it needs more than the payload.
         slopes: whether scalars that it has passed are still slopes, up to noise of a known size.
+        each_bound: where it cuts every single image's slope before the mean is taken, if it does.
     """
 
     kinds: tuple[str, ...] = ("gradient", "delta", "scalars")
     title: str = ""
     first: bool = False
     slopes: bool = True
+    each_bound: float | None = None
 
     def check(self, protocol: Protocol, model: nn.Module) -> None:
         """Refuse a protocol or a model that this defence cannot protect; by default nothing more is asked."""
@@ -53,6 +55,16 @@ class Defence:
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
         """The defended payload; ``generator`` is the client's own."""
         raise NotImplementedError
+
+    remembers: Any = False
+    """Whether :meth:`carry` keeps something for the next message."""
+
+    def carry(self, payload: Payload, generator: torch.Generator, memory: Any) -> tuple[Payload, Any]:
+        """:meth:`apply` for a client that remembers: what leaves it, and what it keeps for its next message.
+
+        ``memory`` is what it kept of the last one, None before the first. By default nothing is kept.
+        """
+        return self.apply(payload, generator), None
 
     def informed(self, payload: Payload) -> Defence:
         """This defence as the adversary knows it once it has seen a payload (the mask that was used, say)."""
@@ -94,11 +106,13 @@ class Defended(Protocol):
         protocol: the protocol within. What is not defined here (``directions``, ``seed``, ``lr``, ...) is its own.
         defence: one defence, or several in the order in which they are applied.
         private: seed of the client's own randomness. An observation does not contain it.
+        memory: what the client kept of its last message, by number of the defence (error feedback). As private.
     """
 
     protocol: Any
     defence: Any
     private: Any = 0
+    memory: Any = None
 
     def __post_init__(self) -> None:
         _check.instance("protocol", self.protocol, Protocol)
@@ -115,6 +129,8 @@ class Defended(Protocol):
         for entry in self.defences[1:]:
             if entry.first:
                 raise ValueError(f"{entry} must be the first defence: it needs the client's images")
+        if self.protocol.remembers:
+            raise ValueError(f"protocol must not remember, got {self.protocol}: put all defences into one tuple")
         if self.private is not None:
             _check.integer("private", self.private, at_least=0)
 
@@ -132,6 +148,11 @@ class Defended(Protocol):
     def kind(self) -> str:
         return self.protocol.kind
 
+    @property
+    def each_bound(self) -> float | None:
+        """Where the first defence cuts the slope of every single image, see :class:`~glutils.defenses.DPScalars`."""
+        return self.defences[0].each_bound
+
     def check(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
         self.protocol.check(model, images, labels)
         for entry in self.defences:
@@ -142,10 +163,16 @@ class Defended(Protocol):
             raise ValueError("private must be the client's seed to transmit; the adversary's copy does not have it")
         generator = torch.Generator().manual_seed(self.private)
         how = {} if directions is None else {"directions": directions}
-        first, *others = self.defences
-        payload = first.client(self.protocol, model, images, labels, generator, **how)
-        for entry in others:
-            payload = entry.apply(payload, generator)
+        kept, start = {}, 0
+        if self.defences[0].first:
+            payload, start = self.defences[0].client(self.protocol, model, images, labels, generator, **how), 1
+        else:
+            payload = self.protocol.transmit(model, images, labels, **how)
+        for number, entry in enumerate(self.defences[start:], start):
+            payload, kept[number] = entry.carry(payload, generator, (self.memory or {}).get(number))
+        if self.remembers:
+            payload = NamedTensors(payload)
+            payload.kept = kept
         return payload
 
     def _simulate(self, model, images, labels, params, directions) -> Payload:
@@ -164,9 +191,17 @@ class Defended(Protocol):
         private = (self.private + CLIENTS_APART * (client + 1)) % 2**62
         return replace(self, protocol=self.protocol.own(client), private=private)
 
+    @property
+    def remembers(self) -> bool:
+        """Whether one of the defences keeps something for the client's next message."""
+        return any(entry.remembers for entry in self.defences)
+
+    def remembering(self, kept: Any) -> Defended:
+        return replace(self, memory=kept)
+
     def observed(self, payload: Payload) -> Defended:
         known = tuple(entry.informed(payload) for entry in self.defences)
-        return replace(self, protocol=self.protocol.observed(payload), defence=known, private=None)
+        return replace(self, protocol=self.protocol.observed(payload), defence=known, private=None, memory=None)
 
     def noise(self, payload: Payload, images: int) -> float:
         return sum(entry.noise(payload, images) ** 2 for entry in self.defences) ** 0.5

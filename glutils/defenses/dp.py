@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import grad, vmap
 
 from .. import _check, models
-from ..protocols import FedSGD, Payload, Protocol, mapped
+from ..protocols import FedSGD, Payload, Protocol, ZerothOrder, mapped
 from .base import DEFENCES, Defence, flat, random_like
 
 
@@ -130,15 +130,18 @@ class DPScalars(Defence):
         _check.number("clip", self.clip, above=0)
         _check.number("sigma", self.sigma, at_least=0)
 
+    @property
+    def each_bound(self) -> float:
+        return float(self.clip)
+
     def check(self, protocol: Protocol, model: nn.Module) -> None:
+        if type(protocol) is not ZerothOrder:
+            raise ValueError(f"protocol must be ZerothOrder for DP scalars, got {protocol}")
         _no_batchnorm(model, "DP scalars")
 
     def client(self, protocol, model, images, labels, generator, **how):
-        directions = how.get("directions")
-        directions = protocol.draw(model) if directions is None else directions
-        pairs = zip(images, labels, strict=True)
-        slopes = torch.stack([protocol.transmit(model, x[None], y[None], directions=directions) for x, y in pairs])
-        mean = slopes.clamp(-float(self.clip), float(self.clip)).mean(0)
+        slopes = protocol.of_each(model, images, labels, how.get("directions")).detach()
+        mean = slopes.clamp(-float(self.clip), float(self.clip)).mean(1)
         return mean + float(self.sigma) * float(self.clip) / len(images) * random_like(mean, generator)
 
     def attacker(self, protocol, model, images, labels, params, how):

@@ -59,16 +59,33 @@ class TopK(_Sparse):
     Args:
         keep: fraction that is sent, above 0, at most 1; at least one number.
         scope: ``"global"``: the largest of all tensors together; ``"tensor"``: that fraction of every tensor.
+        feedback: error feedback (Seide et al. 2014; Stich et al. 2018): what is not sent is kept by the client and
+            added to its next message before the largest are chosen. In a training run every client has its own
+            memory, which starts empty; a single message has none. The adversary sees the zeros, not the memory: it
+            compares the numbers that were sent with one gradient, though they hold parts of earlier ones.
 
-    Deviations: no error feedback and no momentum correction; a protocol here has no memory between rounds.
+    Deviations: no momentum correction, no warm-up of ``keep``.
     """
 
     scope: str = "global"
+    feedback: bool = False
     title = "Top-k"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check.choice("scope", self.scope, SCOPES)
+        _check.instance("feedback", self.feedback, bool)
+
+    @property
+    def remembers(self) -> bool:
+        return self.feedback
+
+    def carry(self, payload, generator, memory):
+        if not self.feedback:
+            return self.apply(payload, generator), None
+        whole = dict(payload) if memory is None else {n: tensor + memory[n] for n, tensor in payload.items()}
+        sent = self.apply(whole, generator)
+        return sent, {n: (tensor - sent[n]).detach() for n, tensor in whole.items()}
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
         if self.scope == "global":

@@ -11,7 +11,7 @@ from torch import nn
 
 from .. import models, zo
 from ..data.batch import Batch
-from ..protocols import Payload, Protocol
+from ..protocols import Payload, Protocol, kept
 from ..transcript import Round, Transcript, advance, total
 from . import together
 from .checkpoint import fingerprint
@@ -40,6 +40,7 @@ class Run:
     accuracy: list[float] = field(default_factory=list)
     uplink: list[int] = field(default_factory=list)
     took_part: list[tuple[int, ...]] = field(default_factory=list)
+    memory: dict[int, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.working = copy.deepcopy(self.model)
@@ -110,7 +111,11 @@ class Run:
     def _transmit(self, now, k, chosen, state, directions) -> Payload:
         load(self.working, state)
         images, labels = self._data(k, chosen)
-        return now.own(k).transmit(self.working, images, labels, directions=directions)
+        mine = now.own(k).remembering(self.memory.get(k))
+        payload = mine.transmit(self.working, images, labels, directions=directions)
+        if mine.remembers:
+            self.memory[k] = kept(payload)
+        return payload
 
     def _together(self, now, others, used, state, directions, shares) -> Payload:
         load(self.working, state)

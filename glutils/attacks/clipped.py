@@ -1,0 +1,78 @@
+"""Rounds whose clients cut every image's slope before they take the mean: what an adaptive attacker simulates.
+
+The mean of cut slopes is still a function of the images, with a derivative almost everywhere: s_k = mean over images of
+clip(z_k . grad l(f(x_i), y_i), C). An image whose slope along z_k is cut contributes the constant C to that equation,
+with the sign of the slope at the current guess, and nothing to its Jacobian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch.func import jvp, vjp, vmap
+
+from .. import models, zo
+from .parts import ManyRounds, along
+
+
+class ClippedRounds(ManyRounds):
+    """R messages of K means of cut slopes; as :class:`~glutils.attacks.parts.ManyRounds` in every other respect.
+
+    Truncation of finite differences is left out (it is the smaller, the smaller mu), round-off is that of float64.
+    """
+
+    def __init__(self, model, decode, entries, first=0):
+        super().__init__(model, decode, entries, first)
+        self.bound = float(entries[0].protocol.each_bound)
+
+    def _of_one(self, params, directions, images, labels, weights) -> torch.Tensor:
+        """The K scalars of one message."""
+
+        def losses(p: models.Parameters) -> torch.Tensor:
+            return F.cross_entropy(models.logits(self.model, p, images), labels, reduction="none")
+
+        def slope(z: torch.Tensor) -> torch.Tensor:
+            return jvp(losses, (params,), (models.unflatten(z, params),))[1]
+
+        cut = vmap(slope)(directions).clamp(-self.bound, self.bound)
+        return cut.mean(1) if weights is None else cut @ weights
+
+    def _scalars(self, u: torch.Tensor) -> torch.Tensor:
+        images, labels, weights = self._decoded(u)
+        in_dims = (0, 0, None, None, None if weights is None else 0)
+        return vmap(self._of_one, in_dims)(self.params, self.directions, images, labels, weights).flatten()
+
+    def evaluate(self, u, target):
+        found, pull = vjp(self._scalars, u)
+        r = found - target
+        return r, pull(r)[0]
+
+    def push(self, u, v):
+        return along(self._scalars, u, v)
+
+    def pull(self, u, r):
+        return vjp(self._scalars, u)[1](r)[0]
+
+    def rows(self, u: torch.Tensor, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+        u = u.to(dtype)
+
+        def of(params, directions, number):
+            def scalars(v: torch.Tensor) -> torch.Tensor:
+                images, labels, weights = self._decoded(v)
+                return self._of_one(params, directions, images, labels, None if weights is None else weights[number])
+
+            found, pull = vjp(scalars, u)
+            return vmap(pull)(torch.eye(len(found), dtype=dtype, device=u.device))[0]
+
+        size = max(1, 512 // self.shape[1])
+        for start in range(0, self.shape[0], size):
+            params = {name: p[start : start + size].to(dtype) for name, p in self.params.items()}
+            numbers = torch.arange(self.shape[0], device=u.device)[start : start + size]
+            yield vmap(of)(params, self.directions[start : start + size].to(dtype), numbers).flatten(0, 1)
+
+    def differences(self, u):
+        exact = self._scalars(u).detach()
+        unit = zo.roundoff(1.0, self.protocol.mu, torch.float64, self.protocol.scheme)
+        return exact, exact, torch.full_like(exact, unit)

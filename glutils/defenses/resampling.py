@@ -1,0 +1,56 @@
+"""Every scalar about other images: mini-batches drawn anew for each direction, or for each message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .. import _check, models
+from ..protocols import Protocol, ZerothOrder
+from .base import DEFENCES, Defence
+
+PER = ("direction", "message")
+
+
+@DEFENCES.register("resample")
+@dataclass(frozen=True)
+class Resample(Defence):
+    """Each scalar is the slope of the loss on ``images`` of the client's images, drawn anew and kept to itself.
+
+    Per message all scalars of a message are about the same images, as with ``gl.federation.train(local_batch=)``; per
+    direction each scalar is about other ones. The attacker simulates the mean, which is the slope of the whole batch:
+    what the draw adds it has to take for noise, of a size that it does not know in advance. (Unknown members of a
+    whole message can be solved for, see chapter 5; those of a single scalar would be as many unknowns as images for
+    each equation.)
+
+    Args:
+        images: behind each scalar, 1 or more, at most as many as the client holds.
+        per: ``"direction"`` or ``"message"``.
+    """
+
+    images: int
+    per: str = "direction"
+    kinds = ("scalars",)
+    title = "Mini-batch per direction"
+    first = True
+
+    def __post_init__(self) -> None:
+        _check.integer("images", self.images, at_least=1)
+        _check.choice("per", self.per, PER)
+
+    def check(self, protocol: Protocol, model: nn.Module) -> None:
+        if type(protocol) is not ZerothOrder:
+            raise ValueError(f"protocol must be ZerothOrder for mini-batches by direction, got {protocol}")
+        if models.batchnorm_mode(model) == "train":
+            raise ValueError("model must not be in train mode with batch norm: a slope would depend on all images")
+
+    def client(self, protocol, model, images, labels, generator, **how):
+        if self.images > len(images):
+            raise ValueError(f"images must be at most the {len(images)} that the client holds, got {self.images}")
+        slopes = protocol.of_each(model, images, labels, how.get("directions")).detach()
+        draws = 1 if self.per == "message" else len(slopes)
+        drawn = torch.stack([torch.randperm(len(images), generator=generator)[: self.images] for _ in range(draws)])
+        chosen = torch.zeros(draws, len(images)).scatter_(1, drawn, 1.0 / self.images).to(slopes)
+        return (chosen * slopes).sum(1)
