@@ -24,7 +24,7 @@ RATE = 0.1
 STEPS = (1, 2, 4, 10, 20, 40)
 SEARCHED = (1, 4, 10, 40)
 """... for DLG and iDLG, whose iterations take some 25 gradients."""
-UNROLLED = (2, 10, 20, 40)
+UNROLLED = (2, 10, 20)
 """At which numbers of steps the client is simulated: an iteration costs as many steps."""
 ITERATIONS = {"ig": 120, "dlg": 24, "idlg": 24, "dlf": 100}
 AIMS = {"scaled": True, "unscaled": False}
@@ -108,14 +108,14 @@ def dlf(simulator: str, labels: str, lr: float, tampered: str, seed: int) -> dic
 
 def dlf_cells(seeds: int) -> Iterator[dict]:
     """Simulators with labels told, then the best of them with labels counted, then the tampered payload."""
-    names = ("full_many", "true order", "cyclic", "none_epoch", "none")
+    small, large = 0.004, 0.05
+    tries = [(name, "told", small) for name in ("full_many", "none", "true order", "cyclic", "none_epoch")]
+    tries += [("full_many", "told", large), ("none", "told", large), ("true order", "told", large)]
+    tries += [("full_many", rule, small) for rule in ("dlf", "ilrg")]
     for seed in range(seeds):
-        for lr in (0.004, 0.05):
-            for simulator in names:
-                yield {"simulator": simulator, "labels": "told", "lr": lr, "tampered": "none", "seed": seed}
-            for rule in ("dlf", "ilrg"):
-                yield {"simulator": "full_many", "labels": rule, "lr": lr, "tampered": "none", "seed": seed}
-        yield {"simulator": "full_many", "labels": "told", "lr": 0.004, "tampered": "wrong_gradient", "seed": seed}
+        for simulator, labels, lr in tries:
+            yield {"simulator": simulator, "labels": labels, "lr": lr, "tampered": "none", "seed": seed}
+        yield {"simulator": "full_many", "labels": "told", "lr": small, "tampered": "wrong_gradient", "seed": seed}
 
 
 def main() -> None:

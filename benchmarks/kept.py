@@ -47,21 +47,24 @@ def measure(
         gl.runs.record(record, parameters=parameters, rows=rows, seeds=seeds, seconds=spent, folder=RESULTS)
 
     written = time.perf_counter()
-    for cell in cells:
-        if any(all(row.get(key) == value for key, value in cell.items()) for row in rows):
-            continue
-        begin, used = time.perf_counter(), time.process_time()
-        try:
-            found = dict(work(**cell))
-        except ValueError as error:
-            found = {"refused": str(error)}
-        rows.append(dict(cell) | found | {"cpu_seconds": time.process_time() - used})
-        spent += time.perf_counter() - begin
-        print({k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
-        if time.perf_counter() - written > PAUSE:
+    try:
+        for cell in cells:
+            if any(all(row.get(key) == value for key, value in cell.items()) for row in rows):
+                continue
+            begin, used = time.perf_counter(), time.process_time()
+            try:
+                found = dict(work(**cell))
+            except ValueError as error:
+                found = {"refused": str(error)}
+            rows.append(dict(cell) | found | {"cpu_seconds": time.process_time() - used})
+            spent += time.perf_counter() - begin
+            print({k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
+            if time.perf_counter() - written > PAUSE:
+                write()
+                written = time.perf_counter()
+    finally:  # an interruption loses the cell in work, and no other
+        if rows:
             write()
-            written = time.perf_counter()
-    write()
     return rows
 
 

@@ -191,6 +191,34 @@ def test_two_sided_neurons_survive_several_local_steps(public):
     assert found[True] == int(blocks.alone(model, batch.images).sum()) > found[False]
 
 
+@pytest.mark.parametrize("epochs", [1, 5])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_inside_fedavg_a_sparse_block_with_a_small_gain_still_copies(public, epochs, seed):
+    """Twenty photographs in shuffled batches of five, step size 0.1: a neuron that has fired once is dead."""
+    batch = photos(20, seed=seed)
+    model = trapped(batch, public, bins=64, two_sided=True, gain=1e-5, seed=seed)
+    protocol = FedAvg(epochs=epochs, batch_size=5, lr=0.1, shuffle=seed)
+    seen = seen_of(model, batch, protocol)
+    copied = best(gl.attack("rtf", seen).images, batch.images) >= 40
+    single = blocks.alone(model, batch.images)
+    assert int(single.sum()) >= 6 and float(copied[single].double().mean()) >= 0.5
+    wrong = gl.attack("rtf", gl.tamper(seen, "wrong_gradient"))
+    assert not bool((best(wrong.images, batch.images) >= 40).any())
+
+
+def test_a_dead_neuron_stays_dead(public):
+    """With a small gain more epochs add nothing: what the block sent after one epoch is what it sends after five."""
+    batch = photos(20)
+    model = trapped(batch, public, bins=64, two_sided=True, gain=1e-6)
+    sent = []
+    for epochs in (1, 5):
+        protocol = FedAvg(epochs=epochs, batch_size=5, lr=0.1, shuffle=0)
+        sent.append(protocol.transmit(model, batch.images, batch.labels)["0.encode.weight"])
+    moved = [part.norm(dim=1) > 0 for part in sent]
+    same = ((sent[0] - sent[1]).norm(dim=1) <= 1e-3 * sent[0].norm(dim=1))[moved[0]]
+    assert bool((moved[0] <= moved[1]).all()) and float(same.double().mean()) > 0.8
+
+
 def test_images_that_share_a_bin_come_out_as_their_mean_and_places_left_over_are_grey(public):
     batch = photos(2)
     mirrored = Batch(torch.cat([batch.images[:1], batch.images[:1].flip(3)]), batch.labels, batch.classes)
