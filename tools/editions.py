@@ -62,7 +62,7 @@ def make(notebook: dict, stem: str, edition: str) -> dict:
     if edition not in EDITIONS:
         raise ValueError(f"edition must be one of {', '.join(EDITIONS)}, got {edition!r}")
     made, cells = copy.deepcopy(notebook), []
-    chapter, number, open_block, answered = stem.split("_")[0].lstrip("0"), 0, None, False
+    chapter, number, open_block, answered, answer = stem.split("_")[0].lstrip("0"), 0, None, False, None
     for cell in pieces(made["cells"], stem):
         fence = cell.pop("fence", None)
         if fence:
@@ -71,17 +71,19 @@ def make(notebook: dict, stem: str, edition: str) -> dict:
                 raise ValueError(f"{stem}: {fence['kind']} where {open_block or 'nothing'} is open")
             open_block = kind if part == "start" else None
             if (kind, part) == ("exercise", "start"):
-                number, answered = number + 1, False
+                number, answered, answer = number + 1, False, markdown(cell, "*Your answer here.*")
                 cells.append(markdown(cell, f"### Exercise {chapter}.{number}: {fence['title'].strip()}"))
             elif (kind, part) == ("solution", "start") and edition == "instructor":
                 cells.append(markdown(cell, "**Solution**"))
             elif (kind, part) == ("solution", "end") and edition == "student" and not answered:
-                cells.append(code(cell, "# Your answer here."))
+                cells.append({**answer, "id": cell["id"]})
             continue
         if open_block == "solution" and edition == "student":
             if cell["cell_type"] == "code" and checks(source(cell)):
                 cells.append(code(cell, stub(source(cell))))
                 answered = True
+            elif cell["cell_type"] == "code":
+                answer = code(cell, "# Your answer here.")
             continue
         cells.append(markdown(cell, plain(source(cell))) if cell["cell_type"] == "markdown" else cell)
         if edition == "instructor" and "marking" in tags(cell):
