@@ -33,25 +33,6 @@ def prose(path):
     return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
 
 
-def glossary():
-    """Each entry's names, as a tuple: a term and its other names."""
-    block = re.search(r"```\{glossary\}\n(.*?)\n```", prose(BOOK / "glossary.md"), flags=re.S)[1]
-    entries, names = [], []
-    for line in block.splitlines():
-        if line.startswith(" "):
-            if names:
-                entries.append(tuple(names))
-            names = []
-        elif line and not line.startswith(":"):
-            names.append(line.strip())
-    return entries
-
-
-def linked(path):
-    """Terms that a text links."""
-    return {re.sub(r".*<([^>]+)>$", r"\1", term) for term in re.findall(r"\{term\}`([^`]+)`", prose(path))}
-
-
 def references():
     entries = re.split(r"^@", (BOOK / "references.bib").read_text(encoding="utf-8"), flags=re.M)[1:]
     return {re.match(r"\w+\{([^,]+),", entry)[1]: entry for entry in entries}
@@ -60,17 +41,63 @@ def references():
 # --- words and references
 
 
-def test_every_term_of_the_glossary_is_linked_outside_of_it():
-    used = set().union(*(linked(path) for path in [*NOTEBOOKS, *BOOK.rglob("*.md")] if path.name != "glossary.md"))
-    assert not [names for names in glossary() if not used & set(names)]
+def texts(path):
+    """The Markdown cells of a notebook; a page as one of them."""
+    if path.suffix == ".md":
+        return [prose(path)]
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_a_chapter_links_the_glossary_and_each_term_once(path):
-    found = re.findall(r"\{term\}`(?:[^`<]*<)?([^`>]+)>?`", prose(path))
-    assert len(set(found)) >= 3, "link the words that the glossary explains where they first occur"
-    twice = {term for term in found if found.count(term) > 1}
-    assert not twice, f"linked more than once: {sorted(twice)}"
+def links(text):
+    """Terms that a text links, as often as it does."""
+    return re.findall(r"\{term\}`(?:[^`<]*<)?([^`>]+)>?`", text)
+
+
+@pytest.fixture
+def terms(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    sys.modules.pop("terms", None)
+    import terms
+
+    yield terms
+    sys.modules.pop("terms")
+
+
+def test_every_chapter_links_its_first_uses_and_every_term_is_used(terms):
+    entries, used = terms.names(prose(BOOK / "glossary.md")), set()
+    for path in NOTEBOOKS:
+        found = links("\n\n".join(terms.linked(texts(path), entries)))
+        assert len(set(found)) >= (5 if path in CHAPTERS else 1), path.stem
+        used.update(found)
+    for page in BOOK.rglob("*.md"):
+        used.update(links(prose(page)) if page.name != "glossary.md" else [])
+    assert not [names for names in entries if not used & set(names)], "terms that nothing links"
+    assert used <= {name for names in entries for name in names}
+
+
+ENTRIES = [("scalar",), ("Gauss-Newton",), ("seed",), ("adversary", "attacker"), ("zeroth-order optimisation",)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Two scalars, one scalar.", "Two {term}`scalars <scalar>`, one scalar."),
+        ("Scalars.", "{term}`Scalars <scalar>`."),
+        ("By Gauss-Newton, not gauss-newton.", "By {term}`Gauss-Newton`, not gauss-newton."),
+        ("An attacker; the adversary.", "An {term}`attacker`; the adversary."),
+        ("Zeroth-order\noptimisation and scalars-only", "Zeroth-order\noptimisation and scalars-only"),
+        ("A seed.", "A seed."),  # an ordinary word: left to the author
+        ("# A scalar\n\n`scalar` $scalar$ [scalar](scalar.md) {cite}`scalar`", None),
+        ("| scalar |\n|---|\n| scalar |", None),
+        ("```\nscalar\n```\n\n$$ scalar $$", None),
+        ("```{exercise}\n:label: x\n\nA scalar.\n```", None),
+        ("```{exercise-start}\n:label: scalar\n```\n\nA word.", None),
+        ("{term}`scalar` and scalar", None),
+    ],
+)
+def test_terms_are_linked_in_running_text_only(terms, text, expected):
+    assert terms.linked(["# Scalar\n\n*A scalar.*", text], ENTRIES) == ["# Scalar\n\n*A scalar.*", expected or text]
 
 
 def test_every_reference_has_an_identifier_that_can_be_one():

@@ -39,11 +39,18 @@ def linked(texts: list[str], entries: list[tuple[str, ...]]) -> list[str]:
         entries: what :func:`names` gave.
     """
     have = set(re.findall(r"\{term\}`(?:[^`<]*<)?([^`>]+)>?`", "\n".join(texts)))
-    open_ = {name: entry for entry in entries if not have & set(entry) for name in entry if name not in EVERYDAY}
+    words = [tuple(name for name in entry if name not in EVERYDAY) for entry in entries if not have & set(entry)]
+    open_ = {entry: re.compile("|".join(map(_pattern, entry))) for entry in words if entry}
     return texts[:1] + [_cell(text, open_) for text in texts[1:]]
 
 
-def _cell(text: str, open_: dict[str, tuple[str, ...]]) -> str:
+def _pattern(name: str) -> str:
+    """A name as a word, in the singular or the plural; names that are written small may begin a sentence."""
+    word = rf"(?<![\w-]){re.escape(name)}(?:s|es)?(?![\w-])"
+    return f"(?i:{word})" if name.islower() else word
+
+
+def _cell(text: str, open_: dict[tuple[str, ...], re.Pattern]) -> str:
     """One cell; what it links leaves ``open_``."""
     parts, prose, fence = [], [], ""
 
@@ -59,31 +66,28 @@ def _cell(text: str, open_: dict[str, tuple[str, ...]]) -> str:
             if mark and line.strip() == fence:
                 fence = ""
             continue
-        alone = mark and re.search(r"-(start|end)\}", line)
         if mark or NO_PROSE.match(line) or not line.strip():
             close()
             parts.append(line)
-            fence = mark[1] if mark and not alone else ""
+            fence = mark[1] if mark else ""
         else:
             prose.append(line)
     close()
     return "\n".join(parts)
 
 
-def _paragraph(text: str, open_: dict[str, tuple[str, ...]]) -> str:
+def _paragraph(text: str, open_: dict[tuple[str, ...], re.Pattern]) -> str:
     """Running text without blank lines, with its first uses linked."""
-    for name in sorted(open_, key=len, reverse=True):
-        if name not in open_:
+    for entry, word in sorted(open_.items(), key=lambda item: -len(item[0][0])):
+        if not word.search(text):
             continue
-        flags = re.I if name.islower() else 0
-        word = re.compile(rf"(?<![\w-]){re.escape(name)}(?:s|es)?(?![\w-])", flags)
         pieces = APART.split(text)
         for number, piece in enumerate(pieces):
             if number % 2 == 0 and (found := word.search(piece)):
-                shown = found[0] if found[0] == name else f"{found[0]} <{name}>"
-                pieces[number] = piece[: found.start()] + f"{{term}}`{shown}`" + piece[found.end() :]
-                for other in open_.pop(name):
-                    open_.pop(other, None)
+                name = max((name for name in entry if found[0].lower().startswith(name.lower())), key=len)
+                shown = name if found[0] == name else f"{found[0]} <{name}>"
+                pieces[number] = f"{piece[: found.start()]}{{term}}`{shown}`{piece[found.end() :]}"
+                del open_[entry]
                 break
         text = "".join(pieces)
     return text
