@@ -1,4 +1,4 @@
-"""Federated training and its transcript: learning, replay, and what the transcript refuses."""
+"""Federated training and its transcript: learning, replay, what is recorded, and what the transcript refuses."""
 
 from dataclasses import replace
 
@@ -216,3 +216,118 @@ def test_local_steps_give_the_client_away_as_well(clients):
 def test_protocols_that_do_not_fit_the_rounds_are_refused(clients, model, protocol, error, message):
     with pytest.raises(error, match=message):
         gl.federation.train(protocol, model, clients, rounds=2, lr=0.1)
+
+
+# --- recording chosen clients ---
+
+
+def test_unrecorded_clients_move_the_model_and_leave_no_messages(clients, model):
+    options = {"rounds": 4, "lr": 0.05, "local_batch": 2, "local_steps": 2}
+    whole = gl.federation.train(scalars(), model, clients, **options)
+    some = gl.federation.train(scalars(), model, clients, record=[2], **options)
+    for name, p in whole.states[-1].items():
+        torch.testing.assert_close(some.states[-1][name], p, rtol=1e-5, atol=1e-7)
+    assert all(not entry[0] and not entry[1] and len(entry[2]) == 2 for entry in some.messages)
+    assert all(torch.equal(a[2][0].payload, b[2][0].payload) for a, b in zip(some.messages, whole.messages, strict=True)
+               if torch.equal(a[2][0].parameters["1.weight"], b[2][0].parameters["1.weight"]))  # fmt: skip
+    assert torch.equal(some.uplink, whole.uplink) and some.uplink.tolist() == [3 * 2 * 6 * 8] * 4
+    seen = gl.observe(some, client=2, knows={"labels"})
+    assert len(seen.rounds) == 8 and some.sent(2) == 48
+
+
+def test_an_observation_of_an_unrecorded_client_is_refused_with_those_there_are(clients, model):
+    run = gl.federation.train(gl.protocols.FedSGD(), model, clients, rounds=2, lr=0.1, record=[2, 0, 2])
+    for client, text in ((1, r"client must be one of the recorded ones \(0, 2\), got 1"), (3, "between 0 and 2")):
+        with pytest.raises(ValueError, match=text):
+            gl.observe(run, client=client)
+    with pytest.raises(ValueError, match=r"recorded ones \(0, 2\), got 1"):
+        run.sent(1)
+    nobody = gl.federation.train(gl.protocols.FedSGD(), model, clients, rounds=2, lr=0.1, record=[])
+    with pytest.raises(ValueError, match=r"recorded ones \(none\), got 0"):
+        gl.observe(nobody, client=0)
+
+
+def test_states_are_kept_for_rounds_with_a_recorded_client_only(clients, model):
+    run = gl.federation.train(gl.protocols.FedSGD(), model, clients, rounds=12, lr=0.1, sampled=1, record=[1])
+    held = [t for t, state in enumerate(run.states) if state is not None]
+    assert held == sorted({0, 12} | {t for t, who in enumerate(run.took_part) if 1 in who}) and len(held) < 13
+    seen = gl.observe(run, client=1)
+    assert [m.number for m in seen.rounds] == [t for t, who in enumerate(run.took_part) if who == (1,)]
+    spoilt = list(run.messages)
+    spoilt[seen.rounds[0].number] = ((), (), ())
+    with pytest.raises(ValueError, match=f"round {seen.rounds[0].number} is missing"):
+        gl.observe(replace(run, messages=tuple(spoilt)), client=1)
+    states = [None if t == seen.rounds[1].number else state for t, state in enumerate(run.states)]
+    with pytest.raises(ValueError, match=f"round {seen.rounds[1].number}: the model state before it is missing"):
+        gl.observe(replace(run, states=tuple(states)), client=1)
+
+
+def test_a_partly_recorded_round_is_checked_as_far_as_it_can_be(clients, model):
+    run = gl.federation.train(scalars(), model, clients, rounds=3, lr=0.05, record=[0, 1])
+    run.check()
+    wrong = {name: p + 1 for name, p in run.states[1].items()}
+    with pytest.raises(ValueError, match="round 1: the model state of client 0"):
+        gl.observe(spoiled(run, 1, parameters=wrong), client=1)
+    gone = (*run.messages[:2], ((), *run.messages[2][1:]))
+    with pytest.raises(ValueError, match="round 2: the messages of client 0, who took part, are missing"):
+        gl.observe(replace(run, messages=gone), client=1)
+
+
+# --- step sizes, shares, epochs ---
+
+
+def test_the_servers_step_size_decays_and_the_replay_knows(clients, model):
+    run = gl.federation.train(gl.protocols.FedSGD(), model, clients, rounds=3, lr=0.3, decay=0.5)
+    params, images = gl.models.parameters(model), torch.cat([c.images for c in clients])
+    labels = torch.cat([c.labels for c in clients])
+    for turn in range(3):
+        gradient = gl.models.gradient(model, params, images, labels)
+        params = {name: p - 0.3 * 0.5**turn * gradient[name] for name, p in params.items()}
+    for name, p in params.items():
+        torch.testing.assert_close(run.states[-1][name], p)
+    run.check()
+    gl.federation.train(scalars(), model, clients, rounds=3, lr=0.3, decay=0.5, local_steps=2).check()
+
+
+def test_fedavg_steps_decay_and_every_message_says_with_what_it_was_made(clients, model):
+    protocol = gl.protocols.FedAvg(epochs=1, batch_size=4, lr=0.2, decay=0.5, momentum=0.3, weight_decay=0.1)
+    run = gl.federation.train(protocol, model, clients, rounds=3)
+    said = [entry[0][0] for entry in run.messages]
+    assert [m.protocol.lr for m in said] == [0.2, 0.1, 0.05]
+    twin = gl.models.build("mlp", clients[0], hidden=(12,), seed=0)
+    gl.federation.load(twin, said[2].parameters)
+    again = said[2].protocol.transmit(twin, clients[0].images, clients[0].labels)
+    assert all(torch.equal(p, said[2].payload[name]) for name, p in again.items())
+    seen = gl.observe(run, client=0, rounds=[2])
+    gradient = gl.observation.as_gradient(seen).payload
+    wanted = gl.protocols.FedSGD().transmit(twin, clients[0].images, clients[0].labels)
+    for name, g in wanted.items():
+        torch.testing.assert_close(gradient[name], g, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.34, 2), (1.0, 3), (1, 1), (0.01, 1), (None, 3)])
+def test_a_share_of_the_clients_takes_part(clients, model, share, count):
+    run = gl.federation.train(gl.protocols.FedSGD(), model, clients, rounds=2, lr=0.1, sampled=share)
+    assert [len(who) for who in run.took_part] == [count] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"sampled": 0.0}, ValueError, "sampled must be greater than 0"),
+        ({"sampled": 1.5}, ValueError, "sampled must be at most 1, got 1.5"),
+        ({"sampled": True}, TypeError, "sampled must be an integer"),
+        ({"lr": -0.1}, ValueError, "lr must be greater than 0, got -0.1"),
+        ({"decay": 0}, ValueError, "decay must be greater than 0"),
+        ({"record": [3]}, ValueError, "record must be between 0 and 2, got 3"),
+        ({"batched": 1}, TypeError, "batched must be a bool"),
+    ],
+)
+def test_bad_settings_are_refused_before_the_first_round(clients, model, change, error, message):
+    with pytest.raises(error, match=message):
+        gl.federation.train(scalars(), model, clients, **({"rounds": 1, "lr": 0.1} | change))
+
+
+def test_fedavg_refuses_the_servers_settings(clients, model):
+    with pytest.raises(ValueError, match="decay must not be given for FedAvg, which has its own"):
+        gl.federation.train(gl.protocols.FedAvg(), model, clients, rounds=1, decay=0.9)

@@ -41,9 +41,10 @@ class Checkpoint:
         if not (self.path / INDEX).is_file():
             raise ValueError(f"checkpoint must be an empty folder or one of this run, but {self.path} is neither")
         try:
-            self.index = json.loads((self.path / INDEX).read_text(encoding="utf-8"))
-            if self.index["format"] != FORMAT:
-                raise ValueError("it was written by something else")
+            written = json.loads((self.path / INDEX).read_text(encoding="utf-8"))
+            self.index = written["run"]
+            if written["sha256"] != _digest(self.index) or self.index["format"] != FORMAT:
+                raise ValueError("it is not the file that was written")
             before = self.index["asked"]
             self.done = len(self.index["rounds"])
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -153,7 +154,8 @@ class Checkpoint:
         gone = [key for key in states if run.states[int(key)] is None]
         files = [states.pop(key)[0] for key in gone]
         self.index["generator"] = run.generator.get_state().numpy().tobytes().hex()
-        _replace(self.path / INDEX, (json.dumps(self.index) + "\n").encode())
+        written = {"sha256": _digest(self.index), "run": self.index}
+        _replace(self.path / INDEX, (json.dumps(written) + "\n").encode())
         self.done = turn + 1
         for file in files:
             (self.path / file).unlink(missing_ok=True)
@@ -174,6 +176,10 @@ def fingerprint(*values: nn.Module | Batch) -> str:
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _digest(index: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(index).encode()).hexdigest()
 
 
 def _short(value: Any) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,9 +33,9 @@ def train(
     sampled: int | float | None = None,
     unbiased: bool = True,
     test: Batch | None = None,
-    record: Iterable[int] | None = None,
-    checkpoint: str | Path | None = None,
-    batched: bool = True,
+    record: Any = None,
+    checkpoint: Any = None,
+    batched: Any = True,
     seed: int = 0,
     progress: bool | None = None,
 ) -> Transcript:
