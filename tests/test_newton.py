@@ -7,6 +7,7 @@ import torch
 
 import glutils as gl
 from glutils import smooth
+from glutils.attacks import pyramid
 
 
 def taught(clients, model, rounds, directions, **options):
@@ -112,3 +113,59 @@ def test_two_clients_mixed_up_are_not_attacked_as_one():
     assert float(gl.score(result, clients[0]).psnr.min()) >= 100
     trusting = gl.attack("zerogla", gl.observe(mixed, client=0, knows={"labels"}), restarts=1, check=False)
     assert float(gl.score(trusting, clients[0]).psnr.min()) < 40
+
+
+def photo(size=16, seed=0, **options):
+    """A photo, and what its scalars show: 1.2 times as many as pixels, from a smooth network."""
+    batch = gl.data.sample("photos", size=size, seed=seed)
+    model = gl.models.build("lenet", batch, seed=seed)
+    count = int(1.2 * batch.images.numel())
+    protocol = gl.protocols.ZerothOrder(directions=count, mu=1e-4, dtype="float64", seed=seed, **options)
+    payload = protocol.transmit(model, batch.images, batch.labels)
+    return batch, gl.observe(model, protocol, payload, batch, knows={"labels"})
+
+
+def test_a_small_copy_of_the_image_comes_first_and_saves_steps_at_full_size(monkeypatch):
+    batch, seen = photo(memory=0)
+    sizes = []
+    normal = gl.attacks.equations.ScalarEquations.normal
+
+    def noted(self, u):
+        sizes.append((self.count, len(u)))
+        return normal(self, u)
+
+    monkeypatch.setattr(gl.attacks.equations.ScalarEquations, "normal", noted)
+    plain = gl.attack("zerogla", seen, iterations=3)
+    assert sizes == [(921, 768)] * 3
+    sizes.clear()
+    led = gl.attack("zerogla", seen, iterations=3, coarse=1)
+    small = [size for size in sizes if size == (384, 192)]
+    assert small and sizes == small + [(921, 768)] * (len(sizes) - len(small)) and len(sizes) - len(small) <= 3
+    before, after = (float(gl.score(result, batch).psnr[0]) for result in (plain, led))
+    assert before < 60 < after
+    first, last = led.history.frames[1], led.history.frames[-1]
+    assert first.shape == last.shape == batch.images.shape
+
+
+@pytest.mark.parametrize(("size", "times"), [(32, 0), (48, 1), (64, 2)])
+def test_one_large_image_is_begun_small_by_default(size, times):
+    batch = gl.data.sample("photos", size=size, seed=0)
+    protocol = gl.protocols.ZerothOrder(directions=4)
+    seen = gl.observe(gl.models.build("lenet", batch), protocol, torch.zeros(4), batch, knows={"labels"})
+    assert pyramid.halvings(seen, None, pixels_alone=True) == times
+    assert pyramid.halvings(seen, None, pixels_alone=False) == 0
+    assert pyramid.halvings(seen, 3, pixels_alone=True) == 3
+
+
+def test_coarse_is_refused_where_it_cannot_work():
+    batch = gl.data.sample("digits", seed=0)
+    model, protocol = gl.models.build("mlp", batch), gl.protocols.ZerothOrder(directions=80, seed=1)
+    payload = protocol.transmit(model, batch.images, batch.labels)
+    told = gl.observe(model, protocol, payload, batch, knows={"labels"})
+    for wrong in (-1, 3):
+        with pytest.raises(ValueError, match="coarse must be"):
+            gl.attack("zerogla", told, coarse=wrong)
+    with pytest.raises(ValueError, match="coarse must be 0 where there is more to find than pixels"):
+        gl.attack("zerogla", gl.observe(model, protocol, payload, batch), coarse=1)
+    with pytest.raises(ValueError, match="coarse does nothing with solver='adam'"):
+        gl.attack("zerogla", told, solver="adam", coarse=1)

@@ -443,8 +443,9 @@ class Curved:
         r = self._f(self.matrix @ u) - self.target
         return r, self.jacobian(u).T @ r
 
-    def push(self, u, v):
-        return self.jacobian(u) @ v
+    def product(self, u, v):
+        onward = self.jacobian(u) @ v
+        return onward, self.pull(u, onward)
 
     def pull(self, u, r):
         return self.jacobian(u).T @ r
@@ -505,8 +506,8 @@ def test_a_step_that_raises_the_residual_is_taken_if_it_shortens_the_next():
         def evaluate(self, u):
             return self.residual(u), self.pull(u, self.residual(u))
 
-        def push(self, u, v):
-            return self.rows(u) @ v
+        def product(self, u, v):
+            return self.rows(u) @ v, self.pull(u, self.rows(u) @ v)
 
         def pull(self, u, r):
             return self.rows(u).T @ r

@@ -49,9 +49,10 @@ class ScalarEquations:
         pairs = [part.evaluate(u, target) for part, target in zip(self.parts, targets, strict=True)]
         return torch.cat([r for r, _ in pairs]) / self.scale, sum(back for _, back in pairs) / self.scale**2
 
-    def push(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """J(u) v, shape (K,), float64."""
-        return torch.cat([part.push(u, v) for part in self.parts]) / self.scale
+    def product(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """J(u) v, shape (K,), and J(u).T J(u) v, shape (D,), float64: directions are drawn once for both."""
+        pairs = [part.product(u, v) for part in self.parts]
+        return torch.cat([onward for onward, _ in pairs]) / self.scale, sum(back for _, back in pairs) / self.scale**2
 
     def pull(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
         """J(u).T r for any r of shape (K,); shape (D,), float64."""
@@ -59,14 +60,12 @@ class ScalarEquations:
         return sum(part.pull(u, piece) for part, piece in zip(self.parts, pieces, strict=True)) / self.scale
 
     def normal(self, u: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """J(u).T J(u), shape (D, D), float64: rows computed in ``dtype``, products accumulated in float64."""
+        """J(u).T J(u), shape (D, D), float64: products of rows in ``dtype``, a thousand at a time, added in float64."""
         total = torch.zeros(self.unknowns, self.unknowns, dtype=torch.float64, device=u.device)
         for rows in _gathered(self.jacobian(u, dtype), 1024):
-            add_gram(total, rows.double())
-        for start, stop in _blocks(len(total)):
-            total[stop:, start:stop] = total[
-                start:stop, stop:
-            ].T  # in place: the matrix may be as large as memory allows
+            add_gram(total, rows)
+        for start, stop in _blocks(len(total)):  # in place: the matrix may be as large as memory allows
+            total[stop:, start:stop] = total[start:stop, stop:].T
         return total
 
     def jacobian(self, u: torch.Tensor, dtype: torch.dtype = torch.float32):
@@ -116,17 +115,17 @@ def singular_values(seen: Observation, images: torch.Tensor) -> torch.Tensor:
     return torch.linalg.svdvals(rows * equations.scale)
 
 
-def add_gram(total: torch.Tensor, rows: torch.Tensor, blocks: int = 4) -> None:
+def add_gram(total: torch.Tensor, rows: torch.Tensor, blocks: int = 16) -> None:
     """Add rows.T @ rows to the upper triangle of ``total``, block by block; the blocks below it are left alone.
 
-    With four blocks that is five eighths of the work. (A BLAS has a routine for it, but torch does not expose one, and
-    a second library brings a second pool of threads, which fights with torch's over the cores.)
+    With sixteen blocks that is little more than half of the work. (A BLAS has a routine for it, but torch does not
+    expose one, and a second library brings a second pool of threads, which fights with torch's over the cores.)
     """
     for start, stop in _blocks(len(total), blocks):
-        total[start:stop, start:].addmm_(rows[:, start:stop].T, rows[:, start:])
+        total[start:stop, start:].add_(rows[:, start:stop].T @ rows[:, start:])
 
 
-def _blocks(length: int, blocks: int = 4):
+def _blocks(length: int, blocks: int = 16):
     size = -(-length // blocks)
     return [(start, min(start + size, length)) for start in range(0, length, size)]
 

@@ -18,6 +18,7 @@ from .consistency import checked
 from .equations import ScalarEquations
 from .learned import learned
 from .objective import normal_start
+from .pyramid import DAMPING, STEPS, climb, halvings
 
 PRIORS = ("tv", "smooth", "none")
 SHARPNESS = tuple(2.0**k for k in range(13))
@@ -43,6 +44,7 @@ def newton(
     spread: float | int | None = None,
     soften: bool | None = None,
     box: bool = False,
+    coarse: int | None = None,
     check: bool = True,
     seconds: float | int | None = None,
     progress: bool | None = None,
@@ -71,6 +73,9 @@ def newton(
         box: at the end, drop the prior and keep the pixels within [0, 1] instead
             (:func:`~glutils.solvers.boxed.boxed`). It helps where noisy scalars determine the pixels, but barely, and
             many of them are black: float32 clients with several images of a class.
+        coarse: how often the image is halved in height and width; the search begins there, with the first few scalars,
+            and doubles it again (:func:`~glutils.attacks.pyramid.climb`). Default: for one image of more than 4,096
+            unknowns as often as leaves 16 pixels a side, else 0.
         check: of a transcript, test whether the images explain every round; if not, look for rounds of another client
             and leave them out.
 
@@ -96,7 +101,7 @@ def newton(
         raise ValueError("soften needs a model with ReLU layers, which this one has not; got True")
     several = seen.shape[0] > 1 or seen.labels is None
     spread = (0.1 if several else 0.01) if spread is None else _check.number("spread", spread, at_least=0)
-    search_for = _Search(seen, prior, iterations, kinks and soften is not False, box)
+    search_for = _Search(seen, prior, iterations, kinks and soften is not False, box, coarse)
     notes, extra = counted(seen, search_for.unknowns)
     if box and notes:
         raise ValueError(f"box needs at least as many scalars as unknowns; {notes[0]}")
@@ -134,7 +139,7 @@ class _Search:
     message and image if the client drew mini-batches.
     """
 
-    def __init__(self, seen: Observation, prior: str, iterations: int, soften: bool, box: bool):
+    def __init__(self, seen: Observation, prior: str, iterations: int, soften: bool, box: bool, coarse: int | None):
         self.seen, self.iterations, self.soften, self.prior, self.box = seen, iterations, soften, prior, box
         self.drawn = seen.local_batch if seen.local_batch not in (None, seen.shape[0]) else 0
         self.pixels = torch.Size(seen.shape).numel()
@@ -142,7 +147,9 @@ class _Search:
         self.weights = len(seen.rounds) * seen.shape[0] if self.drawn else 0
         self.unknowns = self.pixels + self.scores + self.weights
         joint = bool(self.scores) or bool(self.weights)
+        self.coarse = halvings(seen, coarse, pixels_alone=not (joint or has_kinks(seen.model)))
         self.steps = iterations + soften * SMOOTH_STEPS * len(SHARPNESS) + JOINT_STEPS * joint + BOX_STEPS * box
+        self.steps += STEPS * self.coarse
         self.labels = self.chosen = None
         observed = dataclasses.replace(seen, model=smoothed(seen.model)) if soften else seen
         self.equations = ScalarEquations(observed, lambda u: self.decode(u), self.unknowns, weighted=bool(self.drawn))
@@ -170,6 +177,8 @@ class _Search:
             self._stage(u, trace, SMOOTH_STEPS, calibrate=False)
             u = self.last
         sharpen(self.equations.model, math.inf)
+        if self.coarse:
+            return self._last(climb(self.seen, start, trace, self.coarse, self.prior), trace, damping=DAMPING)
         if not (self.scores or self.weights):
             return self._last(u, trace)
         noise = self._stage(u, trace, JOINT_STEPS, until=None if self.weights else self._labels_are_sure)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.func import jvp, vjp, vmap
 
 from .. import models, zo
-from ..protocols import ZerothOrder
+from ..protocols import Protocol
 from ..transcript import Round
 
 Decode = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
@@ -47,6 +47,12 @@ class OneRound:
     def push(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """The derivative of V g along v, shape (K,)."""
         return self.directions.project(along(lambda w: self._gradient(w, self.params), u, v))
+
+    def product(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """:meth:`push` of v and its pullback to u: one pass over V for both."""
+        moved = along(lambda w: self._gradient(w, self.params), u, v)
+        onward, (back,) = self.directions.match([moved], moved.new_zeros(self.count))
+        return onward, vjp(lambda w: self._gradient(w, self.params), u)[1](back)[0]
 
     def pull(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
         """The pullback of r, shape (D,)."""
@@ -118,6 +124,11 @@ class ManyRounds:
     def push(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """See :meth:`OneRound.push`."""
         return self._project(along(self._gradients, u, v))
+
+    def product(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`OneRound.product`."""
+        onward = self.push(u, v)
+        return onward, self.pull(u, onward)
 
     def pull(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
         """See :meth:`OneRound.pull`."""
@@ -213,7 +224,7 @@ def parts(
     return found
 
 
-def _alike(one: ZerothOrder, other: ZerothOrder) -> bool:
+def _alike(one: Protocol, other: Protocol) -> bool:
     """Whether two messages differ in seed and state alone."""
     names = ("directions", "mu", "scheme", "law", "dtype", "each_bound")
     return all(getattr(one, name) == getattr(other, name) for name in names)

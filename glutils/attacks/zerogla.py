@@ -43,6 +43,7 @@ def zerogla(
     spread: float | int | None = None,
     soften: bool | None = None,
     box: bool | None = None,
+    coarse: int | None = None,
     check: bool | None = None,
     scalar_weight: str | float | int | None = None,
     bn: str | None = None,
@@ -66,7 +67,7 @@ def zerogla(
             ``"adam"`` (the published one); both :func:`~glutils.attacks.first_order.first_order`.
         iterations: default 40, 60 (outer steps of 20) or 2,000, by solver.
         restarts: random starts, ranked by the attacker's own loss.
-        prior, components, spread, soften, box, check: of Gauss-Newton.
+        prior, components, spread, soften, box, coarse, check: of Gauss-Newton.
         scalar_weight, bn, bn_weight, tv_weight, tv_kind, l2_weight: the terms of the objective, of L-BFGS and Adam.
         lr, noise, quirks: of Adam. ``gl.attack("zerogla", seen, **gl.attacks.PUBLISHED, quirks=True)`` is the reference
             code's setting.
@@ -80,7 +81,7 @@ def zerogla(
     """
     _check.choice("solver", solver, SOLVERS)
     options = {"prior": prior, "components": components, "spread": spread}
-    options |= {"soften": soften, "box": box, "check": check}
+    options |= {"soften": soften, "box": box, "coarse": coarse, "check": check}
     options |= {"lr": lr, "noise": noise, "quirks": quirks}
     options |= {"scalar_weight": scalar_weight, "bn": bn, "bn_weight": bn_weight}
     options |= {"tv_weight": tv_weight, "tv_kind": tv_kind, "l2_weight": l2_weight}

@@ -10,7 +10,7 @@ import torch
 
 from .. import _check
 from .engine import Trace
-from .gauss_newton import LeastSquares
+from .least_squares import LeastSquares
 
 
 def boxed(
@@ -29,7 +29,7 @@ def boxed(
     equations must determine u. Ends when a step lowers the sum by less than a part in 100,000, or none lowers it.
 
     Args:
-        problem: see :class:`~glutils.solvers.gauss_newton.LeastSquares`; its ``calibrate`` is not called.
+        problem: see :class:`~glutils.solvers.least_squares.LeastSquares`; its ``calibrate`` is not called.
         start: (D,) float64; moved to the bounds where it is beyond them.
         low, high: the bounds.
         iterations: most steps.

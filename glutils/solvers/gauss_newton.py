@@ -9,86 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 
 from .. import _check
 from .engine import Trace
+from .least_squares import LeastSquares, Linear, unit
 
 REUSE = 1e-3
 """The matrix of the normal equations is kept for one more step if the last step shrank the loss by this factor."""
 
 FINE = 1e-4
 """Below this r the matrix, whose rows are float32, is a preconditioner; the steps solve the float64 equations."""
-
-PRODUCTS = 12
-"""Most products with J.T J that one such solution takes."""
-
-
-@runtime_checkable
-class LeastSquares(Protocol):
-    """What the solver asks of a problem: K equations r(u) = 0 in D unknowns."""
-
-    count: int
-    unknowns: int
-
-    def evaluate(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """r(u), shape (K,), and J(u).T r(u), shape (D,)."""
-
-    def push(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """J(u) v, shape (K,)."""
-
-    def pull(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
-        """J(u).T r for any r of shape (K,); shape (D,)."""
-
-    def normal(self, u: torch.Tensor) -> torch.Tensor:
-        """J(u).T J(u), shape (D, D), float64, from rows of J in float32."""
-
-    def calibrate(self, u: torch.Tensor) -> tuple[float, float]:
-        """Adjust the equations to the client's arithmetic at u.
-
-        Root mean squares, in units of r: of the noise that is left, and of the bias that was removed."""
-
-
-@dataclass
-class _Linear:
-    """The damped normal equations at u, (J.T J + a R + b) d = c, factored from float32 rows."""
-
-    problem: LeastSquares
-    u: torch.Tensor
-    shape: torch.Tensor
-    """R, sparse."""
-    a: float
-    b: float
-    factor: torch.Tensor
-    exact: bool
-    tired: bool = False
-
-    def solve(self, c: torch.Tensor) -> torch.Tensor:
-        """d; where ``exact``, by conjugate gradients on products with J itself, preconditioned by the factor.
-
-        Rows in float32 lose every direction in which J is ten million times smaller than in its largest one. The
-        factored matrix loses them, too: it squares J. The products do neither.
-        """
-        d = torch.cholesky_solve(c[:, None], self.factor)[:, 0]
-        if not self.exact:
-            return d
-        d, q, rest, size = torch.zeros_like(d), d, c, c @ d
-        first = size
-        for _ in range(PRODUCTS):
-            onward = self.problem.push(self.u, q)
-            towards = self.a * (self.shape @ q) + self.b * q
-            length = size / (onward @ onward + q @ towards)
-            d = d + length * q
-            rest = rest - length * (self.problem.pull(self.u, onward) + towards)
-            z = torch.cholesky_solve(rest[:, None], self.factor)[:, 0]
-            size, last = rest @ z, size
-            if not size > 1e-6 * first:
-                return d
-            q = z + size / last * q
-        self.tired = True
-        return d
 
 
 def gauss_newton(
@@ -134,96 +66,159 @@ def gauss_newton(
     Returns:
         The noise sigma that the attacker believes to be in r (root mean square).
     """
-    damping = _check.number("damping", damping, above=0)
-    u, m = start, start if centre is None else centre
-    sigma, alpha, lam = getattr(problem, "noise", 0.0), None, damping  # noise that is known beforehand, if any
-    r, pull = problem.evaluate(u)
-    rms = float(r.square().mean().sqrt())
-    trace.note(0, rms**2, (u,))
-    matrix, at_u, quiet, stuck, calibrated_at = None, False, 0, 0, math.inf
+    descent = _Descent(problem, start, _check.number("damping", damping, above=0), prior, centre)
+    trace.note(0, descent.rms**2, (start,))
     for step in range(1, iterations + 1):
-        fine = 2 * sigma < rms < FINE and problem.count >= problem.unknowns
-        if matrix is None:
-            matrix, at_u = problem.normal(u), True
-            scale = matrix.diagonal().mean().clamp_min(1e-300)
-            shape = _unit(u if prior is None else prior(u))
-            alpha = damping * scale if alpha is None else alpha
-        away = shape @ (u - m)
-        total = r.square().sum() + alpha * ((u - m) @ away)
-        accepted = natural = False
-        while not accepted:
-            a, b = float(alpha + 0.5 * lam * scale), float(0.5 * lam * scale)
-            system = torch.add(matrix, shape, alpha=a)
-            system.diagonal().add_(b)
-            factor, failed = torch.linalg.cholesky_ex(system)
-            del system  # as large as the matrix
-            if not failed:
-                linear = _Linear(problem, u, shape, a, b, factor, fine)
-                delta = linear.solve(pull + alpha * away)
-                new = u - delta
-                new_r, new_pull = problem.evaluate(new)
-                new_total = new_r.square().sum() + alpha * ((new - m) @ (shape @ (new - m)))
-                accepted = bool(new_total < total)
-                for part in (1.0, 0.5, 0.25) if fine and not accepted else ():
-                    if part < 1:
-                        new = u - part * delta
-                        new_r, new_pull = problem.evaluate(new)
-                    next_step = linear.solve(problem.pull(u, new_r) + alpha * (shape @ (new - m)))
-                    accepted = natural = bool(next_step.norm() < (1 - part / 4) * delta.norm())
-                    if accepted:
-                        new_total = new_r.square().sum() + alpha * ((new - m) @ (shape @ (new - m)))
-                        break
-            if accepted or not at_u or rms < 2 * sigma:
-                break
-            lam *= 10 if lam < 1e-6 else 4
-            if lam > 1e8:
-                break
-        if not accepted:
-            if not at_u:
-                matrix = None  # an old matrix misled; the same point with its own
-                continue
-            break  # machine precision: no step lowers the sum
-        promised = 2 * (delta @ (pull + alpha * away)) - delta @ (matrix @ delta) - alpha * (delta @ (shape @ delta))
-        gain = 0.8 if natural else float((total - new_total) / promised) if promised > 0 else 1.0
-        fell = float(new_total / total)
-        u, r, pull, at_u = new, new_r, new_pull, False
-        rms = float(r.square().mean().sqrt())
-        trace.note(step, rms**2, (u,))
-        if gain > 0.5:
-            lam /= 10 if gain < 0.9 else 30
-        elif gain < 0.25:
-            lam *= 2
-        if until is not None and until(u):
+        descent.linearise()
+        taken = descent.attempt()
+        if taken is None:
+            if descent.fresh:
+                break  # machine precision: no step lowers the sum
+            descent.matrix = None  # an old matrix misled; the same point with its own
+            continue
+        descent.move(taken)
+        trace.note(step, descent.rms**2, (descent.u,))
+        if until is not None and until(descent.u):
             break
-        if calibrate and rms < min(0.05, calibrated_at / 10):
-            sigma, bias = problem.calibrate(u)
-            calibrated_at = min(rms, 100 * max(bias, sigma))  # nothing is learned before r shrinks to these
-            r, pull = problem.evaluate(u)
-        last = float(alpha)
-        wanted = last / 30 if gain >= 0.9 else last / 10 if gain > 0.5 else last
-        wanted = max(wanted, _evidence(u - m, shape, factor, last, wanted, sigma))
-        settled = sigma > 0 and abs(math.log(max(wanted, 1e-300) / max(last, 1e-300))) < 0.1
-        alpha = torch.as_tensor(wanted, dtype=u.dtype, device=u.device)
-        if not (fell < REUSE and gain > 0.99 and matrix is not None) and not (fine and fell < 0.1 and not linear.tired):
-            matrix = None
-        quiet = quiet + 1 if fell > 0.98 and rms < 2 * sigma else 0
-        alone = fell > 0.5 and rms < 2 * sigma and last * float(away @ (u - m)) < 0.01 * float(new_total)
-        stuck = stuck + 1 if fell > 0.9 and rms > 10 * sigma and not natural else 0
-        if rms < max(accuracy, 0.1 * sigma) or (settled and quiet >= 2) or alone or stuck >= 6:
+        if calibrate:
+            descent.calibrate()
+        descent.relax(taken)
+        if descent.over(taken, accuracy):
             break
-    return sigma
+        del taken  # its factor is as large as the matrix
+    return descent.sigma
 
 
-def _unit(matrix: torch.Tensor) -> torch.Tensor:
-    """A prior's matrix as a sparse one with a mean diagonal of 1; a vector stands for the identity of its length."""
-    if matrix.dim() == 1:
-        places = torch.arange(len(matrix), device=matrix.device).expand(2, -1)
-        return torch.sparse_coo_tensor(
-            places, torch.ones_like(matrix), (len(matrix),) * 2, check_invariants=True
-        ).coalesce()
-    matrix = (matrix if matrix.is_sparse else matrix.to_sparse()).coalesce()
-    rows, columns = matrix.indices()
-    return matrix * (len(matrix) / float(matrix.values()[rows == columns].sum()))
+@dataclass
+class _Step:
+    """A step that was taken: where it leads, and what promised it."""
+
+    u: torch.Tensor
+    r: torch.Tensor
+    pull: torch.Tensor
+    linear: Linear
+    delta: torch.Tensor
+    total: torch.Tensor | None = None
+    natural: bool = False
+    """It raised the sum, and shortened the next step."""
+    gain: float = 0.8
+    """How much of the fall that the linear equations promised came true."""
+    fell: float = 1.0
+    """The sum after the step, relative to the one before."""
+
+
+class _Descent:
+    """Where the search stands: the point u, its equations and their matrix, the prior's weight alpha, the damping."""
+
+    def __init__(self, problem: LeastSquares, start: torch.Tensor, damping: float, prior, centre):
+        self.problem, self.prior, self.damping = problem, prior, damping
+        self.u, self.m = start, start if centre is None else centre
+        self.sigma = getattr(problem, "noise", 0.0)  # noise that is known beforehand, if any
+        self.alpha, self.lam = None, damping
+        self.matrix, self.fresh = None, False
+        self.quiet, self.stuck, self.calibrated_at = 0, 0, math.inf
+        self.r, self.pull = problem.evaluate(start)
+        self.rms = float(self.r.square().mean().sqrt())
+
+    def linearise(self) -> None:
+        """The matrices of the equations and of the prior at u, unless older ones still serve; the slope of the sum."""
+        self.fine = 2 * self.sigma < self.rms < FINE and self.problem.count >= self.problem.unknowns
+        if self.matrix is None:
+            self.matrix, self.fresh = self.problem.normal(self.u), True
+            self.scale = self.matrix.diagonal().mean().clamp_min(1e-300)
+            self.shape = unit(self.u if self.prior is None else self.prior(self.u))
+            self.alpha = self.damping * self.scale if self.alpha is None else self.alpha
+        self.away = self.shape @ (self.u - self.m)
+        self.slope = self.pull + self.alpha * self.away
+        self.total = self._sum(self.u, self.r)
+
+    def _sum(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        """|r|^2 + alpha (u - m).T R (u - m)."""
+        return r.square().sum() + self.alpha * ((u - self.m) @ (self.shape @ (u - self.m)))
+
+    def attempt(self) -> _Step | None:
+        """A step that is worth taking, damped ever more until one is found; None: there is none."""
+        while True:
+            linear = self._factored()
+            taken = None if linear is None else self._tried(linear)
+            if taken is not None or not self.fresh or self.rms < 2 * self.sigma:
+                return taken
+            del linear  # its factor is as large as the matrix
+            self.lam *= 10 if self.lam < 1e-6 else 4
+            if self.lam > 1e8:
+                return None
+
+    def _factored(self) -> Linear | None:
+        """The damped equations; None where they are not positive definite to round-off."""
+        a, b = float(self.alpha + 0.5 * self.lam * self.scale), float(0.5 * self.lam * self.scale)
+        system = torch.add(self.matrix, self.shape, alpha=a)
+        system.diagonal().add_(b)
+        # columns first, as LAPACK has it: so the factor takes the place of the system, which may be a gigabyte
+        system, failed = system.mT, torch.empty((), dtype=torch.int32, device=system.device)
+        torch.linalg.cholesky_ex(system, out=(system, failed))
+        return None if failed else Linear(self.problem, self.u, self.shape, a, b, system, self.fine)
+
+    def _tried(self, linear: Linear) -> _Step | None:
+        """The step, whole or in part, if it lowers the sum; near the solution, if it shortens the next one."""
+        delta = linear.solve(self.slope)
+        taken = self._after(linear, delta, 1.0)
+        if taken.total < self.total:
+            return taken
+        for part in (1.0, 0.5, 0.25) if self.fine else ():
+            if part < 1:
+                taken = self._after(linear, delta, part)
+            onward = self.problem.pull(self.u, taken.r) + self.alpha * (self.shape @ (taken.u - self.m))
+            if linear.solve(onward).norm() < (1 - part / 4) * delta.norm():
+                taken.natural = True
+                return taken
+        return None
+
+    def _after(self, linear: Linear, delta: torch.Tensor, part: float) -> _Step:
+        u = self.u - part * delta
+        r, pull = self.problem.evaluate(u)
+        return _Step(u, r, pull, linear, delta, self._sum(u, r))
+
+    def move(self, taken: _Step) -> None:
+        """Go there; trust the linear equations more or less, as they deserved."""
+        delta = taken.delta
+        curved = delta @ (self.matrix @ delta) + self.alpha * (delta @ (self.shape @ delta))
+        promised = 2 * (delta @ self.slope) - curved
+        if not taken.natural:
+            taken.gain = float((self.total - taken.total) / promised) if promised > 0 else 1.0
+        taken.fell = float(taken.total / self.total)
+        self.u, self.r, self.pull, self.fresh = taken.u, taken.r, taken.pull, False
+        self.rms = float(self.r.square().mean().sqrt())
+        if taken.gain > 0.5:
+            self.lam /= 10 if taken.gain < 0.9 else 30
+        elif taken.gain < 0.25:
+            self.lam *= 2
+
+    def calibrate(self) -> None:
+        """Ask the problem for its noise once r is small enough to show something of it."""
+        if self.rms < min(0.05, self.calibrated_at / 10):
+            self.sigma, bias = self.problem.calibrate(self.u)
+            self.calibrated_at = min(self.rms, 100 * max(bias, self.sigma))  # nothing new before r shrinks to these
+            self.r, self.pull = self.problem.evaluate(self.u)
+
+    def relax(self, taken: _Step) -> None:
+        """A smaller alpha after a good step, but none below what the noise asks for; and whether the matrix is kept."""
+        last = float(self.alpha)
+        wanted = last / 30 if taken.gain >= 0.9 else last / 10 if taken.gain > 0.5 else last
+        wanted = max(wanted, _evidence(self.u - self.m, self.shape, taken.linear.factor, last, wanted, self.sigma))
+        self.last, self.alpha = last, torch.as_tensor(wanted, dtype=self.u.dtype, device=self.u.device)
+        fast = taken.fell < REUSE and taken.gain > 0.99
+        if not fast and not (self.fine and taken.fell < 0.1 and not taken.linear.tired):
+            self.matrix = None
+
+    def over(self, taken: _Step, accuracy: float) -> bool:
+        """Whether r has reached the accuracy or its noise, has settled together with alpha, or no longer moves."""
+        fell, noisy = taken.fell, self.rms < 2 * self.sigma
+        settled = self.sigma > 0 and abs(math.log(max(float(self.alpha), 1e-300) / max(self.last, 1e-300))) < 0.1
+        self.quiet = self.quiet + 1 if fell > 0.98 and noisy else 0
+        alone = fell > 0.5 and noisy and self.last * float(self.away @ (self.u - self.m)) < 0.01 * float(taken.total)
+        self.stuck = self.stuck + 1 if fell > 0.9 and self.rms > 10 * self.sigma and not taken.natural else 0
+        small = self.rms < max(accuracy, 0.1 * self.sigma)
+        return small or (settled and self.quiet >= 2) or alone or self.stuck >= 6
 
 
 def _evidence(away, shape, factor, alpha, wanted, sigma) -> float:

@@ -1,0 +1,93 @@
+"""Least squares, and the linear equations of one of their steps: K equations, D unknowns, a D x D matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+
+PRODUCTS = 12
+"""Most products with J.T J that the solution of one step takes."""
+
+
+@runtime_checkable
+class LeastSquares(Protocol):
+    """What the solver asks of a problem: K equations r(u) = 0 in D unknowns."""
+
+    count: int
+    unknowns: int
+
+    def evaluate(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """r(u), shape (K,), and J(u).T r(u), shape (D,)."""
+
+    def product(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """J(u) v, shape (K,), and J(u).T J(u) v, shape (D,)."""
+
+    def pull(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        """J(u).T r for any r of shape (K,); shape (D,)."""
+
+    def normal(self, u: torch.Tensor) -> torch.Tensor:
+        """J(u).T J(u), shape (D, D), float64, from rows of J in float32."""
+
+    def calibrate(self, u: torch.Tensor) -> tuple[float, float]:
+        """Adjust the equations to the client's arithmetic at u.
+
+        Root mean squares, in units of r: of the noise that is left, and of the bias that was removed."""
+
+
+@dataclass
+class Linear:
+    """The damped normal equations at u, (J.T J + a R + b) d = c, factored from float32 rows."""
+
+    problem: LeastSquares
+    u: torch.Tensor
+    shape: torch.Tensor
+    """R, sparse."""
+    a: float
+    b: float
+    factor: torch.Tensor
+    exact: bool
+    tired: bool = False
+
+    def solve(self, c: torch.Tensor) -> torch.Tensor:
+        """d; where ``exact``, by conjugate gradients on products with J itself, preconditioned by the factor.
+
+        Rows in float32 lose every direction in which J is ten million times smaller than in its largest one. The
+        factored matrix loses them, too: it squares J. The products do neither.
+        """
+        d = self._preconditioned(c)
+        if not self.exact:
+            return d
+        d, q, rest, size = torch.zeros_like(d), d, c, c @ d
+        first = size
+        for _ in range(PRODUCTS):
+            onward, back = self.problem.product(self.u, q)
+            towards = self.a * (self.shape @ q) + self.b * q
+            length = size / (onward @ onward + q @ towards)
+            d = d + length * q
+            rest = rest - length * (back + towards)
+            z = self._preconditioned(rest)
+            size, last = rest @ z, size
+            if not size > 1e-6 * first:
+                return d
+            q = z + size / last * q
+        self.tired = True
+        return d
+
+    def _preconditioned(self, c: torch.Tensor) -> torch.Tensor:
+        """By the factor alone. (``torch.cholesky_solve`` would copy it first, and it may be a gigabyte.)"""
+        half = torch.linalg.solve_triangular(self.factor, c[:, None], upper=False)
+        return torch.linalg.solve_triangular(self.factor.mT, half, upper=True)[:, 0]
+
+
+def unit(matrix: torch.Tensor) -> torch.Tensor:
+    """A prior's matrix as a sparse one with a mean diagonal of 1; a vector stands for the identity of its length."""
+    if matrix.dim() == 1:
+        places = torch.arange(len(matrix), device=matrix.device).expand(2, -1)
+        return torch.sparse_coo_tensor(
+            places, torch.ones_like(matrix), (len(matrix),) * 2, check_invariants=True
+        ).coalesce()
+    matrix = (matrix if matrix.is_sparse else matrix.to_sparse()).coalesce()
+    rows, columns = matrix.indices()
+    return matrix * (len(matrix) / float(matrix.values()[rows == columns].sum()))
