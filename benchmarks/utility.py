@@ -35,9 +35,10 @@ PROTOCOLS = {
     "FedAvg, 5 epochs": (AVERAGE, {"rounds": 100}),
     "FedAvg, 1 epoch": (gl.protocols.FedAvg(epochs=1, batch_size=10, lr=0.1, shuffle=0), {"rounds": 100}),
     "FedSGD": (gl.protocols.FedSGD(), {"rounds": 200, "lr": 0.5}),
-    "ZO-FL, 64 scalars": (SLOPES, {"rounds": 400, "lr": 0.06}),
+    "ZO-FL, 64 scalars": (SLOPES, {"rounds": 250, "lr": 0.06}),
 }
 LOCAL = gl.protocols.FedAvg(epochs=2, batch_size=10, lr=0.1, weight_decay=1e-5, decay=0.95, shuffle=0)
+ROUNDS = {"cnn": 10, "convnet": 20}
 VARIANTS = ("plain", "imprint", "imprint, reference", "extra class")
 RTF = {"imprint": {}, "imprint, reference": {"gain": 1e-3, "strength": 1e3, "connection": "replace"}}
 
@@ -48,19 +49,18 @@ def dealt(clients: int, seed: int, size: int | None) -> list[gl.data.Batch]:
     return gl.data.hold_out(gl.data.partition("digits", clients=clients, **how), seed=seed)[0]
 
 
-def by_protocol(label: str, seed: int, size: int | None, rounds: int | None = None) -> dict:
+def by_protocol(label: str, seed: int, size: int | None) -> dict:
     """One row of the first part."""
     protocol, how = PROTOCOLS[label]
     clients = dealt(100, seed, size)
     model = gl.models.build("mlp", clients[0], seed=seed)
     begin = time.perf_counter()
-    how = how | ({"rounds": rounds} if rounds else {})
     run = gl.federation.train(protocol, model, clients, seed=seed, record=[], progress=False, **how)
     about = {"part": "protocols", "label": label, "model": "mlp", "variant": "plain", "clients": 100}
     return row_of(run, about | {"protocol": type(protocol).__name__, "seed": seed}, begin)
 
 
-def by_model(name: str, variant: str, seed: int, size: int | None, rounds: int = 30) -> dict:
+def by_model(name: str, variant: str, seed: int, size: int | None) -> dict:
     """One row of the second part."""
     clients, public = dealt(10, seed, size), gl.data.public("digits", size=size, device="cpu")
     if variant == "extra class":
@@ -69,7 +69,8 @@ def by_model(name: str, variant: str, seed: int, size: int | None, rounds: int =
     if variant in RTF:
         model = gl.imprint.imprint(model, public, seed=seed, **RTF[variant])
     begin = time.perf_counter()
-    run = gl.federation.train(LOCAL, model, clients, rounds=rounds, seed=seed, record=[], test=public, progress=False)
+    how = {"rounds": ROUNDS.get(name, 30), "seed": seed, "record": [], "test": public, "progress": False}
+    run = gl.federation.train(LOCAL, model, clients, **how)
     about = {"part": "models", "label": f"{name}, {variant}", "model": name, "variant": variant, "clients": 10}
     return row_of(run, about | {"protocol": "FedAvg", "seed": seed}, begin)
 
@@ -95,13 +96,11 @@ def main() -> None:
         old = gl.runs.load(options.name, folder=RESULTS)
         rows, before = old.rows, old.seconds
     work = []
-    for seed in range(options.seeds):
-        if "protocols" in options.parts:
-            work += [(label, seed, by_protocol, (label, seed, options.size)) for label in PROTOCOLS]
-        if "models" in options.parts:
-            pairs = [(m, v) for m in options.models for v in VARIANTS]
-            work += [(f"{m}, {v}", seed, by_model, (m, v, seed, options.size)) for m, v in pairs]
-    for label, seed, measure, how in work:
+    if "protocols" in options.parts:
+        work += [(label, by_protocol, (label,)) for label in PROTOCOLS]
+    if "models" in options.parts:
+        work += [(f"{name}, {variant}", by_model, (name, variant)) for name in options.models for variant in VARIANTS]
+    for label, seed, measure, how in [(n, s, f, (*a, s, options.size)) for n, f, a in work for s in range(options.seeds)]:
         if any((row["label"], row["seed"]) == (label, seed) for row in rows):
             continue
         rows.append(measure(*how))
