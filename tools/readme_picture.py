@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Attack, draw, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--to", type=Path, default=ROOT / "book" / "assets" / "reconstruction.png", help="PNG to write")
-    parser.add_argument("--size", type=int, default=32, help="side of the photographs, in pixels")
+    parser.add_argument("--size", type=int, default=20, help="side of the photographs, in pixels")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="one photograph for each")
     options = parser.parse_args(arguments)
     columns = [panels(seed, options.size) for seed in options.seeds]
