@@ -117,7 +117,7 @@ def test_solutions_pass_the_checks_and_stubs_are_told_to_be_written(path):
                 assert verdict, verdict.message
         exec(compile(editions.stub(text), path.name, "exec"), space)
         for name in editions.checks(text):
-            assert getattr(gl.check, name)(space[name]).message.startswith(f"Not written yet: {name}.")
+            assert getattr(gl.check, name)(space[name]).message.startswith(f"Not written yet: {name}(")
 
 
 def test_every_check_belongs_to_one_exercise():

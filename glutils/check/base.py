@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +37,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found. It shows itself as a text, and is true if the function passed.
+    """What a check found. It shows itself as a text in short lines, and is true if the function passed.
 
     Attributes:
         passed: whether every case was right.
@@ -52,7 +53,7 @@ class Verdict:
         return self.passed
 
     def __repr__(self) -> str:
-        return self.message
+        return _lines(self.message)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Exercise:
             try:
                 wrong = self._try(function, case)
             except NotImplementedError as error:
-                return Verdict(False, f"Not written yet: {self.name}. {self.task}", error)
+                return Verdict(False, f"Not written yet: {self.task}", error)
             except Exception as error:  # whatever a reader's function may raise
                 said = f"Not yet: {where}.\n  {self.name} raised {type(error).__name__}: {error}"
                 return Verdict(False, f"{said}\n  Hint: {self.hint}", error)
@@ -103,7 +104,7 @@ class Exercise:
         return Verdict(True, f"Right: {len(cases)} cases, the last with {cases[-1].about}.")
 
     def __repr__(self) -> str:
-        return f"{self.name}: {self.task} Check yours with gl.check.{self.name}({self.name})."
+        return _lines(f"{self.task}\nCheck yours with gl.check.{self.name}({self.name}).")
 
     def _try(self, function: Callable, case: Case) -> str | None:
         """What is wrong with the answer to one case, with advice; None if it is right."""
@@ -128,6 +129,15 @@ class Exercise:
             if same:
                 return says
         return f"Hint: {self.hint}"
+
+
+def _lines(text: str) -> str:
+    """Text wrapped for a notebook's page; what was indented stays so."""
+    wrapped = []
+    for line in text.splitlines():
+        indent = " " * (len(line) - len(line.lstrip()))
+        wrapped += textwrap.wrap(line, 88, initial_indent="", subsequent_indent=indent, break_long_words=False)
+    return "\n".join(wrapped)
 
 
 def exercise(hint: str, mistakes: Mapping[str, Callable], rtol: float = 1e-4) -> Callable[[Callable], Exercise]:
