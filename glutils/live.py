@@ -110,14 +110,14 @@ def defence(scene: defended.Scene = QUICK, *, seed: int = 0) -> Panel:
     levels, private = LEVELS[_check.choice("what the scene sends", scene.kind, LEVELS)], defended.truth(scene, seed)
     rows: dict[tuple, list] = {}
 
-    def draw(defence: str, strength: float, attacker: str) -> Frame:
+    def draw(defence: str, strength: float | int, attacker: str) -> Frame:
         name, level = (defence, strength) if strength else (None, None)
         if (name, level) not in rows:
             rows[name, level] = defended.measure(scene, name, level, seed=seed)
         title = f"{DEFENCES.get(defence).title}, {_strength(defence, strength)}"
         return pictures.frame_of(rows[name, level], private, title, attacker)
 
-    def options(name: str) -> list[tuple[str, float]]:
+    def options(name: str) -> list[tuple[str, float | int]]:
         return [(_strength(name, value), value) for value in (0, *levels[name])]
 
     dials = {
@@ -138,7 +138,7 @@ def defence(scene: defended.Scene = QUICK, *, seed: int = 0) -> Panel:
     return panel[0]
 
 
-def _strength(name: str, value: float) -> str:
+def _strength(name: str, value: float | int) -> str:
     return "undefended" if not value else f"{defended.STRENGTHS[name][0]} {value:g}"
 
 
@@ -188,7 +188,7 @@ def query_budget(private: Batch | None = None, *, seed: int = 0) -> Panel:
     return Panel({"ratio": dial}, lambda ratio: budget_frame(ratio, private, seed=seed))
 
 
-def smoothing_frame(mu: float, dtype: str = "float64", private: Batch | None = None, *, seed: int = 0) -> Frame:
+def smoothing_frame(mu: float | int, dtype: str = "float64", private: Batch | None = None, *, seed: int = 0) -> Frame:
     """How wrong finite differences with this step are in this precision, and what Gauss-Newton finds from them.
 
     Args:

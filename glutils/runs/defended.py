@@ -56,8 +56,8 @@ class Scene:
             one image a client and round, as in the message that is attacked.
         directions: scalars a round.
         evaluations: gradient evaluations that the attacker may spend on an image; default: the attack's own number.
-        practice: public images on which an adaptive attacker that has a weight of total variation chooses it, under
-            the same defence (0: it keeps its default).
+        practice: public images on which an attack that has a weight of total variation chooses it (0: it keeps its
+            default): the adaptive attacker under the same defence, the naive one without any.
         misled: a way of :func:`glutils.tamper`; the adaptive attack runs again on the spoiled message, as a control.
         delta: of the privacy budget.
         device: default: a GPU where there is one.
@@ -181,8 +181,9 @@ def measure(
         views = [(_view(scene, protocol, network, one, public), one, n) for n, one in _singles(scene, deal[0])]
     rows, learned = [], _learned(scene, views[0][0], seed)
     best = _practised(scene, shield, network, public, learned, seed)
+    plain = best if shield is None else _practised(scene, None, network, public, learned, seed)
     for seen, batch, first in views:
-        for who, view, more in (("adaptive", seen, best), ("naive", observation.naive(seen), {})):
+        for who, view, more in (("adaptive", seen, best), ("naive", observation.naive(seen), plain)):
             result = _attack(scene, view, learned | more, seed)
             controls = {}
             if scene.misled and who == "adaptive":
