@@ -12,12 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 
 import torch
 from timing import RESULTS
 
 import glutils as gl
 from glutils.defenses import Defended, get
+from glutils.hidden import as_slopes
+from glutils.transcript import Transcript
+from glutils.zo_protocols import HiddenDirections, SeedPool
 
 LEVELS = (0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 10.0)
 CASES = {
@@ -27,36 +31,83 @@ CASES = {
     "clip": [("clip_scalars", {"bound": b}) for b in (0.03, 0.01, 0.003)],
     "dp": [("dp_scalars", {"clip": 0.05, "sigma": s}) for s in (0.3, 1.0, 3.0, 10.0)],
     "batches": [("local_batch", {"local_batch": b}) for b in (2, 5)],
+    "resample": [("resample", {"images": b}) for b in (1, 2, 5)],
+    "sums": [("secure sum", {"clients": n}) for n in (2, 5)],
+    "pool": [("pool", {"passes": p}) for p in (1, 4)],
+    "hidden": [("hidden", {"directions": p}) for p in (1, 10)],
+    "precision": [("float32", {"mu": m}) for m in (1e-2, 1e-3, 1e-4, 1e-5)],
+    "half": [("half", {"format": f}) for f in ("float16", "bfloat16")],
+    "both": [("clip and noise", {"clip": c, "sigma": s}) for c, s in ((0.03, 0.5), (0.03, 1.0))],
     "fewer": [("rounds", {"rounds": r}) for r in (10, 20, 40, 80)],
     "directions": [("directions", {"directions": p}) for p in (1, 3, 5)],
 }
-"""Case to defences with their strengths; the last three are ways to train, not wrappers."""
+"""Case to defences with their strengths. Those that are no wrapper are ways to train, see :func:`setting`."""
+POOL, POOL_ROUNDS, POOL_LR = 100, 20, 1.0
+"""Seeds of a pool, rounds, step: as many scalars as in all other cases, and a step that their smaller noise allows."""
 ROUNDS, DIRECTIONS, LR, PER_CLIENT, DELTA = 200, 10, 0.1, 10, 1e-2
+
+
+def setting(name: str | None, strength: dict, seed: int) -> tuple[gl.protocols.Protocol, dict]:
+    """The protocol of a case, and options of the training."""
+    how = {"directions": DIRECTIONS, "mu": 1e-4, "dtype": "float64", "seed": 7}
+    options = {"rounds": ROUNDS, "lr": LR}
+    if name == "directions":
+        how |= strength
+    elif name == "float32":
+        how |= strength | {"dtype": "float32"}
+    elif name in ("local_batch", "rounds"):
+        options |= strength
+    elif name == "pool":
+        options |= {"rounds": POOL_ROUNDS, "lr": POOL_LR}
+        return SeedPool(**how | {"directions": POOL, "local_lr": POOL_LR}, order=seed, **strength), options
+    elif name == "hidden":
+        return HiddenDirections(**how | strength | {"seed": 7 + seed}), options
+    protocol = gl.protocols.ZerothOrder(**how)
+    if name == "clip and noise":  # of the scalars, by the client's own hand: no accountant counts it
+        noise = get("gaussian_noise", sigma=strength["clip"] * strength["sigma"])
+        return Defended(protocol, (get("clip_scalars", bound=strength["clip"]), noise), private=seed), options
+    return Defended(protocol, get(name, **strength), private=seed) if name in gl.defenses.names() else protocol, options
+
+
+def summed(run: Transcript, count: int):
+    """What a secure sum of the first clients shows: one client with all their images, and the mean of their scalars."""
+    cohort = run.clients[:count]
+    images, labels = (torch.cat([getattr(c, name) for c in cohort]) for name in ("images", "labels"))
+    coding, rounds = gl.defenses.FixedPoint(step=2.0**-40, bits=64), []
+    for entry in run.messages:
+        said = [entry[k][0] for k in range(count)]
+        total = gl.defenses.secure_sum([message.payload for message in said], coding=coding, seed=said[0].number).total
+        rounds.append(replace(said[0], payload=total.double() / count, client=None))
+    seen = gl.observe(run, client=0, knows={"labels"})
+    return replace(cohort[0], images=images, labels=labels), replace(
+        seen, rounds=tuple(rounds), shape=tuple(images.shape), labels=labels
+    )
 
 
 def measure(name: str | None, strength: dict, seed: int) -> dict:
     """Train, attack with and without knowledge of the defence, and score."""
     clients = gl.data.partition("digits", clients=5, per_client=PER_CLIENT, seed=seed, device="cpu")
     model = gl.models.build("mlp", clients[0], seed=0)
-    count = strength.get("directions", DIRECTIONS)
-    protocol = gl.protocols.ZerothOrder(directions=count, mu=1e-4, dtype="float64", seed=7)
-    wrapped = name is not None and name in gl.defenses.names()
-    used = Defended(protocol, get(name, **strength), private=seed) if wrapped else protocol
-    options = {"local_batch": strength["local_batch"]} if "local_batch" in strength else {}
-    rounds = strength.get("rounds", ROUNDS)
-    run = gl.federation.train(used, model, clients, rounds=rounds, lr=LR, seed=seed, progress=False, **options)
-    seen = gl.observe(run, client=0, knows={"labels"})
+    used, options = setting(name, strength, seed)
+    run = gl.federation.train(used, model, clients, seed=seed, progress=False, **options)
+    truth, seen = clients[0], gl.observe(run, client=0, knows={"labels"})
+    if name == "secure sum":
+        truth, seen = summed(run, strength["clients"])
+    if name == "hidden":
+        seen = as_slopes(seen)
     row = {"defence": name or "none", "strength": strength, "seed": seed, "accuracy": float(run.accuracy[-1])}
-    row |= {"rounds": rounds, "scalars": run.sent(0), "unknowns": clients[0].images.numel()}
+    row |= {"rounds": options["rounds"], "scalars": seen.scalars, "unknowns": truth.images.numel()}
     if name == "dp_scalars":  # K scalars a message are K releases about all images
-        row["epsilon"] = gl.defenses.epsilon(strength["sigma"], 1.0, rounds * count, DELTA)
+        row["epsilon"] = gl.defenses.epsilon(strength["sigma"], 1.0, ROUNDS * DIRECTIONS, DELTA)
+    wrapped = isinstance(used, Defended)
     views = {"adaptive": seen} | ({"naive": gl.observation.naive(seen)} if wrapped else {})
     if not wrapped:
-        views["permuted"] = gl.tamper(seen, "permuted")
+        how = "wrong_gradient" if name == "hidden" else "permuted"  # of one scalar a message nothing can be permuted
+        views["permuted"] = gl.tamper(seen, how)
     for who, view in views.items():
         begin = time.perf_counter()
         result = gl.attack("zerogla", view, seed=0, restarts=1, check=False, progress=False)
-        score = gl.score(result, clients[0])
+        score = gl.score(result, truth)
         row[who] = {
             "worst": float(score.psnr.min()),
             "median": float(score.psnr.median()),
@@ -75,13 +126,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", nargs="*", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--name", default="zo_defences_cpu")
     options = parser.parse_args()
     path = RESULTS / f"{options.name}.json"
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
     done = {json.dumps([row["defence"], row["strength"], row["seed"]]) for row in rows}
     parameters = {"rounds": ROUNDS, "directions": DIRECTIONS, "lr": LR, "per_client": PER_CLIENT, "delta": DELTA}
-    for seed in range(options.seeds):
+    for seed in range(options.first, options.seeds):
         for case in options.only:
             for name, strength in CASES[case]:
                 if json.dumps([name or "none", strength, seed]) in done:

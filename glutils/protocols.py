@@ -30,6 +30,8 @@ class Protocol:
     kind: str
     each_bound: Any = None
     """Of scalars: the greatest slope that one image may contribute to a mean, if a defence cuts it there."""
+    mean_bound: Any = None
+    """Of scalars: where a defence cuts them before another one hides which of them were cut."""
 
     def transmit(
         self,

@@ -60,3 +60,22 @@ def test_a_table_refuses_bad_input():
         show.table([])
     with pytest.raises(ValueError, match=r"columns must be among \['a'\], got \['b'\]"):
         show.table([{"a": 1}], columns=["b"])
+
+
+def test_heat_says_every_cell_and_refuses_what_it_cannot_colour(monkeypatch):
+    said = []
+    monkeypatch.setattr("glutils.show.heat.figure", lambda fig, alt, caption=None: said.append((fig, alt, caption)))
+    cells = {("noise", "dlg"): (40.0, "7\n40 %"), ("noise", "ig"): (None, "never"), ("clip", "dlg"): (80.0, "1\n80 %")}
+    show.heat(cells, low=10, high=90, label="accuracy left (%)", caption="Where attacks break.")
+    ((fig, alt, caption),) = said
+    assert "noise: dlg 7 40 %, ig never; clip: dlg 1 80 %" in alt and caption == "Where attacks break."
+    assert [t.get_text() for t in fig.axes[0].get_xticklabels()] == ["dlg", "ig"]
+    for bad, message in (
+        ({}, "at least one"),
+        ({"noise": (1, "")}, "row, column"),
+        ({("a", "b"): (float("inf"), "")}, "finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            show.heat(bad, low=0, high=1, label="x")
+    with pytest.raises(ValueError, match="high must be above"):
+        show.heat(cells, low=1, high=1, label="x")

@@ -2,7 +2,8 @@
 
 The mean of cut slopes is still a function of the images, with a derivative almost everywhere: s_k = mean over images of
 clip(z_k . grad l(f(x_i), y_i), C). An image whose slope along z_k is cut contributes the constant C to that equation,
-with the sign of the slope at the current guess, and nothing to its Jacobian.
+with the sign of the slope at the current guess, and nothing to its Jacobian. In the same way a scalar that was cut, and
+then hidden in noise, is compared with the cut scalar of the guess: nobody can see any more which scalars were cut.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class ClippedRounds(ManyRounds):
 
     def __init__(self, model, decode, entries, first=0):
         super().__init__(model, decode, entries, first)
-        self.bound = float(entries[0].protocol.each_bound)
+        protocol = entries[0].protocol
+        self.each, self.mean = (float("inf") if b is None else b for b in (protocol.each_bound, protocol.mean_bound))
 
     def _of_one(self, params, directions, images, labels, weights) -> torch.Tensor:
         """The K scalars of one message."""
@@ -36,8 +38,8 @@ class ClippedRounds(ManyRounds):
         def slope(z: torch.Tensor) -> torch.Tensor:
             return jvp(losses, (params,), (models.unflatten(z, params),))[1]
 
-        cut = vmap(slope)(directions).clamp(-self.bound, self.bound)
-        return cut.mean(1) if weights is None else cut @ weights
+        cut = vmap(slope)(directions).clamp(-self.each, self.each)
+        return (cut.mean(1) if weights is None else cut @ weights).clamp(-self.mean, self.mean)
 
     def _scalars(self, u: torch.Tensor) -> torch.Tensor:
         images, labels, weights = self._decoded(u)

@@ -205,7 +205,7 @@ def parts(
     found, held, first = [], [], 0
 
     def close() -> None:
-        if held and held[0].protocol.each_bound is not None:
+        if held and not (held[0].protocol.each_bound is held[0].protocol.mean_bound is None):
             found.append(ClippedRounds(model, decode, tuple(held), first))
         elif len(held) == 1 and not weighted:
             found.append(OneRound(model, decode, held[0], chunk))
@@ -226,7 +226,7 @@ def parts(
 
 def _alike(one: Protocol, other: Protocol) -> bool:
     """Whether two messages differ in seed and state alone."""
-    names = ("directions", "mu", "scheme", "law", "dtype", "each_bound")
+    names = ("directions", "mu", "scheme", "law", "dtype", "each_bound", "mean_bound")
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 

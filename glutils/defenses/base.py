@@ -29,6 +29,7 @@ class Defence:
         first: whether it has to be the first of several, because it needs more than the payload.
         slopes: whether scalars that it has passed are still slopes, up to noise of a known size.
         each_bound: where it cuts every single image's slope before the mean is taken, if it does.
+        mean_bound: where it cuts scalars, if it does.
     """
 
     kinds: tuple[str, ...] = ("gradient", "delta", "scalars")
@@ -36,6 +37,7 @@ class Defence:
     first: bool = False
     slopes: bool = True
     each_bound: float | None = None
+    mean_bound: float | None = None
 
     def check(self, protocol: Protocol, model: nn.Module) -> None:
         """Refuse a protocol or a model that this defence cannot protect; by default nothing more is asked."""
@@ -153,6 +155,12 @@ class Defended(Protocol):
         """Where the first defence cuts the slope of every single image, see :class:`~glutils.defenses.DPScalars`."""
         return self.defences[0].each_bound
 
+    @property
+    def mean_bound(self) -> float | None:
+        """Where scalars are cut before another defence, noise say, hides which of them were; None if nowhere."""
+        bounds = [entry.mean_bound for entry in self.defences[:-1] if entry.mean_bound is not None]
+        return min(bounds) if bounds else None
+
     def check(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
         self.protocol.check(model, images, labels)
         for entry in self.defences:
@@ -207,8 +215,11 @@ class Defended(Protocol):
         return sum(entry.noise(payload, images) ** 2 for entry in self.defences) ** 0.5
 
     def weights(self, payload: torch.Tensor) -> torch.Tensor | None:
-        """Which scalars of an observed payload came through all defences, see :meth:`Defence.weights`."""
-        found = [w for entry in self.defences if (w := entry.weights(payload)) is not None]
+        """Which scalars of an observed payload came through all defences, see :meth:`Defence.weights`.
+
+        What was cut can be told from the last defence alone: after any other it is hidden.
+        """
+        found = [w for entry in self.defences[-1:] if (w := entry.weights(payload)) is not None]
         return torch.stack(found).amin(0) if found else None
 
 

@@ -45,7 +45,8 @@ class ClipNorm(Defence):
 class ClipScalars(Defence):
     """Every scalar within [-bound, bound].
 
-    The adversary knows the bound, so it knows which scalars were cut, and leaves them out.
+    The adversary knows the bound, so it knows which scalars were cut, and leaves them out. If another defence follows,
+    it does not, and cuts the scalars of its guess instead.
 
     Args:
         bound: greatest absolute value of a scalar, above 0, in units of the scalars.
@@ -57,6 +58,10 @@ class ClipScalars(Defence):
 
     def __post_init__(self) -> None:
         _check.number("bound", self.bound, above=0)
+
+    @property
+    def mean_bound(self) -> float:
+        return float(self.bound)
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
         return self.simulate(payload)

@@ -7,11 +7,12 @@ inside a context, so importing or calling this package changes no global setting
 from .choice import Frame, choice, choice_html, frame
 from .figures import decibels, figure, style
 from .frames import frames_html, scrubber, strengths
+from .heat import heat
 from .images import gallery
 from .lines import curves
 from .tables import table, table_html
 
 __all__ = [
-    "Frame", "choice", "choice_html", "curves", "decibels", "figure", "frame", "frames_html", "gallery", "scrubber",
-    "strengths", "style", "table", "table_html",
+    "Frame", "choice", "choice_html", "curves", "decibels", "figure", "frame", "frames_html", "gallery", "heat",
+    "scrubber", "strengths", "style", "table", "table_html",
 ]  # fmt: skip
