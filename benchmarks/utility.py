@@ -20,6 +20,7 @@ number a round, on 797 held-out digits), "uplink" (bytes that all clients togeth
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 
@@ -38,8 +39,8 @@ PROTOCOLS = {
     "ZO-FL, 64 scalars": (SLOPES, {"rounds": 250, "lr": 0.06}),
 }
 LOCAL = gl.protocols.FedAvg(epochs=2, batch_size=10, lr=0.1, weight_decay=1e-5, decay=0.95, shuffle=0)
-ROUNDS = {"cnn": 10, "convnet": 20}
-VARIANTS = ("plain", "imprint", "imprint, reference", "extra class")
+ROUNDS = {"mlp": 20, "convnet": 12, "cnn": 5}
+VARIANTS = ("plain", "extra class", "imprint", "imprint, reference")
 RTF = {"imprint": {}, "imprint, reference": {"gain": 1e-3, "strength": 1e3, "connection": "replace"}}
 
 
@@ -100,10 +101,10 @@ def main() -> None:
         work += [(label, by_protocol, (label,)) for label in PROTOCOLS]
     if "models" in options.parts:
         work += [(f"{name}, {variant}", by_model, (name, variant)) for name in options.models for variant in VARIANTS]
-    for label, seed, measure, how in [(n, s, f, (*a, s, options.size)) for n, f, a in work for s in range(options.seeds)]:
+    for (label, measure, how), seed in itertools.product(work, range(options.seeds)):
         if any((row["label"], row["seed"]) == (label, seed) for row in rows):
             continue
-        rows.append(measure(*how))
+        rows.append(measure(*how, seed, options.size))
         print(seed, label, rows[-1]["accuracy"][-1], f"{rows[-1]['seconds']:.1f} s", flush=True)
         gl.runs.record(
             options.name,
