@@ -324,8 +324,6 @@ def test_what_cannot_work_is_refused_before_any_work(pca, public, digits, untrai
     ]:
         with pytest.raises(ValueError, match=message):
             gl.attack(name, seen, **options)
-    with pytest.raises(ImportError, match="solver='turbo' needs the extra 'botorch'"):
-        gl.attack("ggl", one, prior=pca, solver="turbo")
     with pytest.raises(ValueError, match="tasks must hold at least one observation, got none"):
         gl.attacks.gias.giml([], untrained)
     with pytest.raises(TypeError, match="prior"):

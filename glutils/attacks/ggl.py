@@ -8,6 +8,7 @@ from .. import _check
 from ..latent import Latent
 from ..observation import Observation
 from ..solvers import search
+from ..solvers import turbo as trust
 from ..solvers.cmaes import cmaes, population_size
 from .base import Card, Reconstruction, reconstruction, register
 from .generative import believed, candidates, chosen, divergence
@@ -62,8 +63,10 @@ def ggl(
         tanh: search u and use z = tanh(u), as the released code does by default; the penalty is then off, as there.
         defence: what the client is assumed to have done to its gradient: ``"none"``, ``"clipping"`` (the bound is the
             observed norm) or ``"sparsification"`` (the mask is the observed zeros).
-        solver: ``"cma"``. ``"turbo"``, the paper's other one, is refused: it needs BoTorch.
-        spread: standard deviation of the first generation, around z = 0.
+        solver: ``"cma"``, or ``"turbo"``, the paper's other one: a model of the loss within a box that moves
+            (:mod:`glutils.solvers.turbo`; needs the extra ``turbo``).
+        spread: standard deviation of the first generation, around z = 0; of ``"turbo"`` a quarter of the box's side.
+        population: candidates evaluated together: default 4 + 3 ln n, and 10 for ``"turbo"``.
 
     The label is the one that was told, else it is read off the last layer by iDLG's rule.
 
@@ -73,7 +76,7 @@ def ggl(
 
     Raises:
         ValueError: more than one image (the released code takes B labels and reconstructs one latent).
-        ImportError: ``solver="turbo"``.
+        ImportError: ``solver="turbo"`` where BoTorch is not installed.
     """
     if seen.shape[0] != 1:
         raise ValueError(
@@ -81,16 +84,15 @@ def ggl(
             "batches"
         )
     if _check.choice("solver", solver, SOLVERS) == "turbo":
-        raise ImportError(
-            "solver='turbo' needs the extra 'botorch', which is not part of this version; use solver='cma'"
-        )
+        trust.pieces()
     latent_weight = _check.number("latent_weight", latent_weight, at_least=0)
     _check.number("spread", spread, above=0)
     label, notes = believed(seen, "ggl")
     far = candidates(seen, label, distance=distance, defence=defence)  # refuses bad names before any training
     whole, more = chosen(seen, "ggl", prior, components, seed, progress)
-    size = population_size(whole.size) if population is None else _check.integer("population", population, at_least=2)
-    _check.integer("iterations", iterations, at_least=size + 1)
+    size = {"cma": population_size(whole.size), "turbo": 10}[solver]
+    size = size if population is None else _check.integer("population", population, at_least=2)
+    _check.integer("iterations", iterations, at_least=3 * size if solver == "turbo" else size + 1)
     if tanh and latent_weight:
         more.append("the latent penalty is left out under tanh, as in the reference code")
     bounded = torch.tanh if tanh else lambda z: z
@@ -103,8 +105,11 @@ def ggl(
 
     def solve(trace, generator):
         start = torch.zeros(whole.size, device=label.device)
-        how = {"evaluations": iterations, "spread": spread, "population": size}
-        used.append(cmaes(loss, start, trace, generator=generator, **how))
+        how = {"evaluations": iterations, "generator": generator}
+        if solver == "turbo":
+            used.append(trust.turbo(loss, start, trace, width=2 * spread, batch=size, **how))
+        else:
+            used.append(cmaes(loss, start, trace, spread=spread, population=size, **how))
 
     found = search(
         solve,
