@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from .. import _check
@@ -81,66 +83,13 @@ def igims(
         notes.append("the delta was read as the mean gradient of its local steps (AGA)")
     whole, more = chosen(seen, "igims", prior, components, seed, progress)
     search_z = round(how["latent_share"] * iterations) // rounds
-    shape = (seen.shape[0], whole.size)
-    generation = population_size(shape[0] * shape[1])
-    if latent_solver is None:
-        latent_solver = "cma" if search_z > generation else "adam"
-        if 0 < search_z <= generation:
-            more.append(f"z was searched by Adam: {search_z} gradients a round are no generation of CMA-ES")
-    if latent_solver == "cma" and 0 < search_z <= generation:
-        raise ValueError(
-            f"iterations must leave CMA-ES more than one generation of {generation} in each "
-            f"round, got {search_z}; use fewer rounds, a larger latent_share, or latent_solver='adam'"
-        )
-    first = own_weights(whole, seen)
-    guesses = candidates(seen, labels, distance="cosine")
-    match = {"distance": cosine, "priors": [(tv_weight, tv)] if tv_weight else ()}
-
-    def spread(codes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Images (P, B, C, H, W) of candidates (P, B size), each image with its own weights."""
-        codes = codes.view(-1, *shape)
-        return torch.stack([whole.decode(codes[:, b], weights[b : b + 1]) for b in range(shape[0])], 1)
-
-    def latent_stage(trace, z, weights, scale, generator):
-        """A better z for these weights, and how many gradients it took."""
-        stage = Continued(trace, lambda v: (v[0].view(shape), weights))
-        if latent_solver == "adam":
-            near = matching(seen, lambda v: (whole.decode(v[0], weights), labels), **match)
-            near = penalised(near, lambda v: latent_weight * divergence(v[0]).mean())
-            adam(near, (z,), stage, iterations=search_z - 1, lr=scale * latent_lr, schedule="steps")
-            return search_z
-
-        def loss(codes):
-            images = spread(codes, weights)
-            smooth = torch.stack([tv(part) for part in images])
-            return guesses(images) + tv_weight * smooth + latent_weight * divergence(codes.view(-1, *shape)).mean(1)
-
-        return cmaes(loss, z.flatten(), stage, evaluations=search_z, generator=generator, spread=scale)
-
+    latent_solver, told = _latent_solver(latent_solver, search_z, seen.shape[0] * whole.size)
+    steps = Steps(search_z, latent_lr, weight_lr, shrink)
+    weights = Weights(tv_weight, latent_weight, drift_weight)
+    game = Alternation(seen, labels, whole, latent_solver, steps, weights)
     spent: list[int] = []
-
-    def solve(trace: Trace, generator: torch.Generator) -> None:
-        z = (
-            torch.zeros(shape).to(first)
-            if latent_solver == "cma"
-            else torch.randn(shape, generator=generator).to(first)
-        )
-        weights, left = first, iterations + 1
-        for number in range(rounds):
-            scale, share = shrink**number, left // (rounds - number)
-            if search_z:
-                used = latent_stage(trace, z, weights, scale, generator)
-                z, left, share = trace.best[0], left - used, share - used
-            near = matching(seen, lambda v, z=z: (whole.decode(z, v[0]), labels), **match)
-            drift = lambda v: drift_weight * ((v[0] - first).square().sum(1) + 1e-12).sqrt().mean()  # noqa: E731
-            loss = penalised(near, drift) if drift_weight else near
-            stage = Continued(trace, lambda v, z=z: (z, v[0]))
-            adam(loss, (weights,), stage, iterations=share - 1, lr=scale * weight_lr, schedule="steps")
-            weights, left = trace.best[1], left - share
-        spent.append(iterations + 1 - left)
-
     found = search(
-        solve,
+        lambda trace, generator: spent.append(game.play(trace, generator, rounds, iterations)),
         iterations=iterations,
         seed=seed,
         seconds=seconds,
@@ -149,5 +98,95 @@ def igims(
         label="igims",
         view=lambda v: whole.decode(*v),
     )
-    z, weights = found.variables
-    return reconstruction(found, whole.decode(z, weights), labels, *notes, *more, **sizes(whole, sum(spent)))
+    z, own = found.variables
+    return reconstruction(found, whole.decode(z, own), labels, *notes, *more, *told, **sizes(whole, sum(spent)))
+
+
+def _latent_solver(asked: str | None, search_z: int, unknowns: int) -> tuple[str, list[str]]:
+    """Who searches z, and a note where it is not the paper's choice for want of gradients."""
+    generation, told = population_size(unknowns), []
+    if asked is None:
+        asked = "cma" if search_z > generation else "adam"
+        if 0 < search_z <= generation:
+            told.append(f"z was searched by Adam: {search_z} gradients a round are no generation of CMA-ES")
+    if asked == "cma" and 0 < search_z <= generation:
+        raise ValueError(
+            f"iterations must leave CMA-ES more than one generation of {generation} in each "
+            f"round, got {search_z}; use fewer rounds, a larger latent_share, or latent_solver='adam'"
+        )
+    return asked, told
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Gradients for z in a round, the step sizes of both stages, and their factor from round to round."""
+
+    search_z: int
+    latent_lr: float
+    weight_lr: float
+    shrink: float
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of the terms beside the distance."""
+
+    tv: float
+    latent: float
+    drift: float
+
+
+class Alternation:
+    """The two stages of a round, and their turns."""
+
+    def __init__(self, seen: Observation, labels: torch.Tensor, whole: Latent, solver: str, steps: Steps, by: Weights):
+        self.seen, self.labels, self.whole, self.solver, self.steps, self.by = seen, labels, whole, solver, steps, by
+        self.shape = (seen.shape[0], whole.size)
+        self.first = own_weights(whole, seen)
+        self.guesses = candidates(seen, labels, distance="cosine")
+        self.match = {"distance": cosine, "priors": [(by.tv, tv)] if by.tv else ()}
+
+    def play(self, trace: Trace, generator: torch.Generator, rounds: int, iterations: int) -> int:
+        """All rounds; returns how many gradients were evaluated."""
+        start = torch.zeros(self.shape) if self.solver == "cma" else torch.randn(self.shape, generator=generator)
+        z, weights, left = start.to(self.first), self.first, iterations + 1
+        for number in range(rounds):
+            scale, share = self.steps.shrink**number, left // (rounds - number)
+            if self.steps.search_z:
+                used = self.latent_stage(trace, z, weights, scale, generator)
+                z, left, share = trace.best[0], left - used, share - used
+            weights, left = self.weight_stage(trace, z, weights, scale, share), left - share
+        return iterations + 1 - left
+
+    def latent_stage(self, trace: Trace, z: torch.Tensor, weights: torch.Tensor, scale: float, generator) -> int:
+        """A better z for these weights, left in the trace; returns how many gradients it took."""
+        stage, count = Continued(trace, lambda v: (v[0].view(self.shape), weights)), self.steps.search_z
+        if self.solver == "adam":
+            near = matching(self.seen, lambda v: (self.whole.decode(v[0], weights), self.labels), **self.match)
+            near = penalised(near, lambda v: self.by.latent * divergence(v[0]).mean())
+            adam(near, (z,), stage, iterations=count - 1, lr=scale * self.steps.latent_lr, schedule="steps")
+            return count
+
+        def loss(codes: torch.Tensor) -> torch.Tensor:
+            images = self.spread(codes, weights)
+            smooth = torch.stack([tv(part) for part in images])
+            far = divergence(codes.view(-1, *self.shape)).mean(1)
+            return self.guesses(images) + self.by.tv * smooth + self.by.latent * far
+
+        return cmaes(loss, z.flatten(), stage, evaluations=count, generator=generator, spread=scale)
+
+    def weight_stage(self, trace: Trace, z: torch.Tensor, weights: torch.Tensor, scale: float, share: int):
+        """Better weights for this z, kept near the first ones."""
+        loss = matching(self.seen, lambda v: (self.whole.decode(z, v[0]), self.labels), **self.match)
+        if self.by.drift:
+            apart = lambda v: ((v[0] - self.first).square().sum(1) + 1e-12).sqrt().mean()  # noqa: E731
+            loss = penalised(loss, lambda v: self.by.drift * apart(v))
+        stage = Continued(trace, lambda v: (z, v[0]))
+        adam(loss, (weights,), stage, iterations=share - 1, lr=scale * self.steps.weight_lr, schedule="steps")
+        return trace.best[1]
+
+    def spread(self, codes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Images (P, B, C, H, W) of candidates (P, B size), each image with its own weights."""
+        codes = codes.view(-1, *self.shape)
+        images = [self.whole.decode(codes[:, b], weights[b : b + 1]) for b in range(self.shape[0])]
+        return torch.stack(images, 1)
