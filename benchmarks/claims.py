@@ -218,28 +218,28 @@ def unmixing(seed: int) -> Iterator[dict]:
             yield {"case": f"{images} images, {case}", "correlation": float(found.abs().mean())}
 
 
-def main() -> None:
+def main(measures: dict = MEASURES, name: str = "claims_cpu", about: str | None = __doc__) -> None:
     """Make what is missing, seed by seed, and write the record after every measurement."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="*", default=list(MEASURES), choices=list(MEASURES))
-    parser.add_argument("--again", nargs="*", default=[], choices=list(MEASURES), help="drop these rows first")
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--only", nargs="*", default=list(measures), choices=list(measures))
+    parser.add_argument("--again", nargs="*", default=[], choices=list(measures), help="drop these rows first")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    path = RESULTS / "claims_cpu.json"
+    path = RESULTS / f"{name}.json"
     rows = gl.runs.load(path).rows if path.is_file() else []
     spent = gl.runs.load(path).seconds if path.is_file() else 0.0
     rows = [row for row in rows if row["measure"] not in options.again]
     begin = time.perf_counter()
     for seed in range(options.seeds):
-        for name in options.only:
-            if any((row["measure"], row["seed"]) == (name, seed) for row in rows):
+        for one in options.only:
+            if any((row["measure"], row["seed"]) == (one, seed) for row in rows):
                 continue
-            new = [{"measure": name, "seed": seed} | row for row in MEASURES[name](seed)]
+            new = [{"measure": one, "seed": seed} | row for row in measures[one](seed)]
             for row in new:
                 print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
             rows += new
             gl.runs.record(
-                "claims_cpu", parameters={"found (dB)": FOUND, "dlg": DLG}, rows=rows,
+                name, parameters={"found (dB)": FOUND, "dlg": DLG}, rows=rows,
                 seeds=sorted({row["seed"] for row in rows}), seconds=spent + time.perf_counter() - begin,
                 folder=RESULTS,
             )  # fmt: skip
