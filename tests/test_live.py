@@ -55,6 +55,7 @@ def test_the_page_holds_every_frame_with_its_alt_text_and_shows_one():
     tags = Tags(text)
     assert [image["alt"] for image in tags.all("img")] == [one.alt for s in series.values() for one in s]
     blocks = [a for tag, a in tags.found if tag == "div" and "data-frame" in a]
+    assert text.count("<div hidden>noise, knows</div>") == 3, "names for readers without script"
     assert [("hidden" in a) for a in blocks] == [False] + [True] * 13
     assert [a["data-frame"] for a in blocks] == ["0-0"] * 3 + ["0-1"] * 3 + ["1-0"] * 4 + ["1-1"] * 4
     assert all(image["src"].startswith("data:image/png;base64,") for image in tags.all("img"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,12 +37,16 @@ def frame_of(rows: Sequence[Mapping[str, Any]], private: Any, title: str, attack
     accuracy, text = mine[0]["accuracy"], f"{psnr.median:.1f} dB (blank card {blank.median:.1f} dB)"
     bars = [("found", min(max(psnr.median, 0.0) / FULL, 1.0), text), ("accuracy", accuracy, f"{accuracy:.0%}")]
     if "epsilon" in mine[0]:
-        bars[1] = ("accuracy", accuracy, f"{accuracy:.0%}; privacy budget epsilon {mine[0]['epsilon']:.3g}")
+        bars[1] = ("accuracy", accuracy, f"{accuracy:.0%}; privacy budget epsilon {_short(mine[0]['epsilon'])}")
     each = ", ".join(show.decibels(row["psnr"]) for row in seen)
     said = f"{title}: found by an attacker who {ATTACKERS[attacker]} {each}; median {text}; {': '.join(bars[1][::2])}"
     images = torch.stack([picture(row["found"]) for row in seen])
     private = private if isinstance(private, torch.Tensor) else private.images
     return show.frame(images, private[: len(seen)], title=title, said=said, bars=bars)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if 100 <= value < math.inf else f"{value:.2g}"
 
 
 def _psnr_of(control: Any) -> float:

@@ -57,7 +57,7 @@ class Frame:
     def html(self) -> str:
         """The frame as HTML."""
         bars = "".join(
-            f'<div style="display:flex;gap:.6em;align-items:center;flex-wrap:wrap">'
+            f'<div style="display:flex;gap:.6em;align-items:center;flex-wrap:wrap;margin-top:.3em">'
             f'<meter min="0" max="1" value="{share:.3f}" aria-label="{html.escape(label)}" '
             f'style="width:8em;height:1em"></meter><span>{html.escape(label)}: {html.escape(text)}</span></div>'
             for label, share, text in self.bars
@@ -90,7 +90,7 @@ def choice_html(frames: Any, *, name: Any, axes: Any, label: Any, caption: Any =
     """HTML of a figure in which a reader chooses names and moves a slider; it works from a file, with no network.
 
     Everything is in the page itself. All controls are the browser's own, so the keyboard moves them. Without script
-    the figure shows every frame, one after the other, with its title.
+    the figure shows every frame, one after the other, with its names and its title.
 
     Args:
         frames: names, one on each axis, to a list of :class:`Frame`, such as
@@ -120,7 +120,8 @@ def choice_html(frames: Any, *, name: Any, axes: Any, label: Any, caption: Any =
     numbers = {key: "-".join(str(o.index(k)) for o, k in zip(options, key, strict=True)) for key in frames}
     first = next(iter(frames))
     shown = "\n".join(
-        f'<div data-frame="{numbers[key]}"{"" if (key, i) == (first, 0) else " hidden"}>{one.html}</div>'
+        f'<div data-frame="{numbers[key]}"{"" if (key, i) == (first, 0) else " hidden"}>'
+        f"<div hidden>{html.escape(', '.join(key))}</div>{one.html}</div>"
         for key, series in frames.items()
         for i, one in enumerate(series)
     )
@@ -133,7 +134,7 @@ def choice_html(frames: Any, *, name: Any, axes: Any, label: Any, caption: Any =
         f'<div role="status" style="{_UNSEEN}"></div>'
         f"<noscript><style>#{ident} [data-controls]{{display:none}}#{ident} [data-all]{{display:grid;gap:1.5em;"
         f"grid-template-columns:repeat(auto-fill,minmax(16em,1fr))}}#{ident} [hidden]{{display:block!important}}"
-        f"#{ident} img{{max-height:10em;width:auto!important}}</style></noscript>{below}\n</figure>"
+        f"</style></noscript>{below}\n</figure>"
     )
 
 
