@@ -12,10 +12,10 @@ from .zo_protocols import Along, HiddenDirections
 def as_slopes(seen: Observation) -> Observation:
     """The messages of clients with hidden directions, read as one scalar each along a known direction.
 
-    A message is v = (d / K) sum of s_i z_i with s_i = z_i . g and nearly orthogonal unit vectors z_i, so
-    v . g = (d / K) sum of s_i^2 is nearly |v|^2 K / d: the slope along v / |v| is |v| K / d. For one direction that is
-    exact (v / |v| is the direction itself, up to its sign, which cancels); for K of them off by about sqrt(K / d). K
-    is part of the protocol.
+    A message is v = (d / K) sum of s_i z_i with s_i = z_i . g and nearly orthogonal unit vectors z_i, so v . g = (d /
+    K) sum of s_i^2 is nearly ``|v|^2 K / d``: the slope along ``v / |v|`` is ``|v| K / d``. For one direction that is
+    exact (``v / |v|`` is the direction itself, up to its sign, which cancels); for K of them off by about sqrt(K / d).
+    K is part of the protocol.
 
     Raises:
         ValueError: messages of another protocol, or of the Gaussian law.

@@ -268,13 +268,15 @@ def labels_reference() -> str:
 
 def defences_reference() -> str:
     """Each defence, by name."""
+    import glutils as gl
     from glutils.defenses.base import DEFENCES
 
     parts = []
     for name in DEFENCES.names():
         found = DEFENCES.get(name)
+        public = getattr(gl.defenses, found.__name__, None) is found
         parts.append(f'### {found.__name__}\n\n`gl.defenses.get("{name}", ...)`\n')
-        parts.append(entry(path(found), "class" if isinstance(found, type) else "function"))
+        parts.append(entry(f"glutils.defenses.{found.__name__}" if public else path(found), "class"))
     return "\n".join(parts)
 
 
