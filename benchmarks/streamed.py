@@ -1,14 +1,16 @@
 """Gauss-Newton ZeroGLA where neither the directions nor the Jacobian fit: a large photograph, rows streamed.
 
-    python benchmarks/streamed.py [--size 64] [--ratio 1.2] [--seed 0] [--minutes 15] [--device cpu]
+    python benchmarks/streamed.py [--size 64] [--ratio 1.2] [--seed 0] [--minutes 15] [--goal 60] [--device cpu]
 
-Writes PSNR and attacker's loss at the kept iterates, seconds, and the peak memory of the process.
+A line is printed, and the record written again, after every step: time, PSNR, attacker's loss, peak memory of the
+process. It ends with the attack, the minutes, or at the goal (a stopwatch that knows the truth; the attack does not).
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
+import time
 
 import torch
 from timing import RESULTS
@@ -23,6 +25,8 @@ def main() -> None:
     parser.add_argument("--ratio", type=float, default=1.2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--goal", type=float, default=60, help="PSNR at which the clock is stopped")
+    parser.add_argument("--coarse", type=int, help="halvings to begin with; default: as many as the attack takes")
     parser.add_argument("--memory", type=int, default=0, help="bytes of directions that may be kept")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
@@ -35,32 +39,60 @@ def main() -> None:
     )
     payload = protocol.transmit(model, batch.images, batch.labels)
     seen = gl.observe(model, protocol, payload, batch, knows={"labels"})
-    result = gl.attack("zerogla", seen, seconds=60 * options.minutes, seed=options.seed)
+    row = {"unknowns": unknowns, "scalars": count, "parameters": protocol.draw(model).dim, "goal": options.goal}
+    watch = Stopwatch(batch, row, options)
+    with watch:
+        result = gl.attack("zerogla", seen, seconds=60 * options.minutes, seed=options.seed, coarse=options.coarse)
     score = gl.score(result, batch)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    if batch.images.is_cuda:
-        peak = torch.cuda.max_memory_allocated() / 2**30
-    row = {
-        "unknowns": unknowns,
-        "scalars": count,
-        "parameters": protocol.draw(model).dim,
-        "steps": result.history.steps[-1],
-    }
-    row |= {"PSNR": float(score.psnr[0]), "mean colour": float(score.controls["mean_colour"][0]), "bar": 60.0}
-    row |= {"seconds": result.seconds, "peak memory (GiB)": peak, "notes": "; ".join(result.notes)}
-    frames = [float(gl.metrics.psnr(frame.to(batch.images), batch.images)[0]) for frame in result.history.frames]
-    row["PSNR by step"] = ", ".join(
-        f"{step}: {psnr:.1f}" for step, psnr in zip(result.history.frame_steps, frames, strict=True)
-    )
-    print(row)
-    gl.runs.record(
-        f"streamed_{options.size}_{options.device}",
-        parameters=vars(options) | {"threads": torch.get_num_threads()},
-        rows=[row],
-        seeds=options.seed,
-        device=options.device,
-        folder=RESULTS,
-    )
+    row |= {"PSNR": float(score.psnr[0]), "mean colour": float(score.controls["mean_colour"][0])}
+    watch.write("; ".join(result.notes))
+
+
+class Stopwatch:
+    """Looks on as the attack notes its steps: prints and records each, and stops it at the goal."""
+
+    def __init__(self, batch: gl.data.Batch, row: dict, options: argparse.Namespace):
+        self.batch, self.row, self.options, self.steps = batch, row, options, []
+        self.note = gl.solvers.Trace.note
+
+    def __enter__(self) -> None:
+        self.begin = time.perf_counter(), time.process_time()
+        gl.solvers.Trace.note = lambda *step: self.noted(*step)
+
+    def __exit__(self, *error) -> None:
+        gl.solvers.Trace.note = self.note
+
+    def noted(self, trace: gl.solvers.Trace, step: int, loss: float, variables: tuple[torch.Tensor, ...]) -> None:
+        """After the attack's own note."""
+        self.note(trace, step, loss, variables)
+        images = self.batch.images
+        psnr = float(gl.metrics.psnr(variables[0].view(images.shape).to(images), images)[0])
+        now = {"step": step, "PSNR": psnr, "loss": float(loss), "seconds": time.perf_counter() - self.begin[0]}
+        now |= {"CPU seconds": time.process_time() - self.begin[1], "peak memory (GiB)": peak(images)}
+        print({key: round(value, 10 if key == "loss" else 2) for key, value in now.items()}, flush=True)
+        self.steps.append(now)
+        self.row |= now
+        self.write("not finished")
+        if psnr >= self.options.goal:
+            raise KeyboardInterrupt  # the attack ends with what it has
+
+    def write(self, notes: str) -> None:
+        """The record, as far as it goes: the outcome, and a row for every step."""
+        gl.runs.record(
+            f"streamed_{self.options.size}_{self.options.device}",
+            parameters=vars(self.options) | {"threads": torch.get_num_threads()},
+            rows=[self.row | {"notes": notes}, *self.steps],
+            seeds=self.options.seed,
+            device=self.options.device,
+            folder=RESULTS,
+        )
+
+
+def peak(images: torch.Tensor) -> float:
+    """Most memory used so far, in GiB: of the process, or of the GPU's tensors."""
+    if images.is_cuda:
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
 
 
 if __name__ == "__main__":

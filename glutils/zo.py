@@ -142,17 +142,19 @@ class Directions:
                 out = [scaled @ c for c in columns]
         return out[0] if len(sizes) == 1 else out
 
-    def match(self, vector: Sequence[torch.Tensor], target: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """r = V @ vector - target, shape (K,), and V.T @ r in pieces like those of ``vector``, in its precision.
+    def match(
+        self, vector: Sequence[torch.Tensor], target: torch.Tensor, times: float | int = 1.0
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """r = V @ vector - target, shape (K,), and V.T @ (times r) in pieces like those of ``vector``.
 
-        What every iteration of an attack asks for. Where rows have to be drawn again, or cast, both products are taken
-        while they are in the cache.
+        What every iteration of an attack asks for; K numbers are multiplied sooner than d. Where rows have to be drawn
+        again, or cast, both products are taken while they are in the cache.
         """
         dtype, sizes = vector[0].dtype, [piece.numel() for piece in vector]
         if self._kept is not None and dtype == torch.float32:
             whole = vector if self.dim >= _LONG else torch.cat([piece.reshape(-1) for piece in vector])
             r = self.project(whole) - target
-            back = self.combine(r, sizes) if self.dim >= _LONG else self.combine(r).split(sizes)
+            back = self.combine(times * r, sizes) if self.dim >= _LONG else self.combine(times * r).split(sizes)
             back = [back] if isinstance(back, torch.Tensor) else back
         else:
             whole = torch.cat([piece.reshape(-1) for piece in vector])
@@ -162,7 +164,7 @@ class Directions:
                 normals = self.normals(start, stop).to(dtype)
                 scale = self._factor(start, stop, whole)
                 parts.append((normals @ whole).mul_(scale).sub_(target[start:stop]))
-                total.addmv_(normals.T, parts[-1] * scale)
+                total.addmv_(normals.T, parts[-1] * (times * scale))
             r, back = torch.cat(parts), total.split(sizes)
         return r, [part.view(piece.shape) for part, piece in zip(back, vector, strict=True)]
 

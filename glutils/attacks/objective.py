@@ -70,15 +70,16 @@ def matching(
         for protocol, target, extra in rounds:
             if type(protocol) is ZerothOrder and distance is squared:
                 found = _tensors(FedSGD().simulate(seen.model, images, labels, params=extra["params"]))
-                r, back = extra["directions"].match([f.detach() for f in found], target[0])
-                value, slope = r @ r, torch._foreach_mul(back, 2.0)
+                r, slope = extra["directions"].match([f.detach() for f in found], target[0], times=2 * weight)
+                value = r @ r
             else:
                 found = _tensors(protocol.simulate(seen.model, images, labels, **extra))
                 value, slope = distance([f.detach() for f in found], target)
+                slope = slope if weight == 1 else torch._foreach_mul(slope, weight)
             with torch.no_grad():
                 total = total + weight * value
-                outputs += found
-                cotangents += slope if weight == 1 else torch._foreach_mul(slope, weight)
+            outputs += found
+            cotangents += slope
         for factor, prior in priors:
             term = factor * prior(images)
             total = total + term.detach()
