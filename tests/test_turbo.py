@@ -118,8 +118,6 @@ def test_ggl_by_turbo_finds_a_digit_of_the_latents_range():
     flat = gl.metrics.psnr(pca.decode(torch.zeros(1, 4)).float(), batch.images)
     found = gl.score(result, batch).psnr
     assert float(found) > float(flat) + 1 and result.diagnostics["evaluations"] <= 40
-    misled = gl.score(gl.attack("ggl", gl.tamper(seen, "wrong_gradient"), **how), batch)
-    assert float(misled.psnr) < float(found) - 1
 
 
 def test_without_botorch_the_error_names_the_extra(monkeypatch):
