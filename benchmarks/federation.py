@@ -6,12 +6,15 @@ own, whose peak memory includes that of the libraries.
 
 Part "together": one round of 100 clients, run together and one by one in turns; the ratio of medians.
 
+A row is written when its case ends, and a second start goes on from there.
+
     python benchmarks/federation.py [--parts scale together] [--repeats 3]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import resource
 import time
@@ -73,25 +76,32 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows, begin = [], time.perf_counter()
+    rows, begin, before = [], time.perf_counter(), 0.0
+    if (RESULTS / "federation_cpu.json").is_file():
+        old = gl.runs.load("federation_cpu", folder=RESULTS)
+        rows, before = old.rows, old.seconds
+    done = {(row["part"], row["label"], row.get("network")) for row in rows}
+
+    def keep(row: dict) -> None:
+        rows.append(row)
+        print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+        gl.runs.record(
+            "federation_cpu",
+            parameters={"repeats": options.repeats, "threads": 1, "test": "797 held-out digits"},
+            rows=rows,
+            seeds=[0],
+            seconds=before + time.perf_counter() - begin,
+            folder=RESULTS,
+        )
+
     if "scale" in options.parts:
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            for row in pool.imap(scale, CASES):
-                rows.append(row)
-                print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+            for row in pool.imap(scale, [name for name in CASES if ("scale", name, None) not in done]):
+                keep(row)
     if "together" in options.parts:
-        for network in NETWORKS:
-            for name in CASES:
-                rows.append(together(network, name, options.repeats))
-                print(network, name, f"{rows[-1]['ratio']:.2f} times faster together", flush=True)
-    gl.runs.record(
-        "federation_cpu",
-        parameters=vars(options) | {"threads": 1, "test": "797 held-out digits"},
-        rows=rows,
-        seeds=[0],
-        seconds=time.perf_counter() - begin,
-        folder=RESULTS,
-    )
+        for network, name in itertools.product(NETWORKS, CASES):
+            if ("together", name, network) not in done:
+                keep(together(network, name, options.repeats))
 
 
 if __name__ == "__main__":
