@@ -37,6 +37,7 @@ CASES = {
     "hidden": [("hidden", {"directions": p}) for p in (1, 10)],
     "precision": [("float32", {"mu": m}) for m in (1e-2, 1e-3, 1e-4, 1e-5)],
     "half": [("half", {"format": f}) for f in ("float16", "bfloat16")],
+    "fixed": [("fixed noise", {"sigma": s}) for s in (0.015, 0.01)],
     "both": [("clip and noise", {"clip": c, "sigma": s}) for c, s in ((0.03, 0.5), (0.03, 1.0))],
     "fewer": [("rounds", {"rounds": r}) for r in (10, 20, 40, 80)],
     "directions": [("directions", {"directions": p}) for p in (1, 3, 5)],
@@ -63,6 +64,8 @@ def setting(name: str | None, strength: dict, seed: int) -> tuple[gl.protocols.P
     elif name == "hidden":
         return HiddenDirections(**how | strength | {"seed": 7 + seed}), options
     protocol = gl.protocols.ZerothOrder(**how)
+    if name == "fixed noise":  # in units of the scalars, so that it grows beside them as they shrink
+        return Defended(protocol, get("gaussian_noise", **strength), private=seed), options
     if name == "clip and noise":  # of the scalars, by the client's own hand: no accountant counts it
         noise = get("gaussian_noise", sigma=strength["clip"] * strength["sigma"])
         return Defended(protocol, (get("clip_scalars", bound=strength["clip"]), noise), private=seed), options
@@ -100,7 +103,9 @@ def measure(name: str | None, strength: dict, seed: int) -> dict:
     if name == "dp_scalars":  # K scalars a message are K releases about all images
         row["epsilon"] = gl.defenses.epsilon(strength["sigma"], 1.0, ROUNDS * DIRECTIONS, DELTA)
     wrapped = isinstance(used, Defended)
-    views = {"adaptive": seen} | ({"naive": gl.observation.naive(seen)} if wrapped else {})
+    views = {"adaptive": seen}
+    if wrapped and name != "fixed noise":
+        views["naive"] = gl.observation.naive(seen)
     if not wrapped:
         how = "wrong_gradient" if name == "hidden" else "permuted"  # of one scalar a message nothing can be permuted
         views["permuted"] = gl.tamper(seen, how)
