@@ -53,7 +53,7 @@ def make(notebook: dict, stem: str, edition: str) -> dict:
 
     Args:
         notebook: as read from its source.
-        stem: its file name; the number it begins with is the chapter's.
+        stem: its file name; if it begins with a number, that is the chapter's.
         edition: ``"student"`` or ``"instructor"``.
 
     Raises:
@@ -62,7 +62,8 @@ def make(notebook: dict, stem: str, edition: str) -> dict:
     if edition not in EDITIONS:
         raise ValueError(f"edition must be one of {', '.join(EDITIONS)}, got {edition!r}")
     made, cells = copy.deepcopy(notebook), []
-    chapter, number, open_block, answered, answer = stem.split("_")[0].lstrip("0"), 0, None, False, None
+    chapter = f"{int(stem[:2])}." if stem[:2].isdigit() else ""
+    number, open_block, answered, answer = 0, None, False, None
     for cell in pieces(made["cells"], stem):
         fence = cell.pop("fence", None)
         if fence:
@@ -72,7 +73,7 @@ def make(notebook: dict, stem: str, edition: str) -> dict:
             open_block = kind if part == "start" else None
             if (kind, part) == ("exercise", "start"):
                 number, answered, answer = number + 1, False, markdown(cell, "*Your answer here.*")
-                cells.append(markdown(cell, f"### Exercise {chapter}.{number}: {fence['title'].strip()}"))
+                cells.append(markdown(cell, f"### Exercise {chapter}{number}: {fence['title'].strip()}"))
             elif (kind, part) == ("solution", "start") and edition == "instructor":
                 cells.append(markdown(cell, "**Solution**"))
             elif (kind, part) == ("solution", "end") and edition == "student" and not answered:
