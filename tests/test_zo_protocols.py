@@ -122,7 +122,7 @@ def test_who_knows_that_each_slope_is_cut_reads_on(deal):
     rows = torch.cat(list(equations.jacobian(u, torch.float64)))
     r, back = equations.evaluate(u)
     torch.testing.assert_close(rows.T @ r, back)
-    torch.testing.assert_close(rows @ u, equations.push(u, u))
+    torch.testing.assert_close(rows @ u, equations.product(u, u)[0])
     torch.testing.assert_close(rows.T @ r, equations.pull(u, r))
     assert worst(seen, batch, iterations=8) > worst(gl.observation.naive(seen), batch, iterations=8) + 6
 
