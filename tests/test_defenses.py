@@ -312,7 +312,7 @@ def test_knowing_the_mask_helps(batch):
         ("topk", {"keep": 0}, "keep must be greater than 0"),
         ("topk", {"keep": 1.5}, "keep must be"),
         ("topk", {"keep": 0.5, "scope": "layer"}, "scope must be one of"),
-        ("topk", {"keep": 0.5, "feedback": 1}, "feedback must be"),
+        ("topk", {"keep": 0.5, "feedback": 1}, "feedback"),
         ("dp_scalars", {"clip": 0, "sigma": 1}, "clip must be greater than 0"),
         ("dp_update", {"clip": 1, "sigma": -1}, "sigma must be at least 0"),
         ("resample", {"images": 0}, "images must be at least 1"),

@@ -1,5 +1,6 @@
 """Tables that a screen reader can walk and a terminal can print."""
 
+import importlib
 from html.parser import HTMLParser
 
 import pytest
@@ -64,7 +65,8 @@ def test_a_table_refuses_bad_input():
 
 def test_heat_says_every_cell_and_refuses_what_it_cannot_colour(monkeypatch):
     said = []
-    monkeypatch.setattr("glutils.show.heat.figure", lambda fig, alt, caption=None: said.append((fig, alt, caption)))
+    module = importlib.import_module("glutils.show.heat")  # the package's attribute of that name is the function
+    monkeypatch.setattr(module, "figure", lambda fig, alt, caption=None: said.append((fig, alt, caption)))
     cells = {("noise", "dlg"): (40.0, "7\n40 %"), ("noise", "ig"): (None, "never"), ("clip", "dlg"): (80.0, "1\n80 %")}
     show.heat(cells, low=10, high=90, label="accuracy left (%)", caption="Where attacks break.")
     ((fig, alt, caption),) = said

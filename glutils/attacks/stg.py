@@ -33,7 +33,7 @@ BN_WEIGHTS = {"exact": 0.1, "running": 1e-6}
 """Weights of the statistics beside a relative gradient misfit, found on public photographs of 16 pixels and a
 ResNet-8. One image's statistics are far from the running ones: from 1e-5 on these lowered the median PSNR."""
 NATURAL_WEIGHT = 0.01
-"""Weight of :class:`glutils.attacks.batchnorm.Natural`: at a random start about as much as the gradient's misfit."""
+"""Weight of ``glutils.attacks.batchnorm.Natural``: at a random start about as much as the gradient's misfit."""
 
 
 @register(
@@ -86,7 +86,7 @@ def stg(
             the paper; ``"none"``. Default: exact if told, else none.
         bn_weight: default 0.1 (as in the paper) for exact and 1e-6 for running statistics.
         scatter: measure the distance from running statistics in units of how far public images' own statistics
-            scatter, and let it fade during the search (:class:`glutils.attacks.batchnorm.Natural`; needs public
+            scatter, and let it fade during the search (``glutils.attacks.batchnorm.Natural``; needs public
             images). It was to keep one image from being drawn to an average; it gave no better images than the plain
             distance, nor than none (``benchmarks/stg_levels.py``), so it is off.
         tv_weight: of the total variation as a sum, ``"l1sum"`` (paper: 1e-4).

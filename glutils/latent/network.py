@@ -133,8 +133,10 @@ class _Nearest:
         r = made - self.image
         return r, pull(r)[0]
 
-    def push(self, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        return jacrev(self.made)(z) @ v
+    def product(self, z: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        jacobian = jacrev(self.made)(z)
+        onward = jacobian @ v
+        return onward, onward @ jacobian
 
     def pull(self, z: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
         return vjp(self.made, z)[1](r)[0]
