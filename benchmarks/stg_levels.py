@@ -1,5 +1,7 @@
 """What batch norm statistics are worth to STG: none, running (as published or by scatter), exact; paired by image.
 
+The same network with group norm, which has no statistics to share, stands beside them.
+
 One photograph, a ResNet-8 in evaluation mode whose running statistics were learned from public photographs. Every
 level gets the same image, network and start. Finished rows are kept, so the benchmark can be stopped and started again.
 
@@ -21,21 +23,22 @@ LEVELS = {
     "running": {"bn": "running"},
     "running, by scatter": {"bn": "running", "scatter": True},
     "exact": {"bn": "exact"},
+    "group norm": {"bn": "none"},
 }
 PASSES = 30
 """Passes over the public images in training mode, after which the running statistics stand still."""
 
 
-def told(seed: int, size: int, public: gl.data.Batch):
-    """A private photograph, and what an adversary with every kind of knowledge holds."""
+def told(seed: int, size: int, public: gl.data.Batch, norm: str = "batch"):
+    """A private photograph, and what an adversary with every kind of knowledge holds; group norm has no statistics."""
     batch = gl.data.sample("photos", size=size, seed=seed, device="cpu")
-    model = gl.models.build("resnet8", batch, seed=seed).train()
+    model = gl.models.build("resnet8", batch, seed=seed, norm=norm).train()
     with torch.no_grad():
         for _ in range(PASSES):
             model(public.images)
     protocol = gl.protocols.FedSGD()
     payload = protocol.transmit(model.eval(), batch.images, batch.labels)
-    knows = {"labels", "batch_stats", "public"}
+    knows = {"labels", "public"} | ({"batch_stats"} if norm == "batch" else set())
     return batch, gl.observe(model, protocol, payload, batch, knows=knows, public=public)
 
 
@@ -61,7 +64,8 @@ def main() -> None:
             if (name, seed) in done:
                 continue
             how = {"iterations": options.iterations, "seed": seed, "progress": False}
-            result = gl.attack("stg", seen, **LEVELS[name], **how)
+            view = told(seed, options.size, public, "group")[1] if name == "group norm" else seen
+            result = gl.attack("stg", view, **LEVELS[name], **how)
             rows += gl.runs.rows_from(result, gl.score(result, batch), variant=name, seed=seed)
             print(seed, name, f"{rows[-1]['psnr']:.2f} dB", flush=True)
             gl.runs.record(

@@ -51,8 +51,8 @@ def build(name: str, batch: Batch, *, seed: int = 0, device: Any = None, **optio
         seed: of the initial weights; the global random state is left as it was.
         device: where the network lives; default: where the batch's images are.
         options: ``activation`` (one of tanh, sigmoid, gelu, softplus, relu, leaky_relu) for ``lenet``, ``mlp``,
-            ``convnet``, ``cnn`` and ``resnet8``; ``hidden`` (tuple of layer widths) for ``mlp``; ``width`` for
-            ``resnet8``; ``weights`` (path of a state dict) for the torchvision networks.
+            ``convnet``, ``cnn`` and ``resnet8``; ``hidden`` (tuple of layer widths) for ``mlp``; ``width`` and
+            ``norm`` ("batch" or "group") for ``resnet8``; ``weights`` (path of a state dict) for the torchvision networks.
 
     Returns:
         The network in ``eval`` mode (batch norm uses its running statistics, dropout is off), float32. Attribute
@@ -149,17 +149,29 @@ def cnn(shape, classes: int, activation: str = "relu", hidden: int = 512) -> nn.
     )
 
 
-class _Residual(nn.Module):
-    """Two 3x3 convolutions with batch norm, added to the input (He et al. 2016, basic block)."""
+NORMS = ("batch", "group")
 
-    def __init__(self, before: int, after: int, stride: int, activation: str):
+
+def _norm(name: str, channels: int) -> nn.Module:
+    """Batch norm; or group norm in groups of about eight channels (Wu and He 2018), which no other image takes part in
+    and which keeps no statistics."""
+    if _check.choice("norm", name, NORMS) == "batch":
+        return nn.BatchNorm2d(channels)
+    groups = next(groups for groups in range(max(1, channels // 8), 0, -1) if channels % groups == 0)
+    return nn.GroupNorm(groups, channels)
+
+
+class _Residual(nn.Module):
+    """Two 3x3 convolutions with normalisation, added to the input (He et al. 2016, basic block)."""
+
+    def __init__(self, before: int, after: int, stride: int, activation: str, norm: str):
         super().__init__()
-        self.conv1, self.norm1 = nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after)
-        self.conv2, self.norm2 = nn.Conv2d(after, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after)
+        self.conv1, self.norm1 = nn.Conv2d(before, after, 3, stride, 1, bias=False), _norm(norm, after)
+        self.conv2, self.norm2 = nn.Conv2d(after, after, 3, 1, 1, bias=False), _norm(norm, after)
         self.act = _activation(activation)
         self.shortcut = nn.Identity()
         if stride != 1 or before != after:
-            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), _norm(norm, after))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         inner = self.norm2(self.conv2(self.act(self.norm1(self.conv1(x)))))
@@ -167,16 +179,16 @@ class _Residual(nn.Module):
 
 
 @_MODELS.register("resnet8")
-def resnet8(shape, classes: int, width: int = 16, activation: str = "relu") -> nn.Module:
-    """A stem and three residual blocks of ``width``, 2 ``width``, 4 ``width`` channels with batch norm (78 k
-    parameters at width 16 and 10 classes), global average pooling, a linear layer."""
+def resnet8(shape, classes: int, width: int = 16, activation: str = "relu", norm: str = "batch") -> nn.Module:
+    """A stem and three residual blocks of ``width``, 2 ``width``, 4 ``width`` channels with batch norm (or ``norm``
+    ``"group"``), global average pooling, a linear layer; 78 k parameters at width 16 and 10 classes."""
     return nn.Sequential(
         nn.Conv2d(shape[0], width, 3, padding=1, bias=False),
-        nn.BatchNorm2d(width),
+        _norm(norm, width),
         _activation(activation),
-        _Residual(width, width, 1, activation),
-        _Residual(width, 2 * width, 2, activation),
-        _Residual(2 * width, 4 * width, 2, activation),
+        _Residual(width, width, 1, activation, norm),
+        _Residual(width, 2 * width, 2, activation, norm),
+        _Residual(2 * width, 4 * width, 2, activation, norm),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(4 * width, classes),

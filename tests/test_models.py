@@ -231,3 +231,12 @@ def test_a_model_that_depends_on_chance_is_refused():
 def test_a_model_goes_where_its_batch_is():
     model = models.build("mlp", data.sample("digits", device="cpu"))
     assert {p.device.type for p in model.parameters()} == {"cpu"}
+
+
+def test_group_norm_keeps_no_statistics_and_treats_every_image_alone():
+    batch = data.sample("digits", count=3, seed=0)
+    model = models.build("resnet8", batch, width=16, norm="group").train()
+    assert not list(model.buffers()) and size(model) == size(models.build("resnet8", batch, width=16))
+    torch.testing.assert_close(model(batch.images)[:1], model(batch.images[:1]))
+    with pytest.raises(ValueError, match="norm must be one of"):
+        models.build("resnet8", batch, norm="layer")
