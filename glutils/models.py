@@ -52,7 +52,7 @@ def build(name: str, batch: Batch, *, seed: int = 0, device: Any = None, **optio
         device: where the network lives; default: where the batch's images are.
         options: ``activation`` (one of tanh, sigmoid, gelu, softplus, relu, leaky_relu) for ``lenet``, ``mlp``,
             ``convnet``, ``cnn`` and ``resnet8``; ``hidden`` (tuple of layer widths) for ``mlp``; ``width`` and
-            ``norm`` ("batch" or "group") for ``resnet8``; ``weights`` (path of a state dict) for torchvision's networks.
+            ``norm`` ("batch" or "group") for ``resnet8``; ``weights`` (path of a state dict) for torchvision's nets.
 
     Returns:
         The network in ``eval`` mode (batch norm uses its running statistics, dropout is off), float32. Attribute
