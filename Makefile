@@ -39,7 +39,7 @@ book: $(STAMP) browser
 	rm -rf _build/html _build/.doctrees
 	$(BIN)/jupyter-book build _build/stage --path-output . -W -n --keep-going
 	$(BIN)/python tools/finish.py _build/html
-	$(BIN)/python -m pytest -m book -rs tests/test_book.py tests/test_browser.py
+	$(BIN)/python -m pytest -m book -rs -n $(JOBS) --dist worksteal tests/test_book.py tests/test_browser.py
 	@echo "The book is at _build/html/index.html"
 
 # The finished pages are read in a real browser. Debian's Chromium is installed where there is none and we may; without

@@ -113,7 +113,7 @@ def test_sliders_move_with_the_keyboard_and_say_what_they_show(page):
         if 'type="range"' not in path.read_text(encoding="utf-8"):
             continue
         opened(page, path)
-        for figure in page.locator("figure:has(input[type=range])").all():
+        for figure in page.locator("figure:has(input[type=range]):has([data-status])").all():
             slider, status = figure.locator("input[type=range]").first, figure.locator("[data-status]").first
             slider.focus()
             page.keyboard.press("Home")
@@ -125,6 +125,20 @@ def test_sliders_move_with_the_keyboard_and_say_what_they_show(page):
             assert slider.get_attribute("aria-valuetext") == shown.first.get_attribute("alt")
             seen += 1
     assert seen >= 5
+
+
+def test_a_defence_is_chosen_and_its_strength_moved_with_the_keyboard(page):
+    opened(page, HTML / "notebooks" / "choose_a_defence.html")
+    figure = page.locator("figure:has(select):has(input[type=range])").first
+    slider, told = figure.locator("input[type=range]"), figure.locator("[data-frame] img:visible")
+    said = []
+    for control in (figure.locator("select"), figure.locator("input[type=radio]:checked").first, slider):
+        control.focus()
+        page.keyboard.press("ArrowDown" if control is not slider else "ArrowRight")
+        assert told.count() == 1, "one frame is shown at a time"
+        said.append(told.get_attribute("alt"))
+        assert slider.get_attribute("aria-valuetext") == said[-1]
+    assert len(set(said)) == 3, "every control changes the picture"
 
 
 def test_search_finds_zerogla(page):

@@ -113,6 +113,13 @@ def test_finishing_takes_out_what_breaks_pages_opened_from_a_file(tool):
     assert mended("<head>" + constant + constant + font + kept) == "<head>" + kept
 
 
+def test_finishing_turns_arguments_into_a_list_without_terms(tool):
+    argument = '<dd><em class="sig-param"><span>a</span></em>,</dd>\n'
+    kept = "<dl>\n<dt>a</dt><dd>b</dd>\n</dl>"
+    page = tool("finish").mended(f"<dl>\n{argument}{argument}</dl>{kept}")
+    assert page == '<div class="sig-list">\n' + argument.replace("dd>", "div>") * 2 + "</div>" + kept
+
+
 def test_the_archive_is_complete_and_the_same_each_time(tool, tmp_path, capsys):
     archive = tool("archive").main
     assert archive(tmp_path) == 1 and "run make book first" in capsys.readouterr().err

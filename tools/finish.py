@@ -10,15 +10,18 @@ import sys
 from pathlib import Path
 
 THEBE = re.compile(r"\n *<script>const THEBE_JS_URL[^<]*</script>")
+ARGUMENTS = re.compile(r"<dl>\n((?:<dd><em class=\"sig-param\">.*</dd>\n)+)</dl>")
 FONTS = re.compile(r'\n *<link rel="preload" as="font"[^>]*>')
 
 
 def mended(page: str) -> str:
-    """The page with three faults of the tool chain taken out."""
+    """The page with four faults of the tool chain taken out."""
     # docutils calls the bibliography a list, but its entries no list items; without the role they are read as entries.
     page = page.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
     # Two extensions declare the same constants of thebe, which is off; the second declaration is an error.
     page = THEBE.sub("", page)
+    # Sphinx writes the arguments of a long signature as definitions without a term.
+    page = ARGUMENTS.sub(lambda found: f'<div class="sig-list">\n{found[1]}</div>'.replace("dd>", "div>"), page)
     # Browsers refuse to preload fonts for a page that is opened from a file, and say so; the icons are drawn by script.
     return FONTS.sub("", page)
 

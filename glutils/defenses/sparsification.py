@@ -118,5 +118,5 @@ class RandomK(_Sparse):
 
     def informed(self, payload: Payload) -> Defence:
         mask = super().informed(payload).mask
-        ones = float(flat(mask).sum())
-        return Masked(mapped(mask, lambda tensor: tensor * (flat(mask).numel() / ones)))
+        numbers = flat(mask)  # the client's own factor: a number that was chosen may be zero
+        return Masked(mapped(mask, lambda tensor: tensor * (numbers.numel() / self._count(numbers))))
