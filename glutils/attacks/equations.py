@@ -60,10 +60,15 @@ class ScalarEquations:
         return sum(part.pull(u, piece) for part, piece in zip(self.parts, pieces, strict=True)) / self.scale
 
     def normal(self, u: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """J(u).T J(u), shape (D, D), float64: products of rows in ``dtype``, a thousand at a time, added in float64."""
+        """J(u).T J(u), shape (D, D), float64, from rows in ``dtype``, a thousand at a time.
+
+        Their products are float64, too. Float32 would halve their time, but lose all directions in which J is a few
+        thousand times smaller than in its largest one; with as many equations as unknowns there are such (one photo of
+        32 x 32 pixels through lenet then ends at 41 instead of 129 dB).
+        """
         total = torch.zeros(self.unknowns, self.unknowns, dtype=torch.float64, device=u.device)
         for rows in _gathered(self.jacobian(u, dtype), 1024):
-            add_gram(total, rows)
+            add_gram(total, rows.double())
         for start, stop in _blocks(len(total)):  # in place: the matrix may be as large as memory allows
             total[stop:, start:stop] = total[start:stop, stop:].T
         return total
