@@ -164,7 +164,7 @@ def _norm(name: str, channels: int) -> nn.Module:
 class _Residual(nn.Module):
     """Two 3x3 convolutions with normalisation, added to the input (He et al. 2016, basic block)."""
 
-    def __init__(self, before: int, after: int, stride: int, activation: str, norm: str):
+    def __init__(self, before: int, after: int, stride: int, activation: str, norm: str = "batch"):
         super().__init__()
         self.conv1, self.norm1 = nn.Conv2d(before, after, 3, stride, 1, bias=False), _norm(norm, after)
         self.conv2, self.norm2 = nn.Conv2d(after, after, 3, 1, 1, bias=False), _norm(norm, after)
