@@ -43,7 +43,6 @@ RATIOS = (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0)
 """Scalars for each unknown pixel that a panel offers."""
 STEPS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
 """Smoothing steps that a panel offers."""
-FULL = pictures.FULL
 QUICK = defended.Scene(clients=5, images=2, rounds=60, evaluations=60, practice=0, misled=None)
 """A scene that answers within seconds."""
 
@@ -162,7 +161,7 @@ def _solved(private: Batch, protocol: protocols.Protocol, seed: int) -> tuple[An
 def _bar(score: metrics.Score) -> tuple[str, float, str]:
     found, blank = metrics.mean_psnr(score.psnr), metrics.mean_psnr(score.controls["mean_colour"])
     text = f"{shown.decibels(found)} (blank card {shown.decibels(blank)})"
-    return "found", min(max(float(found), 0.0) / FULL, 1.0), text
+    return pictures.bar(found, text)
 
 
 def budget_frame(ratio: float | int, private: Batch | None = None, *, seed: int = 0) -> Frame:
@@ -231,7 +230,7 @@ def iteration_frame(result: Any, truth: Any, number: int) -> Frame:
     images = frames[number][order]
     psnr = metrics.mean_psnr(metrics.psnr(images, truth.images))
     title = f"step {result.history.frame_steps[number]} of {result.history.frame_steps[-1]}"
-    bar = ("found", min(max(float(psnr), 0.0) / FULL, 1.0), shown.decibels(psnr))
+    bar = pictures.bar(psnr, shown.decibels(psnr))
     return shown.frame(images, truth, title=title, said=f"{title}: {bar[2]}", bars=[bar])
 
 

@@ -137,6 +137,16 @@ def kept(payload: Payload) -> Any:
     return found
 
 
+def turned(seed: int, step: int, apart: int = SEEDS_APART) -> int:
+    """A client's private seed at a step."""
+    return (seed + apart * step) % 2**62
+
+
+def owned(seed: int, client: int) -> int:
+    """The private seed of one of the clients, made from the seed of all."""
+    return (seed + CLIENTS_APART * (client + 1)) % 2**62
+
+
 def mapped(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     """Apply ``function`` to every tensor in a payload, a set of parameters or statistics."""
     if value is None:
@@ -207,12 +217,10 @@ class FedAvg(Protocol):
         later = self if self.decay == 1 else replace(self, lr=self.lr * self.decay**step)
         if self.shuffle is None:
             return later
-        return replace(later, shuffle=(self.shuffle + SEEDS_APART * step) % 2**62)
+        return replace(later, shuffle=turned(self.shuffle, step))
 
     def own(self, client: int) -> FedAvg:
-        if self.shuffle is None:
-            return self
-        return replace(self, shuffle=(self.shuffle + CLIENTS_APART * (client + 1)) % 2**62)
+        return self if self.shuffle is None else replace(self, shuffle=owned(self.shuffle, client))
 
     def observed(self, payload: Payload) -> FedAvg:
         return replace(self, shuffle=None)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from . import _check, models, zo
-from .protocols import CLIENTS_APART, SEEDS_APART, ZerothOrder
+from .protocols import ZerothOrder, owned, turned
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class SeedPool(ZerothOrder):
             _check.integer("order", self.order, at_least=0)
 
     def turn(self, step: int) -> SeedPool:
-        return self if self.order is None else replace(self, order=(self.order + SEEDS_APART * step) % 2**62)
+        return self if self.order is None else replace(self, order=turned(self.order, step))
 
     def own(self, client: int) -> SeedPool:
-        return self if self.order is None else replace(self, order=(self.order + CLIENTS_APART * (client + 1)) % 2**62)
+        return self if self.order is None else replace(self, order=owned(self.order, client))
 
     def observed(self, payload: torch.Tensor) -> SeedPool:
         return replace(self, order=None)
@@ -66,7 +66,7 @@ class SeedPool(ZerothOrder):
         accounts = torch.zeros(self.directions, dtype=dtype, device=images.device)
         step = self.local_lr * self._factor(directions) / self.passes
         for number in torch.cat([torch.randperm(self.directions, generator=generator) for _ in range(self.passes)]):
-            one = OneDirection(directions, int(number))
+            one = GivenDirections(directions.rows(int(number), int(number) + 1, torch.float64))
             slope = zo.slopes(model, images, labels, one, dtype=dtype, params=state, **how)
             accounts[number] += slope[0]
             move = models.unflatten(one.combine(slope) * step, state)
@@ -82,14 +82,6 @@ class SeedPool(ZerothOrder):
     def _factor(self, directions: zo.Directions) -> float:
         """Of a scalar in the unbiased estimate."""
         return (directions.dim if self.law == "unit" else 1) / self.directions
-
-
-class OneDirection(zo.Directions):
-    """One row of other directions, as directions of its own."""
-
-    def __init__(self, whole: zo.Directions, number: int):
-        super().__init__(whole.seed, 1, whole.dim, "gaussian", device=whole.device, memory=0)
-        self._kept = whole.rows(number, number + 1, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -114,10 +106,10 @@ class HiddenDirections(ZerothOrder):
             super().__post_init__()
 
     def turn(self, step: int) -> HiddenDirections:
-        return self if self.seed is None else replace(self, seed=(self.seed + SEEDS_APART * step) % 2**62)
+        return self if self.seed is None else replace(self, seed=turned(self.seed, step))
 
     def own(self, client: int) -> HiddenDirections:
-        return self if self.seed is None else replace(self, seed=(self.seed + CLIENTS_APART * (client + 1)) % 2**62)
+        return self if self.seed is None else replace(self, seed=owned(self.seed, client))
 
     def observed(self, payload: models.Parameters) -> HiddenDirections:
         return replace(self, seed=None)

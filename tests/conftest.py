@@ -1,10 +1,16 @@
 """Small private batches that many tests share; everything on the CPU, whatever this machine has."""
 
+import importlib
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 import glutils as gl
 from glutils.data.batch import Batch
+
+TOOLS = Path(__file__).resolve().parent.parent / "tools"
 
 torch.set_num_threads(1)  # the tests' tensors are small: threads waiting for each other cost more than they save
 
@@ -38,3 +44,15 @@ def speck() -> Batch:
 def no_lpips(monkeypatch, tmp_path):
     """No LPIPS weights, so that scoring costs nothing."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    """A module of tools/ by its name, as it finds itself when run as a script; fresh in every test."""
+    names = [path.stem for path in TOOLS.glob("*.py")]
+    monkeypatch.syspath_prepend(str(TOOLS))
+    for name in names:
+        sys.modules.pop(name, None)
+    yield importlib.import_module
+    for name in names:
+        sys.modules.pop(name, None)

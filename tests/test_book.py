@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import re
-import sys
 import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
@@ -164,13 +163,8 @@ def test_conda_and_make_install_the_same():
 
 
 @pytest.fixture
-def stage(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    sys.modules.pop("stage", None)
-    import stage
-
-    yield stage
-    sys.modules.pop("stage")
+def stage(tool):
+    return tool("stage")
 
 
 def executed(*outputs, **metadata):

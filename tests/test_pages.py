@@ -6,11 +6,11 @@ import inspect
 import json
 import re
 import struct
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from test_book import text as prose
 
 import glutils as gl
 from glutils.attacks.base import ATTACKS
@@ -23,14 +23,6 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NO_IDENTIFIER = {"zheng2025zerogla", "xue2022fgla", "ma2023ilrg", "carletti2025sok"}
 """Entries for which no DOI and no arXiv number could be confirmed; the bibliography page says so."""
 NUMBERS = {"five": 5, "ten": 10, "fifteen": 15, "twenty": 20, "thirty": 30}
-
-
-def prose(path):
-    """The Markdown of a page, or of a notebook's text cells."""
-    if path.suffix == ".md":
-        return path.read_text(encoding="utf-8")
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
 
 
 def references():
@@ -55,13 +47,8 @@ def links(text):
 
 
 @pytest.fixture
-def terms(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    sys.modules.pop("terms", None)
-    import terms
-
-    yield terms
-    sys.modules.pop("terms")
+def terms(tool):
+    return tool("terms")
 
 
 def test_every_chapter_links_its_first_uses_and_every_term_is_used(terms):
@@ -148,13 +135,8 @@ def test_schedules_fill_their_time():
 
 
 @pytest.fixture
-def pages(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    sys.modules.pop("pages", None)
-    import pages
-
-    yield pages
-    sys.modules.pop("pages")
+def pages(tool):
+    return tool("pages")
 
 
 def test_every_attack_has_a_family_a_chapter_and_a_row_in_the_map(pages):

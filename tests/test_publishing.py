@@ -1,7 +1,6 @@
 """What publication adds: the install cell of Colab, launch buttons, workflows, spelling."""
 
 import hashlib
-import importlib
 import json
 import os
 import re
@@ -16,13 +15,6 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = "https://github.com/owner/name"
-
-
-@pytest.fixture
-def tool(monkeypatch):
-    """A module of tools/, by its name."""
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    return importlib.import_module
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ then hidden in noise, is compared with the cut scalar of the guess: nobody can s
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from torch.func import jvp, vjp, vmap
+from torch.func import vjp, vmap
 
 from .. import models, zo
 from .parts import ManyRounds, along
@@ -37,9 +36,7 @@ class ClippedRounds(ManyRounds):
             return F.cross_entropy(models.logits(self.model, p, images), labels, reduction="none")
 
         def slope(z: torch.Tensor) -> torch.Tensor:
-            with warnings.catch_warnings():  # as in parts.along
-                warnings.filterwarnings("ignore", "`torch.jit.script`", DeprecationWarning)
-                return jvp(losses, (params,), (models.unflatten(z, params),))[1]
+            return along(losses, params, models.unflatten(z, params))
 
         cut = vmap(slope)(directions).clamp(-self.each, self.each)
         return (cut.mean(1) if weights is None else cut @ weights).clamp(-self.mean, self.mean)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -44,12 +45,8 @@ class OneRound:
         r, (back,) = self.directions.match([g], target)
         return r, pull(back)[0]
 
-    def push(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """The derivative of V g along v, shape (K,)."""
-        return self.directions.project(along(lambda w: self._gradient(w, self.params), u, v))
-
     def product(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """:meth:`push` of v and its pullback to u: one pass over V for both."""
+        """The derivative of V g along v, shape (K,), and its pullback to u: one pass over V for both."""
         moved = along(lambda w: self._gradient(w, self.params), u, v)
         onward, (back,) = self.directions.match([moved], moved.new_zeros(self.count))
         return onward, vjp(lambda w: self._gradient(w, self.params), u)[1](back)[0]
@@ -122,7 +119,7 @@ class ManyRounds:
         return r, pull(self._combine(r))[0]
 
     def push(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """See :meth:`OneRound.push`."""
+        """The derivative of all scalars along v."""
         return self._project(along(self._gradients, u, v))
 
     def product(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -249,8 +246,8 @@ def _double(model: nn.Module, entry: Round) -> models.Parameters:
     return state if middle is None else middle(state, entry.payload, entry.protocol.draw(model))
 
 
-def along(function: Callable[[torch.Tensor], torch.Tensor], u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """The derivative of ``function`` at u along v, by forward mode."""
+def along(function: Callable[[Any], torch.Tensor], u: Any, v: Any) -> torch.Tensor:
+    """The derivative of ``function`` at u along v, both a tensor or named tensors, by forward mode."""
     with warnings.catch_warnings():  # forward mode loads decompositions that torch itself calls deprecated
         warnings.filterwarnings("ignore", "`torch.jit.script`", DeprecationWarning)
         return jvp(function, (u,), (v,))[1]

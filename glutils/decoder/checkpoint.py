@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+
+from .. import _files
 
 FORMAT = "glutils decoder training 1"
 STATE, WEIGHTS, RECORD = "state.json", "weights.safetensors", "record.json"
@@ -88,8 +89,8 @@ class Shelf:
             "psnr": run.psnr,
             "seconds": run.seconds,
         }
-        _write(self.path / file, content)
-        _write(self.path / STATE, (json.dumps(self.state, indent=1) + "\n").encode())
+        _files.write(self.path / file, content)
+        _files.write(self.path / STATE, json.dumps(self.state, indent=1) + "\n")
         if before not in (None, file):
             (self.path / before).unlink(missing_ok=True)
 
@@ -107,18 +108,11 @@ class Shelf:
                 "device": str(run.images.device),
                 "torch": torch.__version__,
             }
-            _write(self.path / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+            _files.write(self.path / RECORD, json.dumps(record, indent=1) + "\n")
         if not (self.path / "loss.png").exists():
             _loss_curve(self.path / "loss.png", run.losses)
         if not (self.path / "samples.png").exists():
             _samples(self.path / "samples.png", run.held[:8], run.reconstructed(8))
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All of it or nothing."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)
 
 
 def _loss_curve(path: Path, losses: list[float]) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from .. import _check, models
 from .._registry import Registry
-from ..protocols import CLIENTS_APART, NamedTensors, Payload, Protocol
+from ..protocols import NamedTensors, Payload, Protocol, owned, turned
 
 DEFENCES = Registry("defence")
 STEPS_APART = 15_485_863  # between the private seeds of steps
@@ -192,12 +192,11 @@ class Defended(Protocol):
         return payload
 
     def turn(self, step: int) -> Defended:
-        private = None if self.private is None else (self.private + STEPS_APART * step) % 2**62
+        private = None if self.private is None else turned(self.private, step, STEPS_APART)
         return replace(self, protocol=self.protocol.turn(step), private=private)
 
     def own(self, client: int) -> Defended:
-        private = (self.private + CLIENTS_APART * (client + 1)) % 2**62
-        return replace(self, protocol=self.protocol.own(client), private=private)
+        return replace(self, protocol=self.protocol.own(client), private=owned(self.private, client))
 
     @property
     def remembers(self) -> bool:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from .. import models
+from .. import _files, models
 from ..data.batch import Batch
 from ..protocols import NamedTensors, Payload
 from ..transcript import Round
@@ -155,14 +155,14 @@ class Checkpoint:
         files = [states.pop(key)[0] for key in gone]
         self.index["generator"] = run.generator.get_state().numpy().tobytes().hex()
         written = {"sha256": _digest(self.index), "run": self.index}
-        _replace(self.path / INDEX, (json.dumps(written) + "\n").encode())
+        _files.write(self.path / INDEX, json.dumps(written) + "\n")
         self.done = turn + 1
         for file in files:
             (self.path / file).unlink(missing_ok=True)
 
     def _write(self, file: str, tensors: dict[str, torch.Tensor]) -> tuple[str, str]:
         content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-        _replace(self.path / file, content)
+        _files.write(self.path / file, content)
         return file, hashlib.sha256(content).hexdigest()
 
 
@@ -186,9 +186,3 @@ def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 or not isinstance(value, Sequence) else text[:57] + "..."
 
-
-def _replace(path: Path, content: bytes) -> None:
-    """All of it or nothing."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)

@@ -62,10 +62,10 @@ class Run:
         chosen = torch.randperm(len(self.clients), generator=self.generator)[: self.sampled].tolist()
         active = sorted(chosen)
         used = {k: self._mini_batches(self.clients[k]) for k in active}
-        kept = active if self.recorded is None else [k for k in active if k in self.recorded]
-        others = sorted(set(active) - set(kept))
+        told = active if self.recorded is None else [k for k in active if k in self.recorded]
+        others = sorted(set(active) - set(told))
         start, own = state, dict.fromkeys(active, state)
-        sent: dict[int, list[Round]] = {k: [] for k in kept}
+        sent: dict[int, list[Round]] = {k: [] for k in told}
         lr, sizes = self.rate(turn), {k: len(self.clients[k]) for k in active}
         everybody, count = sum(sizes.values()), 0
         alone = self.local_steps > 1 or not (self.batched and together.possible(
@@ -73,7 +73,7 @@ class Run:
         for j, now in enumerate(self.steps(turn)):
             directions = now.draw(self.working) if now.kind == "scalars" else None
             means: list[tuple[float, Payload]] = []
-            for k in kept + (others if alone else []):
+            for k in told + (others if alone else []):
                 payload = self._transmit(now, k, used[k][j], own[k], directions)
                 if k in sent:
                     sent[k].append(Round(now.observed(payload), payload, own[k], turn, k))
@@ -93,7 +93,7 @@ class Run:
         self.drawn.append(tuple(used[k] if k in sent else () for k in range(len(self.clients))))
         self.took_part.append(tuple(active))
         self.uplink.append(count)
-        if turn and not kept:
+        if turn and not told:
             self.states[turn] = None
         self.states.append(state)
 

@@ -15,6 +15,7 @@ from torch.func import grad, vmap
 
 from .. import models
 from ..protocols import FedAvg, FedSGD, Payload, Protocol, ZerothOrder
+from ..transcript import total
 
 Data = Sequence[tuple[torch.Tensor, torch.Tensor]]
 LARGEST = 2**18
@@ -59,7 +60,7 @@ def mean(
         weights: of each.
         how: ``directions`` of a scalar protocol, drawn for all.
     """
-    total: Payload | None = None
+    whole: Payload | None = None
     for part in _parts(protocols[0], state, [len(images) * images[0].numel() for images, _ in data]):
         chosen = [[entries[i] for i in part] for entries in (protocols, data, weights)]
         if protocols[0].kind == "delta":
@@ -68,8 +69,8 @@ def mean(
             found = {name: torch.tensordot(factors.to(each), each, 1) for name, each in moved.items()}
         else:
             found = _union(chosen[0][0], model, chosen[1], chosen[2], how)
-        total = found if total is None else _added(total, found)
-    return total
+        whole = found if whole is None else total([(1.0, whole), (1.0, found)])
+    return whole
 
 
 def _parts(protocol: Protocol, state: models.Parameters, pixels: list[int]) -> Iterator[list[int]]:
@@ -161,8 +162,3 @@ def _schedule(plans: list[list[torch.Tensor]], size: int, like: torch.Tensor) ->
             weights[k, u, : len(chosen)] = 1 / len(chosen)
     return index.to(like.device), weights.to(like.device)
 
-
-def _added(one: Payload, other: Payload) -> Payload:
-    if isinstance(one, torch.Tensor):
-        return one + other
-    return {name: one[name] + other[name] for name in one}

@@ -104,12 +104,16 @@ class Scene:
         """What clients send: gradient, delta or scalars."""
         return conditions.update_of(self.attack)
 
+    @property
+    def rate(self) -> float:
+        """Step size: ``lr``, or what :data:`LR` holds."""
+        return LR[self.kind] if self.lr is None else self.lr
+
     def protocol(self, defence: Defence | None, private: int = 0) -> protocols.Protocol:
         """What clients do, with or without a defence; ``private`` is the seed of their own randomness."""
-        lr = LR[self.kind] if self.lr is None else self.lr
         plain = {
             "gradient": lambda: protocols.FedSGD(),
-            "delta": lambda: protocols.FedAvg(epochs=1, batch_size=1, lr=lr),
+            "delta": lambda: protocols.FedAvg(epochs=1, batch_size=1, lr=self.rate),
             "scalars": lambda: protocols.ZerothOrder(directions=self.directions, mu=1e-4, dtype="float64", seed=7),
         }[self.kind]()
         return plain if defence is None else Defended(plain, defence, private=private)
@@ -163,10 +167,7 @@ def measure(
     shield = defence_of(defence, strength, **(options or {}))
     protocol = scene.protocol(shield, seed)
     device = _device.resolve(scene.device)
-    deal = data.partition(
-        scene.data, clients=scene.clients, per_client=scene.per_client, seed=seed, size=scene.size, root=scene.root,
-        device=device,
-    )  # fmt: skip
+    deal = _deal(scene, seed, device)
     public = data.public(deal[0], count=max(64, scene.practice), seed=seed + 1, root=scene.root, device=device)
     network = conditions.network_of(
         scene.attack, deal[0], model=scene.model or MODEL.get(scene.attack), public=public, seed=seed
@@ -198,11 +199,16 @@ def measure(
 
 def truth(scene: Scene, seed: int = 0) -> Batch:
     """The private images that :func:`measure` attacks with this seed, in the order of its rows."""
-    deal = data.partition(
+    first = _deal(scene, seed, "cpu")[0]
+    return first if scene.kind == "scalars" else first[slice(0, scene.images)]
+
+
+def _deal(scene: Scene, seed: int, device: Any) -> list[Batch]:
+    """The clients' private data."""
+    return data.partition(
         scene.data, clients=scene.clients, per_client=scene.per_client, seed=seed, size=scene.size, root=scene.root,
-        device="cpu",
+        device=device,
     )  # fmt: skip
-    return deal[0] if scene.kind == "scalars" else deal[0][slice(0, scene.images)]
 
 
 def _singles(scene: Scene, client: Batch) -> list[tuple[int, Batch]]:
@@ -210,7 +216,7 @@ def _singles(scene: Scene, client: Batch) -> list[tuple[int, Batch]]:
 
 
 def _train(scene: Scene, protocol: Any, network: torch.nn.Module, deal: Sequence[Batch], seed: int) -> Any:
-    how: dict[str, Any] = {} if scene.kind == "delta" else {"lr": LR[scene.kind] if scene.lr is None else scene.lr}
+    how: dict[str, Any] = {} if scene.kind == "delta" else {"lr": scene.rate}
     if scene.kind == "gradient":
         how["local_batch"] = 1
     return federation.train(protocol, network, deal, rounds=scene.rounds, seed=seed, progress=False, **how)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import _check, _device, metrics
+from .. import _check, _device, _files, metrics
 from . import defended, records
 from .reconstruct import agree
 from .sweep import Sweep, sweep
@@ -136,7 +134,7 @@ def defense_sweep(
     asked |= {"strengths": list(strengths), "seeds": seeds}
     asked = agree(where, asked, grows=("strengths", "seeds"))
     where.mkdir(parents=True, exist_ok=True)
-    _replace(where / STORED, json.dumps(asked, indent=1) + "\n")
+    _files.write(where / STORED, json.dumps(asked, indent=1) + "\n")
     grid = [
         {"scene": scene, "defence": name, "strength": strength, "options": more, "seed": seed}
         for name, strength, more in [(None, None, {}), *((defence, value, options) for value in asked["strengths"])]
@@ -145,7 +143,7 @@ def defense_sweep(
     runs = sweep(_point, grid, cluster, workers=workers, folder=where / "runs", progress=progress)
     rows = [{"misled": whole.misled} | {k: v for k, v in row.items() if k not in ("scene", "options")}
             for row in runs.rows]  # fmt: skip
-    _write_table(where, rows)
+    records.write_table(where / TABLE, [dict.fromkeys(COLUMNS) | row for row in rows], COLUMNS)
     return DefenseSweep(where, asked, rows, runs)
 
 
@@ -158,20 +156,3 @@ def _spread(values: Sequence[float]) -> tuple[float, float, float]:
     """Median, least and most, each value at most 100."""
     found = [min(float(value), 100.0) for value in values]
     return metrics.summary(found).median, min(found), max(found)
-
-
-def _write_table(where: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row["controls"]))
-    with (where / f"{TABLE}.part").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *(f"psnr of {name}" for name in names), "beaten_by"])
-        writer.writeheader()
-        for row in rows:
-            line = {column: row.get(column) for column in COLUMNS} | {"beaten_by": "; ".join(row["beaten_by"])}
-            writer.writerow(line | {f"psnr of {name}": four["psnr"] for name, four in row["controls"].items()})
-    os.replace(where / f"{TABLE}.part", where / TABLE)
-
-
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

@@ -35,7 +35,7 @@ def frame_of(rows: Sequence[Mapping[str, Any]], private: Any, title: str, attack
     level = [_psnr_of(row["controls"]["mean_colour"]) for row in mine]
     psnr, blank = (metrics.summary([min(value, 100.0) for value in v]) for v in ([r["psnr"] for r in mine], level))
     accuracy, text = mine[0]["accuracy"], f"{psnr.median:.1f} dB (blank card {blank.median:.1f} dB)"
-    bars = [("found", min(max(psnr.median, 0.0) / FULL, 1.0), text), ("accuracy", accuracy, f"{accuracy:.0%}")]
+    bars = [bar(psnr.median, text), ("accuracy", accuracy, f"{accuracy:.0%}")]
     if "epsilon" in mine[0]:
         bars[1] = ("accuracy", accuracy, f"{accuracy:.0%}; privacy budget epsilon {_short(mine[0]['epsilon'])}")
     each = ", ".join(show.decibels(row["psnr"]) for row in seen)
@@ -43,6 +43,11 @@ def frame_of(rows: Sequence[Mapping[str, Any]], private: Any, title: str, attack
     images = torch.stack([picture(row["found"]) for row in seen])
     private = private if isinstance(private, torch.Tensor) else private.images
     return show.frame(images, private[: len(seen)], title=title, said=said, bars=bars)
+
+
+def bar(psnr: float, text: str) -> tuple[str, float, str]:
+    """The bar of a frame that says what was found: full at :data:`FULL` dB."""
+    return "found", min(max(float(psnr), 0.0) / FULL, 1.0), text
 
 
 def _short(value: float) -> str:

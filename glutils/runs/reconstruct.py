@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from typing import Any
 import numpy
 import torch
 
-from .. import _check, _device, attacks, data, metrics, observation
+from .. import _check, _device, _files, attacks, data, metrics, observation
 from . import conditions, records
 
 STORED = "experiment.json"
@@ -142,7 +140,7 @@ def reconstruct(
             break
         _store(where, asked, k, batch, *found)
         rows = _finished(where)
-    _write_table(where, rows)
+    records.write_table(where / TABLE, rows, COLUMNS)
     return Experiment(where, asked, rows, stopped)
 
 
@@ -241,7 +239,7 @@ def _attacked(asked, batch, public, options, learned, progress):
 def _store(where: Path, asked: Mapping[str, Any], number: int, batch: data.Batch, result, score) -> None:
     """Files of one batch; the record comes last, because it says that the batch is finished."""
     where.mkdir(parents=True, exist_ok=True)
-    _whole(where / STORED, json.dumps(asked, indent=1) + "\n")
+    _files.write(where / STORED, json.dumps(asked, indent=1) + "\n")
     for image in range(len(batch)):
         _write(where / _file(number, image, "truth"), batch.images[image])
         _write(where / _file(number, image, "found"), result.images[score.matching[image]])
@@ -257,27 +255,6 @@ def _store(where: Path, asked: Mapping[str, Any], number: int, batch: data.Batch
 def _finished(where: Path) -> list[dict[str, Any]]:
     """Rows of the stored batches, in order."""
     return [row for path in sorted(where.glob("batch_*.json")) for row in records.load(path).rows]
-
-
-def _write_table(where: Path, rows: list[dict[str, Any]]) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row["controls"]))
-    lines = [
-        {column: row[column] for column in COLUMNS}
-        | {f"psnr of {name}": row["controls"][name]["psnr"] for name in names if name in row["controls"]}
-        | {"beaten_by": "; ".join(row["beaten_by"])}
-        for row in rows
-    ]
-    with (where / f"{TABLE}.part").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *(f"psnr of {name}" for name in names), "beaten_by"])
-        writer.writeheader()
-        writer.writerows(lines)
-    os.replace(where / f"{TABLE}.part", where / TABLE)
-
-
-def _whole(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 def _file(batch: int, image: int, what: str) -> str:

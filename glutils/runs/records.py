@@ -6,8 +6,10 @@ Numbers in prose and in published tables are read from records, never typed. The
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import importlib.metadata
+import io
 import json
 import math
 import os
@@ -23,7 +25,7 @@ from typing import Any
 import numpy
 import torch
 
-from .. import _check, metrics
+from .. import _check, _files, metrics
 
 SOURCE = Path(__file__).resolve().parents[2]  # what holds the package: a checkout, or site-packages
 PARTS = ("torch", "torchvision", "numpy", "glutils")
@@ -121,6 +123,18 @@ def record(
         os.unlink(part.name)
         raise
     return path
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Rows as from `rows_from` as CSV: these columns, the PSNR of every control, and what a row loses to."""
+    names = list(dict.fromkeys(name for row in rows for name in row["controls"]))
+    lines = io.StringIO(newline="")
+    writer = csv.DictWriter(lines, [*columns, *(f"psnr of {name}" for name in names), "beaten_by"])
+    writer.writeheader()
+    for row in rows:
+        line = {column: row[column] for column in columns} | {"beaten_by": "; ".join(row["beaten_by"])}
+        writer.writerow(line | {f"psnr of {name}": four["psnr"] for name, four in row["controls"].items()})
+    _files.write(path, lines.getvalue())
 
 
 def load(name_or_path: Any, *, folder: Any = None) -> Record:

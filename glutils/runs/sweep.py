@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from .. import _check
+from .. import _check, _files
 from ..solvers.engine import wanted
 from . import records
 from .tasks import Task, grid_points, key_of, outcome
@@ -147,7 +147,7 @@ def _claim(where: Path, task: Task) -> None:
     if where.exists() and any(where.iterdir()):
         raise FileExistsError(f"{where} holds files of something else; choose another folder")
     where.mkdir(parents=True, exist_ok=True)
-    _write(stored, json.dumps(mine, indent=1) + "\n")
+    _files.write(stored, json.dumps(mine, indent=1) + "\n")
 
 
 def _stored(where: Path, key: str, point: Mapping[str, Any]) -> records.Record | None:
@@ -165,12 +165,12 @@ def _store(where: Path, key: str, point: Mapping[str, Any], found: Mapping[str, 
     """Write what a run left; return its error, or None. The record comes last: it says that the run is finished."""
     executed, trouble = found.get("notebook"), where / f"{key}.error.txt"
     if "error" in found:
-        _write(trouble, f"{json.dumps(point)}\n\n{found.get('trace') or found['error']}\n")
+        _files.write(trouble, f"{json.dumps(point)}\n\n{found.get('trace') or found['error']}\n")
         if executed:
-            _write(where / f"{key}.partial.ipynb", executed)
+            _files.write(where / f"{key}.partial.ipynb", executed)
         return found["error"]
     if executed:
-        _write(where / f"{key}.ipynb", executed)
+        _files.write(where / f"{key}.ipynb", executed)
     seeds = [point[name] for name in ("seed", "seeds") if type(point.get(name)) is int]
     records.record(
         key, parameters=point, rows=found["rows"], seeds=seeds, seconds=found["seconds"], device=found["device"],
@@ -179,12 +179,6 @@ def _store(where: Path, key: str, point: Mapping[str, Any], found: Mapping[str, 
     for left in (trouble, where / f"{key}.partial.ipynb"):
         left.unlink(missing_ok=True)
     return None
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 def _outcomes(task, missing, cluster, workers, timeout) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import _check
 from .figures import emit, words
-from .frames import SHOWN, image_tag, montage, named, png, slider_tag
+from .frames import image_tag, montage, named, png, slider_tag, width_of
 from .images import stack
 
 # On input of any control: the frames of the chosen names, and of these the one of the slider's number; hide the others.
@@ -75,8 +75,7 @@ def frame(images: Any, truth: Any, *, title: Any, said: Any, bars: Any = ()) -> 
         title: the line above. said: its alt text. bars: as in :class:`Frame`.
     """
     picture = montage(stack("images", images), stack("truth", truth))
-    height, width = picture.shape[1:]
-    return Frame(png(picture), said, title, tuple(bars), max(width, min(640, width * SHOWN // min(height, width))))
+    return Frame(png(picture), said, title, tuple(bars), width_of(picture))
 
 
 def choice(frames: Any, *, name: Any, axes: Any, label: Any, caption: Any = None) -> None:

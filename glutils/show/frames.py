@@ -106,6 +106,12 @@ def slider_tag(ident: str, label: str, last: int, start: int, said: str, width: 
     )
 
 
+def width_of(picture: torch.Tensor) -> int:
+    """CSS pixels at which a small picture (C, H, W) is shown."""
+    height, width = picture.shape[1:]
+    return max(width, min(640, width * SHOWN // min(height, width)))
+
+
 def scrubber(
     result: Any, truth: Any = None, *, name: Any, alt: Any = "Reconstruction", caption: Any = None,
     max_frames: Any = 24,
@@ -145,8 +151,7 @@ def scrubber(
         label += (
             " (left: reconstruction, right: truth)" if len(beside) == 1 else " (above: reconstruction, below: truth)"
         )
-    height, width = montage(frames[0], beside).shape[1:]
-    width = max(width, min(640, width * SHOWN // min(height, width)))
+    width = width_of(montage(frames[0], beside))
     pictures = [pngs[i] for i in picked]
     emit({"text/html": frames_html(name, pictures, alts, label, caption, width=width), "text/plain": alts[-1]})
 
@@ -170,8 +175,7 @@ def strengths(stacks: Any, said: Any, truth: Any, *, name: Any, label: Any, capt
         raise ValueError("stacks and said must be equally many and not none")
     beside = stack("truth", truth)
     pictures = [montage(stack("stacks", entry), beside) for entry in stacks]
-    height, width = pictures[0].shape[1:]
-    width = max(width, min(640, width * SHOWN // min(height, width)))
+    width = width_of(pictures[0])
     pngs = [png(picture) for picture in pictures]
     emit({"text/html": frames_html(name, pngs, said, label, caption, width=width, start=0), "text/plain": said[0]})
 
