@@ -51,8 +51,9 @@ def build(name: str, batch: Batch, *, seed: int = 0, device: Any = None, **optio
         seed: of the initial weights; the global random state is left as it was.
         device: where the network lives; default: where the batch's images are.
         options: ``activation`` (one of tanh, sigmoid, gelu, softplus, relu, leaky_relu) for ``lenet``, ``mlp``,
-            ``convnet``, ``cnn`` and ``resnet8``; ``hidden`` (tuple of layer widths) for ``mlp``; ``width`` and
-            ``norm`` ("batch" or "group") for ``resnet8``; ``weights`` (path of a state dict) for torchvision's nets.
+            ``convnet``, ``cnn`` and ``resnet8``; ``hidden`` (tuple of layer widths) for ``mlp``; ``width`` (channels)
+            for ``lenet`` and ``resnet8``; ``norm`` ("batch" or "group") for ``resnet8``; ``weights`` (path of a state
+            dict) for torchvision's nets.
 
     Returns:
         The network in ``eval`` mode (batch norm uses its running statistics, dropout is off), float32. Attribute
@@ -80,15 +81,20 @@ def _activation(name: str) -> nn.Module:
 
 
 @_MODELS.register("lenet")
-def lenet(shape: tuple[int, int, int], classes: int, activation: str = "sigmoid") -> nn.Module:
+def lenet(shape: tuple[int, int, int], classes: int, activation: str = "sigmoid", width: int = 12) -> nn.Module:
     """The network of DLG (Zhu et al. 2019): three 5x5 convolutions of 12 channels, strides 2, 2, 1, and one linear
-    layer, with all weights and biases uniform in [-0.5, 0.5]. 15,826 parameters at 3x32x32 and 10 classes."""
-    channels, height, width = shape
+    layer, with all weights and biases uniform in [-0.5, 0.5]. 15,826 parameters at 3x32x32 and 10 classes.
+
+    ``width`` is the number of channels. With 12 of them, the gradient holds fewer independent numbers than an image of
+    3x64x64 has pixel values (:func:`glutils.attacks.gradient_rank_bound`): a larger image needs a wider network.
+    """
+    _check.integer("width", width, at_least=1)
+    channels, rows, columns = shape
     layers: list[nn.Module] = []
     for stride in (2, 2, 1):
-        layers += [nn.Conv2d(channels, 12, 5, stride=stride, padding=2), _activation(activation)]
-        channels = 12
-    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(12 * -(-height // 4) * -(-width // 4), classes))
+        layers += [nn.Conv2d(channels, width, 5, stride=stride, padding=2), _activation(activation)]
+        channels = width
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * -(-rows // 4) * -(-columns // 4), classes))
     for parameter in model.parameters():
         nn.init.uniform_(parameter, -0.5, 0.5)
     return model

@@ -36,7 +36,8 @@ def unchanged(model, before):
 
 def test_parameter_counts_are_those_of_the_book():
     colour = blank(channels=3, side=32)
-    assert size(models.build("lenet", colour)) == 15_826
+    assert size(models.build("lenet", colour)) == size(models.build("lenet", colour, width=12)) == 15_826
+    assert size(models.build("lenet", colour, width=20)) == 75 * 20 + 2 * 25 * 20**2 + 3 * 20 + 64 * 20 * 10 + 10
     assert size(models.build("resnet8", colour)) == 78_042
     assert size(models.build("mlp", blank(), hidden=(16,))) == 64 * 16 + 16 + 16 * 10 + 10
     assert size(models.build("mlp", blank(), hidden=())) == 650
@@ -138,6 +139,10 @@ def test_bad_arguments_give_one_clear_error():
         models.build("mlp", batch, activation="swish")
     with pytest.raises(ValueError, match="hidden must be at least 1, got 0"):
         models.build("mlp", batch, hidden=(0,))
+    with pytest.raises(ValueError, match="width must be at least 1, got 0"):
+        models.build("lenet", batch, width=0)
+    with pytest.raises(TypeError, match="width"):
+        models.build("lenet", batch, width=1.5)
     with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
         models.build("mlp", batch, seed=-1)
     with pytest.raises(TypeError, match="'mlp'.*'depth'.*hidden, activation"):

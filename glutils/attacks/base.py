@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from .. import _check, _device, models
 from .._registry import Registry
 from ..observation import Observation
 from ..solvers import Found, History
+from .rank import held_by
 
 ATTACKS = Registry("attack")
 
@@ -151,11 +153,18 @@ def need_labels(seen: Observation, attack: str) -> torch.Tensor:
 
 
 def counted(seen: Observation, unknowns: int) -> tuple[list[str], dict[str, float]]:
-    """Notes and diagnostics of scalars against unknowns."""
+    """Notes and diagnostics of scalars against unknowns, and of what the gradient behind them can hold at most."""
     scalars = seen.scalars
     notes = []
     if scalars < unknowns:
         notes.append(f"under-determined: {scalars} scalars for {unknowns} unknowns; the prior decides the rest")
+    held, pixels = held_by(seen), math.prod(seen.shape)
+    if held is not None and held < min(unknowns, pixels):
+        notes.append(
+            f"under-determined whatever the number of scalars: the gradient of this network, at the states of "
+            f"{len(seen.rounds)} {'round' if len(seen.rounds) == 1 else 'rounds'}, holds at most {held} independent "
+            f"numbers for {pixels} pixel values; messages at other states would add some"
+        )
     return notes, {"scalars": float(scalars), "unknowns": float(unknowns)}
 
 

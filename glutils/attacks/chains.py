@@ -70,7 +70,7 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
     """The network as a chain of layers with weights; ``ValueError`` with the reason if it is none."""
     found: list[Layer] = []
     x = torch.zeros(1, *shape).to(next(model.parameters()))
-    for name, module in _modules(model):
+    for name, module in in_order(model):
         shape = tuple(x.shape[1:])
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             if found and found[-1].activation is None:
@@ -93,13 +93,14 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
     return found
 
 
-def _modules(model: nn.Module, prefix: str = ""):
-    """The modules of nested ``nn.Sequential`` containers in the order in which they are applied."""
-    if not isinstance(model, nn.Sequential):
+def in_order(model: nn.Module, prefix: str = ""):
+    """Names and modules of nested ``nn.Sequential`` containers in the order in which they are applied; any other model
+    is a single module."""
+    if type(model).forward is not nn.Sequential.forward:
         yield prefix.rstrip("."), model
         return
-    for name, child in model.named_children():
-        yield from _modules(child, f"{prefix}{name}.")
+    for name, child in model._modules.items():  # named_children leaves out a module that comes back
+        yield from in_order(child, f"{prefix}{name}.")
 
 
 def _plain(conv: nn.Conv2d) -> bool:

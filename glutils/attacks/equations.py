@@ -11,9 +11,11 @@ import math
 import torch
 from torch import nn
 
+from .. import models
 from ..observation import Observation
+from ..protocols import FedSGD
 from ..transcript import Round
-from .parts import Decode, kept, parts
+from .parts import Decode, along, kept, parts, state_of
 
 
 class ScalarEquations:
@@ -109,15 +111,36 @@ def _known_noise(seen: Observation) -> float:
 
 
 def singular_values(seen: Observation, images: torch.Tensor) -> torch.Tensor:
-    """Singular values of the scalars' Jacobian at ``images``, largest first, shape (min(K, D),), float64.
+    """Singular values of the Jacobian of all messages at ``images``, largest first, shape (min(N, D),), float64.
 
-    An analysis, not an attack: it is usually asked about the private images. Labels must be known.
+    N counts the scalars, or the entries of the gradients; those values that are above round-off count the independent
+    numbers among them. An analysis, not an attack: it is usually asked about the private images.
+
+    Args:
+        seen: scalars, or gradients of a :class:`~glutils.protocols.FedSGD` client, of known labels.
+        images: (B, C, H, W), D pixel values.
     """
-    if seen.labels is None or seen.kind != "scalars":
-        raise ValueError("singular_values needs an observation of scalars with knows={'labels'}")
+    plain = all(type(entry.protocol) is FedSGD for entry in seen.rounds) and seen.local_batch is None
+    if seen.labels is None or not (seen.kind == "scalars" or plain):
+        raise ValueError("singular_values needs an observation of scalars or gradients with knows={'labels'}")
+    u = images.double().flatten()
+    if plain:
+        return torch.linalg.svdvals(_gradients_jacobian(seen, u))
     equations = ScalarEquations(seen, lambda u: (u.view(seen.shape), seen.labels), images.numel())
-    rows = torch.cat(list(equations.jacobian(images.double().flatten(), torch.float64)))
+    rows = torch.cat(list(equations.jacobian(u, torch.float64)))
     return torch.linalg.svdvals(rows * equations.scale)
+
+
+def _gradients_jacobian(seen: Observation, u: torch.Tensor) -> torch.Tensor:
+    """The derivative of every round's gradient in every pixel value, (D, N): a row holds what one pixel value moves."""
+    states = [state_of(seen.model, entry) for entry in seen.rounds]
+
+    def gradients(v: torch.Tensor) -> torch.Tensor:
+        of = torch.func.grad(lambda params: models.loss(seen.model, params, v.view(seen.shape), seen.labels))
+        return torch.cat([models.flatten(of(state)) for state in states])
+
+    unit = torch.eye(len(u), dtype=u.dtype, device=u.device)
+    return torch.func.vmap(lambda v: along(gradients, u, v), chunk_size=64)(unit)
 
 
 def add_gram(total: torch.Tensor, rows: torch.Tensor, blocks: int = 16) -> None:

@@ -103,7 +103,7 @@ def newton(
     spread = (0.1 if several else 0.01) if spread is None else _check.number("spread", spread, at_least=0)
     search_for = _Search(seen, prior, iterations, kinks and soften is not False, box, coarse)
     notes, extra = counted(seen, search_for.unknowns)
-    if box and notes:
+    if box and seen.scalars < search_for.unknowns:
         raise ValueError(f"box needs at least as many scalars as unknowns; {notes[0]}")
     state = {"noise": 0.0}
     if search_for.drawn:

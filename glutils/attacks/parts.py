@@ -33,7 +33,7 @@ class OneRound:
         self.model, self.decode, self.protocol, self.chunk = model, decode, entry.protocol, chunk
         self.directions = _directions(model, entry)
         self.count = len(self.directions)
-        self.params = _double(model, entry)
+        self.params = state_of(model, entry)
 
     def _gradient(self, u: torch.Tensor, params: models.Parameters) -> torch.Tensor:
         images, labels = self.decode(u)
@@ -88,7 +88,7 @@ class ManyRounds:
 
     def __init__(self, model: nn.Module, decode: Decode, entries: Sequence[Round], first: int = 0):
         self.model, self.decode, self.protocol = model, decode, entries[0].protocol
-        every = [_double(model, entry) for entry in entries]
+        every = [state_of(model, entry) for entry in entries]
         self.params = {name: torch.stack([params[name] for params in every]) for name in every[0]}
         self.directions = torch.stack([_directions(model, entry).rows(dtype=torch.float64) for entry in entries])
         self.shape = self.directions.shape[:2]
@@ -238,7 +238,7 @@ def kept(entry: Round) -> torch.Tensor | None:
     return getattr(entry.protocol, "weights", lambda payload: None)(entry.payload)
 
 
-def _double(model: nn.Module, entry: Round) -> models.Parameters:
+def state_of(model: nn.Module, entry: Round) -> models.Parameters:
     """The state at which a message's slopes were taken, in float64; for a client that moves meanwhile, its estimate."""
     own = {} if entry.parameters is None else entry.parameters
     state = models.parameters(model, torch.float64) | {name: p.detach().double() for name, p in own.items()}
