@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import vmap
 
-from . import _check, models
+from . import _check, _threads, models
 
 LAWS = ("gaussian", "unit")
 SCHEMES = ("forward", "central", "exact")
@@ -25,7 +25,9 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 MEMORY = 2 * 2**30
 """Bytes of directions that are kept; more than that is drawn again from the seed, block by block, at every use."""
 _BLOCK_BYTES = 2**23  # rows drawn or cast at a time
-_CACHE_BYTES = 2**21  # rows cast to float64 that stay in a cache between two products
+_CACHE_BYTES = 2**22  # rows that stay in a cache between two products
+_SHARED_BYTES = 2**24  # all rows, if they stay in the cache that all cores share
+_WORTH = 2**17  # entries drawn, or a few times as many multiplied, that are worth a thread
 _LONG = 2**22  # parameters from which on a concatenated gradient costs more page faults than it saves calls
 _GOLDEN = 0x9E3779B97F4A7C15
 
@@ -52,11 +54,13 @@ class Directions:
         self.dim = _check.integer("dim", dim, at_least=1)
         self.law = _check.choice("law", law, LAWS)
         self.device = torch.device(device)
-        self._generator = torch.Generator()
         self._start = _mix(self.seed)
+        self._length = self.dim  # of a row as it is drawn
+        self._columns: torch.Tensor | None = None  # which of it are used
+        self._memory = memory
         self._kept: torch.Tensor | None = None
         self._scale = torch.ones(self.count, dtype=torch.float64)
-        self._scaled = 0  # rows whose length is known
+        self._scaled = torch.zeros(self.count, dtype=torch.bool)  # rows whose length is known
         self._weights: torch.Tensor | None = None
         self.block = min(self.count, max(1, _BLOCK_BYTES // (4 * self.dim)))
         if 4 * self.count * self.dim <= memory:
@@ -71,6 +75,23 @@ class Directions:
         other._weights = weights.double().cpu()
         return other
 
+    def narrowed(self, columns: torch.Tensor) -> Directions:
+        """The same directions without the other entries: ``columns`` (d',) int64, for parameters that cannot matter.
+
+        Lengths are those of whole directions. What did not fit into memory may do so now.
+        """
+        other = copy.copy(self)
+        other._columns = columns if self._columns is None else self._columns[columns]
+        other.dim = len(columns)
+        if self._kept is not None:
+            other._kept = self._kept[:, columns.to(self.device)]
+        elif 4 * other.count * other.dim <= self._memory:
+            kept = torch.empty(other.count, other.dim, device=self.device)
+            for start, stop in other.blocks():
+                kept[start:stop] = other.normals(start, stop)
+            other._kept = kept
+        return other
+
     def _factor(self, start: int, stop: int, like: torch.Tensor) -> torch.Tensor:
         """What rows ``start`` to ``stop`` are multiplied by; their lengths are known once they have been drawn."""
         factor = self._scale[start:stop]
@@ -78,16 +99,20 @@ class Directions:
 
     def _draw(self, start: int, stop: int) -> torch.Tensor:
         """float32 normals of rows ``start`` to ``stop`` on the CPU; their lengths are noted on the way."""
-        rows = torch.empty(stop - start, self.dim)
-        for i in range(start, stop):
-            # torch's CPU generator uses the low 32 bits of its seed: consecutive numbers are distinct for every row
-            torch.randn(self.dim, generator=self._generator.manual_seed((self._start + i) % 2**32), out=rows[i - start])
-        if self.law == "unit" and stop > self._scaled:
-            for i in range(start, stop):
-                self._scale[i] = 1 / rows[i - start].double().norm()
-            if start <= self._scaled:
-                self._scaled = stop
-        return rows
+        rows = torch.empty(stop - start, self._length)
+
+        def draw(first: int, last: int) -> None:
+            generator = torch.Generator()
+            for i in range(first, last):
+                # torch's CPU generator uses the low 32 bits of its seed: consecutive numbers are distinct for every row
+                own = generator.manual_seed((self._start + start + i) % 2**32)
+                torch.randn(self._length, generator=own, out=rows[i])
+                if self.law == "unit" and not self._scaled[start + i]:
+                    self._scale[start + i] = 1 / rows[i].double().norm()
+
+        _threads.split(stop - start, draw, least=max(1, _WORTH // self._length))
+        self._scaled[start:stop] = True
+        return rows if self._columns is None else rows[:, self._columns]
 
     def normals(self, start: int, stop: int) -> torch.Tensor:
         """Rows ``start`` to ``stop`` before scaling, float32, shape (stop - start, d), on the device."""
@@ -151,21 +176,31 @@ class Directions:
         again, or cast, both products are taken while they are in the cache.
         """
         dtype, sizes = vector[0].dtype, [piece.numel() for piece in vector]
-        if self._kept is not None and dtype == torch.float32:
-            whole = vector if self.dim >= _LONG else torch.cat([piece.reshape(-1) for piece in vector])
-            r = self.project(whole) - target
-            back = self.combine(times * r, sizes) if self.dim >= _LONG else self.combine(times * r).split(sizes)
+        ready = self._kept is not None and dtype == torch.float32
+        if ready and self.dim >= _LONG:
+            r = self.project(vector) - target
+            back = self.combine(times * r, sizes)
             back = [back] if isinstance(back, torch.Tensor) else back
         else:
             whole = torch.cat([piece.reshape(-1) for piece in vector])
-            total, parts = torch.zeros_like(whole), []
-            size = self.block if self._kept is None else max(1, _CACHE_BYTES // (8 * self.dim))
-            for start, stop in self.blocks(size):
-                normals = self.normals(start, stop).to(dtype)
-                scale = self._factor(start, stop, whole)
-                parts.append((normals @ whole).mul_(scale).sub_(target[start:stop]))
-                total.addmv_(normals.T, parts[-1] * (times * scale))
-            r, back = torch.cat(parts), total.split(sizes)
+            size = self.block if self._kept is None else max(1, _CACHE_BYTES // (dtype.itemsize * self.dim))
+            size = self.count if ready and 4 * self.count * self.dim <= _SHARED_BYTES else size
+
+            def products(first: int, last: int) -> tuple[torch.Tensor, torch.Tensor]:
+                total, parts = torch.zeros_like(whole), []
+                for start in range(first, last, size):
+                    stop = min(start + size, last)
+                    normals = self.normals(start, stop).to(dtype)
+                    scale = self._factor(start, stop, whole)
+                    parts.append((normals @ whole).mul_(scale).sub_(target[start:stop]))
+                    total.addmv_(normals.T, parts[-1] * (times * scale))
+                return torch.cat(parts), total
+
+            # rows that have to be drawn are drawn by all threads already
+            threads = self._kept is not None and not whole.is_cuda
+            least = max(1, 16 * _WORTH // self.dim) if threads else self.count
+            found = _threads.split(self.count, products, least=least)
+            r, back = torch.cat([part for part, _ in found]), sum(part for _, part in found).split(sizes)
         return r, [part.view(piece.shape) for part, piece in zip(back, vector, strict=True)]
 
 

@@ -313,3 +313,38 @@ def test_match_is_both_products_in_one(dtype, memory, law):
     wanted = 3 * rows.T @ expected
     error = torch.cat([part.reshape(-1) for part in back]) - wanted
     assert float(error.abs().max()) < 10 * size * float(wanted.abs().max())
+
+
+@pytest.mark.parametrize("memory", [2**31, 0, 4 * 9 * 20])
+@pytest.mark.parametrize("law", zo.LAWS)
+def test_narrowed_directions_are_columns_of_the_whole(law, memory):
+    whole, columns = zo.Directions(2, 9, 31, law), torch.arange(0, 31, 2)
+    narrow = zo.Directions(2, 9, 31, law, memory=memory).narrowed(columns)
+    assert narrow.dim == 16 and (narrow._kept is None) == (memory == 0)  # what did not fit may do so now
+    torch.testing.assert_close(narrow.rows(2, 5), whole.rows(2, 5)[:, columns], rtol=1e-6, atol=0)
+    vector, weights = normals(1, 16)[0], normals(1, 9)[0]
+    spread = torch.zeros(31, dtype=DOUBLE)
+    spread[columns] = vector
+    torch.testing.assert_close(narrow.project(vector), whole.project(spread))
+    torch.testing.assert_close(narrow.combine(weights), whole.combine(weights)[columns])
+    assert torch.equal(narrow.narrowed(torch.tensor([3])).rows(), narrow.rows()[:, 3:4])
+
+
+@pytest.mark.parametrize("memory", [2**31, 0])
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+def test_threads_change_nothing(dtype, memory, monkeypatch):
+    vector, target = normals(1, 500)[0].to(dtype), normals(1, 40)[0].to(dtype)
+    monkeypatch.setattr(zo, "_CACHE_BYTES", 2**14)
+
+    def found(threads):
+        monkeypatch.setattr(zo, "_WORTH", 500 if threads else 2**40)
+        directions = zo.Directions(3, 40, 500, memory=memory)
+        directions.block = 7
+        return directions.rows(), *directions.match([vector[:100], vector[100:]], target, 2.0)
+
+    (rows, r, back), (rows1, r1, back1) = found(True), found(False)
+    assert torch.equal(rows, rows1)
+    torch.testing.assert_close(r, r1)
+    torch.testing.assert_close(torch.cat(back), torch.cat(back1))
+    torch.testing.assert_close(r, zo.Directions(3, 40, 500).project(vector) - target)
+    assert [len(part) for part in back] == [100, 400]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from .. import models
+from .. import convolutions, models
 from ..observation import Observation
 from ..protocols import FedSGD, ZerothOrder
 from ..solvers.adam import Objective
@@ -52,24 +52,37 @@ def matching(
 
     The distance's derivative in the simulated payload has a closed form, so one graph to the payload and one
     vector-Jacobian product through it are all that an iteration costs. For scalars and squared distances the graph ends
-    at the gradient: ``|V g - s|^2`` and its derivative ``2 V.T (V g - s)`` need none.
+    at the gradient: ``|V g - s|^2`` and its derivative ``2 V.T (V g - s)`` need none. Weights that never meet a pixel
+    and their columns of V are left out.
     """
+    slopes = distance is squared and all(type(entry.protocol) is ZerothOrder for entry in seen.rounds)
+    called = convolutions.sizes(seen.model, seen.shape)
+    cut = convolutions.trimmed(seen.model, seen.shape, called) if slopes else None
+    model, little = seen.model if cut is None else cut.model, convolutions.little(called)
     rounds = []
     for entry in seen.rounds:
         params = entry.parameters
         if params is not None:
             params = {name: p.to(dtype) for name, p in params.items()}
+            params = params if cut is None else cut.params(params)
         target = [t.to(dtype) for t in _tensors(entry.payload)]
-        extra = {"directions": entry.protocol.draw(seen.model)} if seen.kind == "scalars" else {}
+        extra = {}
+        if seen.kind == "scalars":
+            directions = entry.protocol.draw(seen.model)
+            extra = {"directions": directions if cut is None else directions.narrowed(cut.columns)}
         rounds.append((entry.protocol, target, extra | {"params": params}))
 
     def objective(variables: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         images, labels = decode(variables)
+        with convolutions.direct(little and images is variables[0]):  # a generator has convolutions of its own
+            return evaluated(variables, images, labels)
+
+    def evaluated(variables, images, labels):
         total = images.new_zeros(())
         outputs, cotangents = [], []
         for protocol, target, extra in rounds:
-            if type(protocol) is ZerothOrder and distance is squared:
-                found = _tensors(FedSGD().simulate(seen.model, images, labels, params=extra["params"]))
+            if slopes:
+                found = _tensors(FedSGD().simulate(model, images, labels, params=extra["params"]))
                 r, slope = extra["directions"].match([f.detach() for f in found], target[0], times=2 * weight)
                 value = r @ r
             else:
