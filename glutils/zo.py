@@ -75,17 +75,17 @@ class Directions:
         other._weights = weights.double().cpu()
         return other
 
-    def narrowed(self, columns: torch.Tensor) -> Directions:
+    def narrowed(self, columns: torch.Tensor, memory: int | None = None) -> Directions:
         """The same directions without the other entries: ``columns`` (d',) int64, for parameters that cannot matter.
 
-        Lengths are those of whole directions. What did not fit into memory may do so now.
+        Lengths are those of whole directions. ``memory``: bytes of what is left that may be kept; default: as before.
         """
         other = copy.copy(self)
         other._columns = columns if self._columns is None else self._columns[columns]
-        other.dim = len(columns)
+        other.dim, other._memory = len(columns), self._memory if memory is None else memory
         if self._kept is not None:
             other._kept = self._kept[:, columns.to(self.device)]
-        elif 4 * other.count * other.dim <= self._memory:
+        elif 4 * other.count * other.dim <= other._memory:
             kept = torch.empty(other.count, other.dim, device=self.device)
             for start, stop in other.blocks():
                 kept[start:stop] = other.normals(start, stop)

@@ -328,6 +328,7 @@ def test_narrowed_directions_are_columns_of_the_whole(law, memory):
     torch.testing.assert_close(narrow.project(vector), whole.project(spread))
     torch.testing.assert_close(narrow.combine(weights), whole.combine(weights)[columns])
     assert torch.equal(narrow.narrowed(torch.tensor([3])).rows(), narrow.rows()[:, 3:4])
+    assert narrow.narrowed(torch.tensor([3]), memory=100)._kept is not None
 
 
 @pytest.mark.parametrize("memory", [2**31, 0])

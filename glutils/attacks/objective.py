@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -67,9 +68,11 @@ def matching(
             params = params if cut is None else cut.params(params)
         target = [t.to(dtype) for t in _tensors(entry.payload)]
         extra = {}
-        if seen.kind == "scalars":
-            directions = entry.protocol.draw(seen.model)
-            extra = {"directions": directions if cut is None else directions.narrowed(cut.columns)}
+        if cut is not None:  # drawn in blocks, of which only what is left is kept
+            drawn = replace(entry.protocol, memory=0).draw(seen.model)
+            extra = {"directions": drawn.narrowed(cut.columns, entry.protocol.memory)}
+        elif seen.kind == "scalars":
+            extra = {"directions": entry.protocol.draw(seen.model)}
         rounds.append((entry.protocol, target, extra | {"params": params}))
 
     def objective(variables: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
