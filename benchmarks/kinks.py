@@ -4,6 +4,10 @@ The same small convolutional network with GELU, and with ReLU, which is attacked
 several) and by way of smooth networks. Controls: the mean colour, and permuted scalars.
 
     python benchmarks/kinks.py [--digits 3] [--photos 1] [--size 12] [--full]
+    python benchmarks/kinks.py --near [--photos 3] [--size 12]
+
+The second way writes another record: how much the gradient of these networks holds at the true photograph, and how near
+to the truth a search must start to find it. An analysis, not an attack: it starts from the truth and a little noise.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import torch
 from timing import RESULTS
 
 import glutils as gl
+from glutils.attacks.equations import ScalarEquations
 
 RATIOS = (1.2, 1.5, 2, 3, 4, 6, 8)
 VARIANTS = {
@@ -26,6 +31,7 @@ WIDE = {"channels": (16, 32), "hidden": None}
 WIDE_RATIOS = (2, 4)
 STARTS = 5  # of the direct attack that takes about as long as the smooth networks
 SMALL = {"channels": (8, 16), "hidden": None}
+NEAR = (1e-4, 1e-3, 1e-2, 1e-1)  # standard deviation of the noise that is added to the true photograph
 LIMITS = {"iterations": 40, "seconds": 180, "progress": False}
 
 
@@ -85,6 +91,36 @@ def full(size: int) -> list[dict]:
     return [row("full", "ReLU, by smooth networks", 8, 0, batch, seen, restarts=1, soften=True, seconds=3600)]
 
 
+def near(size: int, seeds: int) -> list[dict]:
+    """How far from the truth a search may start, through each network and bend; and what the gradient holds there."""
+    rows = []
+    client = gl.protocols.FedSGD()
+    for network, options in (("narrow", SMALL), ("wide", WIDE)):
+        for activation in ("gelu", "relu"):
+            for seed in range(seeds):
+                batch, seen = attacked("photos", size, activation, 2, seed, **options)
+                sent = client.transmit(seen.model, batch.images, batch.labels)
+                whole = gl.observe(seen.model, client, sent, batch, knows={"labels"})
+                values = gl.attacks.singular_values(whole, batch.images)
+                found = {"network": network, "activation": activation, "seed": seed, "size": size, "ratio": 2}
+                found |= {"pixel values": batch.images.numel(), "condition number": float(values[0] / values[-1])}
+                found |= {"independent": int((values > 1e-12 * values[0]).sum())}
+                for distance in NEAR:
+                    rows.append(found | {"distance": distance, "PSNR": searched(seen, batch, distance, seed)})
+                    print(*rows[-1].values(), flush=True)
+    return rows
+
+
+def searched(seen, batch, distance: float, seed: int) -> float:
+    """PSNR at the end of a plain search that starts at the truth and noise; unclamped."""
+    truth = batch.images.double().flatten()
+    noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(seed), dtype=truth.dtype)
+    equations = ScalarEquations(seen, lambda u: (u.view(seen.shape), seen.labels), len(truth))
+    trace = gl.solvers.Trace(LIMITS["iterations"], keep="last")
+    gl.solvers.gauss_newton(equations, truth + distance * noise, trace, iterations=LIMITS["iterations"], damping=1e-6)
+    return float(-10 * (trace.best[0] - truth).square().mean().log10())
+
+
 def main() -> None:
     """Run and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -92,15 +128,22 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=1, help="seeds")
     parser.add_argument("--size", type=int, default=12, help="side of the photos")
     parser.add_argument("--full", action="store_true", help="also the network in its usual size, for many minutes")
+    parser.add_argument("--near", action="store_true", help="how near to the truth a search must start; its own record")
     options = parser.parse_args()
     begin = time.perf_counter()
+    setting = vars(options) | {"threads": torch.get_num_threads(), "small": SMALL, "wide": WIDE} | LIMITS
+    if options.near:
+        rows, seeds = near(options.size, options.photos), range(options.photos)
+        seconds = time.perf_counter() - begin
+        gl.runs.record("kinks_near_cpu", parameters=setting, rows=rows, seeds=seeds, seconds=seconds, folder=RESULTS)
+        return
     rows = sweep("digits", None, options.digits, several=True)
     rows += sweep("photos", options.size, options.photos, several=False)
     rows += wide(options.size)
     rows += full(options.size) if options.full else []
     gl.runs.record(
         "kinks_cpu",
-        parameters=vars(options) | {"threads": torch.get_num_threads(), "small": SMALL, "wide": WIDE} | LIMITS,
+        parameters=setting,
         rows=rows,
         seeds=range(max(options.digits, options.photos)),
         seconds=time.perf_counter() - begin,
