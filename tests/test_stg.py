@@ -5,7 +5,7 @@ import torch
 
 import glutils as gl
 from glutils import models, priors
-from glutils.attacks import batchnorm, stg
+from glutils.attacks import stg
 from glutils.observation import as_gradient
 from glutils.protocols import FedAvg, FedSGD
 
@@ -55,7 +55,7 @@ def test_by_default_the_gradients_misfit_is_relative(digit):
     size = float(models.flatten(seen.payload).square().sum())
     result = gl.attack("stg", seen, iterations=0)
     assert result.loss == pytest.approx(
-        float(by_hand(seen, result.images, 1 / size, 0.1, seen.statistics, tv_weight=3e-5).detach()), rel=1e-4
+        float(by_hand(seen, result.images, 1 / size, 0.1, seen.statistics).detach()), rel=1e-4
     )
 
 
@@ -93,6 +93,33 @@ def test_a_gradient_in_eval_mode_gives_a_digit_away(digit):
     assert any("uses batch_stats, which this protocol never sends" == note for note in result.notes)
 
 
+def test_exact_statistics_help_and_lift_it_clear_of_the_mean_colour(digit):
+    """Three digits, few steps: 7.8 to 9.0 dB above the control, and 1.2 dB on average above what no statistics give."""
+    gains = []
+    for seed in (0, 1, 3):
+        private = gl.data.sample("digits", seed=seed, device="cpu")
+        seen = observed(private, width=8)
+        exact, none = (above_control(gl.attack("stg", seen, bn=bn, iterations=90), private) for bn in ("exact", "none"))
+        assert exact > 5
+        gains.append(exact - none)
+    assert sum(gains) > 0
+
+
+def test_a_search_that_sees_the_kinks_goes_on_where_the_other_one_stalls():
+    """A photograph, and batch norm that has learned from others: half the loss after 250 steps, and 7 dB."""
+    private = gl.data.sample("photos", size=16, seed=900, split="public", device="cpu")
+    model = models.build("resnet8", private, seed=900).train()
+    with torch.no_grad():
+        for _ in range(30):
+            model(gl.data.sample("photos", count=24, size=16, seed=7, split="public", device="cpu").images)
+    protocol = FedSGD()
+    payload = protocol.transmit(model.eval(), private.images, private.labels)
+    seen = gl.observe(model, protocol, payload, private, knows={"labels"})
+    sees, blind = (gl.attack("stg", seen, kinks=kinks, iterations=250) for kinks in (4.0, 0.0))
+    assert sees.loss < 0.7 * blind.loss
+    assert above_control(sees, private) > above_control(blind, private) + 4
+
+
 @pytest.mark.parametrize("how", ["wrong_gradient", "permuted", "zero"])
 def test_misled_it_stays_at_the_mean_colour(digit, how):
     result = gl.attack("stg", gl.tamper(observed(digit), how), bn="none", iterations=60)
@@ -112,11 +139,11 @@ def test_the_step_warms_up_and_decays_and_the_noise_with_it(digit, monkeypatch):
     monkeypatch.setattr(
         stg, "adam", lambda objective, start, trace, **how: (asked.update(how), trace.note(0, 0.0, start))
     )
-    gl.attack("stg", observed(digit), iterations=400)
-    wanted = {"lr": 0.1, "schedule": "cosine", "warmup": 50, "noise": 0.2, "iterations": 400, "box": True}
+    gl.attack("stg", observed(digit), iterations=400, noise=0.3)
+    wanted = {"lr": 0.1, "schedule": "cosine", "warmup": 50, "noise": 0.3, "iterations": 400, "box": True}
     assert wanted.items() <= asked.items() and "period" not in asked
     gl.attack("stg", observed(digit), iterations=40)
-    assert asked["warmup"] == 10
+    assert asked["warmup"] == 10 and asked["noise"] == 0
 
 
 def test_the_copy_with_the_lowest_loss_of_its_own_is_reported(digits):
@@ -128,7 +155,7 @@ def test_the_copy_with_the_lowest_loss_of_its_own_is_reported(digits):
     assert all(frame.shape == pair.images.shape for frame in result.history.frames)
     torch.testing.assert_close(result.history.frames[-1], result.images)
     size = float(models.flatten(seen.payload).square().sum())
-    own = float(by_hand(seen, result.images, 1 / size, 0.1, seen.statistics, tv_weight=3e-5).detach())
+    own = float(by_hand(seen, result.images, 1 / size, 0.1, seen.statistics).detach())
     assert result.diagnostics["copy_loss"] == pytest.approx(own, rel=1e-4)
     assert result.diagnostics["copy"] in (0, 1, 2) and alone.diagnostics == {}
 
@@ -166,101 +193,6 @@ def test_it_reads_a_difference_as_an_average_gradient(digit):
     assert gl.attack("stg", as_gradient(seen), iterations=2).loss > 0
 
 
-# --- running statistics, by how far public images' own scatter ---
-
-
-@pytest.fixture(scope="module")
-def public():
-    return gl.data.public("digits", count=24, seed=3, device="cpu")
-
-
-def informed(batch, public, knows=("labels", "public"), **options):
-    model = models.build("resnet8", batch, seed=0, **({"width": 4} | options)).eval()
-    protocol = FedSGD()
-    payload = protocol.transmit(model, batch.images, batch.labels)
-    return gl.observe(model, protocol, payload, batch, knows=knows, public=public)
-
-
-def test_a_normal_law_is_whitened():
-    """Draws of a known law: what comes out has covariance one; with few draws it is shrunk."""
-    generator = torch.Generator().manual_seed(0)
-    mix = torch.tensor([[2.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 3.0, 5.0]], dtype=torch.float64)
-    rows = torch.randn(4000, 3, generator=generator, dtype=torch.float64) @ mix.T + 7
-    mean, whiten = batchnorm.normal_law(rows)
-    found = (rows - mean) @ whiten.T
-    torch.testing.assert_close(found.T.cov(), torch.eye(3, dtype=torch.float64), atol=0.1, rtol=0)
-    _, whiten = batchnorm.normal_law(rows[:3])
-    assert whiten.isfinite().all() and float(whiten.abs().max()) < 1e3
-
-
-def test_public_images_are_at_distance_one_and_other_images_further(digits, public):
-    seen = informed(digits[:1], public)
-    natural = batchnorm.Natural(seen.model, public.images, 1, {})
-    with torch.no_grad():
-        away = lambda image: natural.distance(priors.batchnorm_statistics(seen.model, image[None]))  # noqa: E731
-        each, fresh = (torch.stack([away(image) for image in images]) for images in (public.images, digits.images))
-        noise = away(torch.rand(digits.images.shape[1:], generator=torch.Generator().manual_seed(0)))
-    assert 0.2 < float(each.mean()) < 1.3  # shrinking takes the covariance of few images for larger than it is
-    assert float(fresh.max()) < 0.3 * float(noise)
-
-
-def test_the_term_by_hand_and_how_it_fades(digits, public):
-    seen, pair = informed(digits[:2], public), digits[:2].images
-    natural = batchnorm.Natural(seen.model, public.images, 2, {})
-    groups = [priors.batchnorm_statistics(seen.model, part) for part in public.images.split(2)]
-    found, total, count = priors.batchnorm_statistics(seen.model, pair), 0.0, 0
-    for name, (mean, var) in found.items():
-        centre, whiten = batchnorm.normal_law(torch.stack([torch.cat(group[name]) for group in groups]).double())
-        total += (whiten @ (torch.cat([mean, var]).double() - centre)).square().sum()
-        count += len(centre)
-    natural.begin(4, copies=1)
-    values = torch.stack([natural(pair) for _ in range(6)])
-    shares = 0.5 * (1 + torch.cos(torch.pi * torch.tensor([0, 0.25, 0.5, 0.75, 1, 1])))
-    torch.testing.assert_close(values, (total / count).float() * shares, rtol=1e-3, atol=1e-5)
-    natural.begin(4, copies=2)
-    torch.testing.assert_close(torch.stack([natural(pair), natural(pair)]), values[:1].expand(2))
-
-
-def test_running_statistics_are_taken_by_scatter_where_that_is_asked(digits, public):
-    one = digits[:1]
-    seen, how = informed(one, public), {"bn": "running", "iterations": 12}
-    scattered, plain = gl.attack("stg", seen, scatter=True, **how), gl.attack("stg", seen, **how)
-    without = gl.attack("stg", observed(one, knows=("labels",)), **how)
-    assert torch.equal(plain.images, without.images) and not torch.equal(plain.images, scattered.images)
-    none = gl.attack("stg", seen, bn="none", iterations=0)
-    size = float(models.flatten(seen.payload).square().sum())
-    start = gl.attack("stg", seen, bn="running", scatter=True, iterations=0)
-    natural = batchnorm.Natural(seen.model, public.images, 1, {})
-    wanted = none.loss + 0.01 * float(natural(start.images).detach())
-    assert start.loss == pytest.approx(wanted, rel=1e-3) and size > 0
-    assert not [hook for module in seen.model.modules() for hook in module._forward_pre_hooks]
-
-
-def test_scatter_does_not_stand_in_for_a_gradient(digits, public):
-    seen = gl.tamper(informed(digits[:1], public), "wrong_gradient")
-    assert above_control(gl.attack("stg", seen, bn="running", scatter=True, iterations=25), digits[:1]) < 1
-
-
-def test_scatter_is_refused_where_it_cannot_be(digits, public):
-    one = digits[:1]
-    for seen, options, text in [
-        (informed(one, public), {"scatter": True}, "scatter belongs to bn='running', got bn=None"),
-        (observed(one, knows=("labels",)), {"bn": "running", "scatter": True}, "scatter=True needs public images"),
-        (
-            informed(one, public[:1]),
-            {"bn": "running", "scatter": True},
-            "public must hold at least two groups of 1 image",
-        ),
-        (
-            informed(one, gl.data.public("photos", count=4, size=8, device="cpu")),
-            {"bn": "running", "scatter": True},
-            r"public must hold images of shape \(1, 8, 8\), got",
-        ),
-    ]:
-        with pytest.raises(ValueError, match=text):
-            gl.attack("stg", seen, **options)
-
-
 # --- bad input ---
 
 
@@ -277,6 +209,7 @@ def test_scatter_is_refused_where_it_cannot_be(digits, public):
         ({"group_weight": 0.1}, ValueError, "group_weight does nothing with group=1, got 0.1"),
         ({"group": 2, "group_weight": -1.0}, ValueError, "group_weight must be at least 0, got -1.0"),
         ({"lr": 0.0}, ValueError, "lr must be greater than 0"),
+        ({"kinks": -1.0}, ValueError, "kinks must be at least 0, got -1.0"),
         ({"registration": True}, TypeError, "'stg' has no option 'registration'; its options: iterations"),
     ],
 )

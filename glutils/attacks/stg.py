@@ -13,6 +13,7 @@ from .. import labels as label_rules
 from ..observation import Observation
 from ..solvers import adam, search
 from ..solvers.adam import Objective
+from ..surrogate import with_surrogates
 from . import batchnorm
 from .base import Card, Reconstruction, reconstruction, register
 from .objective import matching, normal_start, size
@@ -24,6 +25,7 @@ PUBLISHED = {
     "tv_weight": 1e-4,
     "l2_weight": 1e-6,
     "noise": 0.2,
+    "kinks": 0.0,
     "box": False,
 }
 """Weights of the paper, found for ResNet-50 and ImageNet, as in ``gl.attack("stg", seen, **gl.attacks.stg.PUBLISHED)``.
@@ -31,9 +33,7 @@ Give ``group=8, group_weight=0.01`` for group consistency, of which only the pix
 
 BN_WEIGHTS = {"exact": 0.1, "running": 1e-6}
 """Weights of the statistics beside a relative gradient misfit, found on public photographs of 16 pixels and a
-ResNet-8. One image's statistics are far from the running ones: from 1e-5 on these lowered the median PSNR."""
-NATURAL_WEIGHT = 0.01
-"""Weight of ``glutils.attacks.batchnorm.Natural``: at a random start about as much as the gradient's misfit."""
+ResNet-8. One image's statistics are far from the running ones; no larger weight, fading or not, helped there."""
 
 
 @register(
@@ -59,24 +59,23 @@ def stg(
     gradient_weight: str | float | int = "relative",
     bn: str | None = None,
     bn_weight: float | int | None = None,
-    scatter: bool = False,
-    tv_weight: float | int = 3e-5,
+    tv_weight: float | int = 1e-4,
     l2_weight: float | int = 1e-6,
-    noise: float | int = 0.2,
+    noise: float | int = 0.0,
     group: int = 1,
     group_weight: float | int | None = None,
     lr: float | int = 0.1,
+    kinks: float | int = 4.0,
     box: bool = True,
     seconds: float | int | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
-    """Pixels whose gradient, batch norm statistics and smoothness fit, searched with noise, in several copies at once.
+    """Pixels whose gradient, batch norm statistics and smoothness fit, searched by Adam, in several copies if asked.
 
     ``min over x of gradient_weight |grad l(f(x), y) - g|^2 + bn_weight sum over batch norm layers of (|mean(x) -
     mean|^2 + |var(x) - var|^2) + tv_weight TV(x) + l2_weight |x| + group_weight |x - mean of the copies|^2`` (section
     3). Adam, step 0.1 after a warm-up of 50 steps (or a quarter of the iterations), then half a cosine to 1e-5 over the
-    iterations; after every step, noise of 0.2 times its size. The last iterate is reported: by then step and noise have
-    decayed.
+    iterations. The last iterate is reported: by then step and noise have decayed.
 
     Args:
         gradient_weight: a number (paper: 1e-3), or ``"relative"``: one over the observed gradient's sum of squares,
@@ -84,29 +83,26 @@ def stg(
         bn: statistics to match. ``"exact"``: those of the private batch, which FedSGD does not send and the adversary
             must have been told (``knows={"batch_stats"}``); ``"running"``: the model's own, which everybody has, as in
             the paper; ``"none"``. Default: exact if told, else none.
-        bn_weight: default 0.1 (as in the paper) for exact and 1e-6 for running statistics.
-        scatter: measure the distance from running statistics in units of how far public images' own statistics
-            scatter, and let it fade during the search (``glutils.attacks.batchnorm.Natural``; needs public
-            images). It was to keep one image from being drawn to an average; it gave no better images than the plain
-            distance, nor than none (``benchmarks/stg_levels.py``), so it is off.
+        bn_weight: default 0.1 (as in the paper) for exact and 1e-6 for running statistics, which do not help one
+            image at any weight tried.
         tv_weight: of the total variation as a sum, ``"l1sum"`` (paper: 1e-4).
         l2_weight: of the length of x, not squared.
-        noise: standard deviation of the pixel noise, in units of the step size.
+        noise: standard deviation of the pixel noise after every step, in units of the step size (paper: 0.2).
         group: copies searched together from different starts. The copy whose own loss is lowest is reported.
         group_weight: of a copy's squared distance from the mean of the copies; default 0.01 where there are several.
+        kinks: width of the surrogate derivative of ReLU's steps (:class:`glutils.surrogate.SurrogateReLU`), in units
+            of a layer's inputs; 0: as automatic differentiation has it, zero. Payload and loss are the same; only
+            the direction of search differs.
         box: keep pixels in [0, 1] (the paper and its ports do not).
 
     Labels that were not told are inferred by the paper's rule, ``"zero_shot"``, which can only give distinct ones.
 
-    The client's batch norm mode matters. In ``eval`` mode the gradient alone says much about the image, and statistics
-    add little. In ``train`` mode, where each batch is normalised by its own statistics, the misfit of the gradient is
-    too rugged for this search (and for IG): there the statistics say most of what is found, and that is not much.
-
-    Deviations: the paper first registers the copies by optical flow and pulls them to the registered mean; here it is
-    the plain pixel mean, the paper's first stage. The paper's distance from running statistics draws one image towards
-    an average; ``scatter`` is our attempt at that. Labels are used if told. The private batch's exact statistics,
-    which ports of this attack take for granted, have to be asked for. 1,000 iterations instead of 20,000. The weights
-    of the paper are for ResNet-50 and ImageNet, and hardly move small networks; they are in :data:`PUBLISHED`.
+    Deviations: ``kinks`` is ours; without it the search stalls where most of the gradient is still unmatched, at every
+    level of statistics. No noise, which only costs then. The paper first registers the copies by optical flow and pulls them to the registered
+    mean; here it is the plain pixel mean, the paper's first stage. Labels are used if told. The private batch's exact
+    statistics, which ports of this attack take for granted, have to be asked for. 1,000 iterations instead of 20,000.
+    The weights of the paper are for ResNet-50 and ImageNet, and hardly move small networks; they are in
+    :data:`PUBLISHED`.
 
     Raises:
         ValueError: exact statistics that were not told, statistics of a model without batch norm, a weight for a term
@@ -116,19 +112,20 @@ def stg(
     _check.number("noise", noise, at_least=0)
     group, pull = _group(group, group_weight)
     smooth = _smooth(tv_weight, l2_weight)
-    factor, make = _statistics(seen, bn, bn_weight, scatter)
+    _check.number("kinks", kinks, at_least=0)
+    target, factor = batchnorm.to_match(seen, bn, bn_weight, BN_WEIGHTS)
     weight = _gradient_weight(seen, gradient_weight)
     labels, notes = _labels(seen)
+    if kinks:
+        seen = dataclasses.replace(seen, model=with_surrogates(seen.model, kinks))
 
     with priors.noting(seen.model) if factor else contextlib.nullcontext({}) as noted:
-        term = make(noted) if factor else None
-        terms = [entry for entry in [*smooth, (factor, term)] if entry[0]]
+        terms = [*smooth, (factor, batchnorm.Statistics(seen.model, target, noted))]
+        terms = [(share, term) for share, term in terms if share]
         objective = matching(seen, lambda v: (v[0], labels), weight=weight, priors=terms)
         goal = objective if group == 1 else together(objective, group, pull)
 
         def solve(trace, generator):
-            if isinstance(term, batchnorm.Natural):
-                term.begin(iterations, group)
             start = torch.cat([0.5 + 0.25 * normal_start(seen, generator) for _ in range(group)])
             start = start.clamp(0, 1) if box else start
             how = {"lr": lr, "schedule": "cosine", "warmup": min(50, iterations // 4), "box": box, "noise": noise}
@@ -152,27 +149,6 @@ def _smooth(tv_weight: Any, l2_weight: Any) -> list[tuple[float, Any]]:
         (_check.number("tv_weight", tv_weight, at_least=0), lambda x: priors.tv(x, "l1sum")),
         (_check.number("l2_weight", l2_weight, at_least=0), torch.linalg.vector_norm),
     ]
-
-
-def _statistics(seen: Observation, bn: Any, bn_weight: Any, scatter: Any) -> tuple[float, Any]:
-    """Weight of the batch norm term (0: none), and what makes the term from the mapping that notes statistics."""
-    target, factor = batchnorm.to_match(seen, bn, bn_weight, BN_WEIGHTS)
-    if not _check.instance("scatter", scatter, bool):
-        return factor, lambda noted: batchnorm.Statistics(seen.model, target, noted)
-    if bn != "running":
-        raise ValueError(f"scatter belongs to bn='running', got bn={bn!r}")
-    if seen.public is None:
-        raise ValueError("scatter=True needs public images: observe(..., knows={'public'}, public=...)")
-    if seen.public.shape != tuple(seen.shape[1:]):
-        raise ValueError(f"public must hold images of shape {tuple(seen.shape[1:])}, got {seen.public.shape}")
-    images = seen.public.images.to(next(seen.model.parameters()))
-    natural = batchnorm.Natural(seen.model, images, seen.shape[0], {})  # refuses before any long work
-
-    def make(noted):
-        natural.noted = noted
-        return natural
-
-    return (NATURAL_WEIGHT if bn_weight is None else factor), make
 
 
 def together(objective: Objective, copies: int, pull: float) -> Objective:
