@@ -97,12 +97,12 @@ def stg(
 
     Labels that were not told are inferred by the paper's rule, ``"zero_shot"``, which can only give distinct ones.
 
-    Deviations: ``kinks`` is ours; without it the search stalls where most of the gradient is still unmatched, at every
-    level of statistics. No noise, which only costs then. The paper first registers the copies by optical flow and pulls them to the registered
-    mean; here it is the plain pixel mean, the paper's first stage. Labels are used if told. The private batch's exact
-    statistics, which ports of this attack take for granted, have to be asked for. 1,000 iterations instead of 20,000.
-    The weights of the paper are for ResNet-50 and ImageNet, and hardly move small networks; they are in
-    :data:`PUBLISHED`.
+    Deviations: ``kinks`` is ours; without it the search stalls early on small ReLU networks, whatever the statistics.
+    No noise, which then only costs. The paper first registers the copies by optical flow and pulls them to the
+    registered mean; here it is the plain pixel mean, the paper's first stage. Labels are used if told. The private
+    batch's exact statistics, which ports of this attack take for granted, have to be asked for. 1,000 iterations
+    instead of 20,000. The weights of the paper are for ResNet-50 and ImageNet, and hardly move small networks; they
+    are in :data:`PUBLISHED`.
 
     Raises:
         ValueError: exact statistics that were not told, statistics of a model without batch norm, a weight for a term
