@@ -1,12 +1,13 @@
 """Gauss-Newton ZeroGLA where neither the directions nor the Jacobian fit: a large photograph, rows streamed.
 
-    python benchmarks/streamed.py [--size 64] [--width 12] [--ratio 1.2] [--seed 0] [--minutes 15] [--goal 60]
-                                  [--device cpu]
+    python benchmarks/streamed.py [--size 64] [--width 12] [--rounds 1] [--lr 0.003] [--ratio 1.2] [--seed 0]
+                                  [--minutes 15] [--goal 60] [--device cpu]
 
-The width matters. Scalars say no more than the gradient does, and with lenet's 12 channels the gradient of one image of
-3x64x64 holds 7,596 independent numbers at most (the weights of two convolutions, and what enters the third), for 12,288
-pixel values: no number of scalars gives the image away, and the misfit vanishes far from it. From 17 channels on the
-bound is no obstacle. It is the record's "gradient rank bound", see :func:`glutils.attacks.gradient_rank_bound`.
+Width and rounds matter. Scalars say no more than the gradient does, and with lenet's 12 channels the gradient of one
+image of 3x64x64 holds 7,596 independent numbers at most (the weights of two convolutions, and what enters the third),
+for 12,288 pixel values: no number of scalars gives the image away, and the misfit vanishes far from it. From 17
+channels on the bound is no obstacle. Neither is it over several rounds: as many scalars, sent while the client's model
+moves. It is the record's "gradient rank bound" (of one round), see :func:`glutils.attacks.gradient_rank_bound`.
 
 A line is printed, and the record written again, after every step: time, PSNR, attacker's loss, peak memory of the
 process. It ends with the attack, the minutes, or at the goal (a stopwatch that knows the truth; the attack does not).
@@ -31,6 +32,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--width", type=int, default=LENET, help="channels of lenet")
+    parser.add_argument("--rounds", type=int, default=1, help="that the scalars are divided among")
+    parser.add_argument("--lr", type=float, default=0.003, help="step size of the client between rounds")
     parser.add_argument("--ratio", type=float, default=1.2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=15)
@@ -42,14 +45,17 @@ def main() -> None:
     batch = gl.data.sample("photos", size=options.size, seed=options.seed, device=options.device)
     model = gl.models.build("lenet", batch, seed=options.seed, width=options.width)
     unknowns = batch.images[0].numel()
-    count = int(options.ratio * unknowns)
+    each = -(-int(options.ratio * unknowns) // options.rounds)
+    count = each * options.rounds
     protocol = gl.protocols.ZerothOrder(
-        directions=count, mu=1e-4, dtype="float64", seed=options.seed, memory=options.memory
+        directions=each, mu=1e-4, dtype="float64", seed=options.seed, memory=options.memory
     )
-    payload = protocol.transmit(model, batch.images, batch.labels)
-    seen = gl.observe(model, protocol, payload, batch, knows={"labels"})
+    how = {"rounds": options.rounds, "lr": options.lr, "seed": options.seed}
+    seen = gl.observe(gl.federation.train(protocol, model, [batch], **how), client=0, knows={"labels"})
     row = {"unknowns": unknowns, "scalars": count, "parameters": protocol.draw(model).dim, "goal": options.goal}
     row |= {"width": options.width, "gradient rank bound": gl.attacks.gradient_rank_bound(model, batch.shape)}
+    first, last = (gl.models.flatten(seen.rounds[i].parameters or gl.models.parameters(model)) for i in (0, -1))
+    row |= {"rounds": options.rounds, "moved": float((last - first).norm() / first.norm())}
     print(row, flush=True)
     watch = Stopwatch(batch, row, options)
     with watch:
@@ -90,8 +96,9 @@ class Stopwatch:
     def write(self, notes: str) -> None:
         """The record, as far as it goes: the outcome, and a row for every step."""
         wide = "" if self.options.width == LENET else f"_w{self.options.width}"
+        many = "" if self.options.rounds == 1 else f"_r{self.options.rounds}"
         gl.runs.record(
-            f"streamed_{self.options.size}{wide}_{self.options.device}",
+            f"streamed_{self.options.size}{wide}{many}_{self.options.device}",
             parameters=vars(self.options) | {"threads": torch.get_num_threads()},
             rows=[self.row | {"notes": notes}, *self.steps],
             seeds=self.options.seed,
