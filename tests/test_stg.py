@@ -59,6 +59,13 @@ def test_by_default_the_gradients_misfit_is_relative(digit):
     )
 
 
+@pytest.mark.parametrize(("name", "weight"), [("resnet8", 1e-4), ("mlp", 3e-5)])
+def test_smoothness_weighs_less_where_there_is_no_batch_norm(digit, name, weight):
+    seen = observed(digit, knows=("labels",), name=name)
+    default, told = (gl.attack("stg", seen, iterations=0, **how).loss for how in ({}, {"tv_weight": weight}))
+    assert default == told != gl.attack("stg", seen, iterations=0, tv_weight=2 * weight).loss
+
+
 def test_copies_are_pulled_to_their_mean():
     """Value and gradient of a group of three, against one graph through everything."""
     x = torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
