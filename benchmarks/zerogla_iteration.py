@@ -59,7 +59,7 @@ def case(name: str, count: int, directions: int, repeats: int, device: str) -> d
     plain = matching(full, lambda v: (v[0], batch.labels))
 
     # an attack iterates, so each timed run does, too: a single step after another's would time the cache, not the step
-    steps = 10 if directions <= 256 and name == "lenet" else 3 if name == "lenet" else 1
+    steps = 10 if directions <= 256 and name == "lenet" else 3
 
     def finished(run):
         def call():

@@ -23,6 +23,7 @@ from timing import RESULTS
 from zerogla_iteration import reference
 
 import glutils as gl
+from glutils import convolutions, models
 from glutils.attacks.objective import matching
 
 CASES = {"lenet": (12, 48, 192, 768, 3072), "resnet18": (12, 48, 192)}
@@ -105,7 +106,14 @@ def case(name: str, way: str, count: int, device: str) -> dict:
     over = 1.0 if way == PLAIN else ms[way] / ms[PLAIN]
     row |= {"plain (ms)": ms[PLAIN], "over plain": over, "repeats": len(runs[way])}
     row |= {"peak memory (MiB)": most, "before (MiB)": before, "own memory (MiB)": most - before}
-    return row | {"directions (MiB)": parameters * count / 2**18}
+    return row | {"directions (MiB)": parameters * count / 2**18, "parameters that matter": mattering(name)}
+
+
+def mattering(name: str) -> int:
+    """Parameters that meet a pixel of a 32 x 32 image; directions are kept for these alone."""
+    batch, model = problem(name, 32, "cpu")
+    cut = convolutions.trimmed(model, batch.images.shape, convolutions.sizes(model, batch.images.shape))
+    return len(models.flatten(models.parameters(model))) if cut is None else len(cut.columns)
 
 
 def seconds(run, images: torch.Tensor) -> float:
