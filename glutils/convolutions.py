@@ -33,9 +33,15 @@ class Sizes:
 
 
 def sizes(model: nn.Module, shape: tuple[int, ...]) -> list[Sizes]:
-    """Every call of a convolution in a forward pass of images (B, C, H, W), in order; the model is left as it was."""
+    """Every call of a convolution in a forward pass of images (B, C, H, W), in order; the model is left as it was.
+
+    Nothing of a model that cannot be copied: it is not for a matter of speed to refuse it.
+    """
     found: list[Sizes] = []
-    twin = copy.deepcopy(model).eval()
+    try:
+        twin = copy.deepcopy(model).eval()
+    except RuntimeError:  # a layer holds a tensor with a graph
+        return found
     layers = {id(other): layer for layer, other in zip(model.modules(), twin.modules(), strict=True)}
     for name, module in twin.named_modules():
         module._forward_pre_hooks.clear()

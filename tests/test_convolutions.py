@@ -119,6 +119,13 @@ def test_sizes_leave_no_trace():
         assert torch.equal(b, before[name])
 
 
+def test_a_model_that_cannot_be_copied_is_left_alone():
+    model = net(nn.Conv2d(2, 4, 3, padding=1), features=4)
+    model.last = model(torch.rand(1, 2, 1, 1))  # with its graph
+    assert convolutions.sizes(model, (1, 2, 1, 1)) == []
+    assert convolutions.trimmed(model, (1, 2, 1, 1), []) is None
+
+
 def test_direct_restores():
     before = torch.backends.mkldnn.enabled
     with pytest.raises(KeyError), convolutions.direct(True):

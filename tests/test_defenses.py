@@ -1,5 +1,6 @@
 """What defences do to a payload, what the adversary learns of them, and what they refuse."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -380,3 +381,16 @@ def test_a_clipped_gradient_is_that_of_a_softer_label(model, batch):
     torch.testing.assert_close(
         vector(payload), vector(FedSGD().transmit(model, one.images, softer)), rtol=1e-4, atol=1e-6
     )
+
+
+def test_precode_can_be_copied_and_attacked_after_a_pass():
+    batch = gl.data.sample("photos", size=8, seed=0)
+    model = gl.defenses.precode(gl.models.build("lenet", batch, seed=0), width=4)
+    model(batch.images)  # leaves a divergence with its graph
+    twin = copy.deepcopy(model)
+    assert torch.equal(twin(batch.images), model(batch.images))
+    protocol = gl.protocols.FedSGD()
+    seen = gl.observe(model, protocol, protocol.transmit(model, batch.images, batch.labels), batch, knows={"labels"})
+    model(batch.images)
+    for name in ("ig", "stg"):
+        assert gl.attack(name, seen, iterations=2, seed=0).images.shape == batch.images.shape

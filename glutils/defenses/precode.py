@@ -27,6 +27,10 @@ class Bottleneck(nn.Module):
         self.chance: torch.Tensor | None = None
         self.divergence: torch.Tensor | None = None
 
+    def __getstate__(self) -> dict:
+        """Without the divergence of the last pass: a tensor with a graph cannot be copied."""
+        return self.__dict__ | {"divergence": None}
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         mean, deviation = self.encoder(x).chunk(2, -1)
         deviation = F.softplus(deviation - 5) + 1e-6
