@@ -180,6 +180,9 @@ def test_whole_splits():
     assert same(data.sample("digits", count="all", size=8, **CPU), data.load("digits", **CPU))
     photos = data.load("photos", split="public", size=8, **CPU)
     assert torch.bincount(photos.labels).tolist() == [embedded.CROPS_PER_PHOTO] * 9
+    photos.images.zero_(), photos.labels.zero_()  # nobody else's copy
+    again = data.load("photos", split="public", size=8, **CPU)
+    assert again.images.any() and same(again, embedded.photos(9 * embedded.CROPS_PER_PHOTO, 8, 0, "public"))
 
 
 def test_public_images_for_a_batch():

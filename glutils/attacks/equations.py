@@ -18,6 +18,10 @@ from ..transcript import Round
 from .parts import Decode, along, kept, parts, state_of
 
 
+WHOLE = 2**15
+"""Most entries of a Jacobian that is kept whole, in float64: products with it then cost next to nothing."""
+
+
 class ScalarEquations:
     """r(u) = (V g(u) - s) / std(s) over all rounds, where g(u) is the gradient at the batch that u stands for.
 
@@ -40,6 +44,7 @@ class ScalarEquations:
         self.scale = spread if spread > 0 else 1.0
         self.offset = torch.zeros_like(self.targets)
         self.noise = _known_noise(seen) / self.scale
+        self._kept: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def residual(self, u: torch.Tensor) -> torch.Tensor:
         """r(u), shape (K,), float64."""
@@ -53,6 +58,10 @@ class ScalarEquations:
 
     def product(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """J(u) v, shape (K,), and J(u).T J(u) v, shape (D,), float64: directions are drawn once for both."""
+        if self._small:
+            rows = self._whole(u)
+            onward = rows @ v
+            return onward, onward @ rows
         pairs = [part.product(u, v) for part in self.parts]
         return torch.cat([onward for onward, _ in pairs]) / self.scale, sum(back for _, back in pairs) / self.scale**2
 
@@ -68,12 +77,26 @@ class ScalarEquations:
         thousand times smaller than in its largest one; with as many equations as unknowns there are such (one photo of
         32 x 32 pixels through lenet then ends at 41 instead of 129 dB).
         """
+        if self._small:
+            self._kept = None  # what stands behind u may have changed: labels taken as known, a sharper network
+            rows = self._whole(u)
+            return rows.T @ rows
         total = torch.zeros(self.unknowns, self.unknowns, dtype=torch.float64, device=u.device)
         for rows in _gathered(self.jacobian(u, dtype), 1024):
             add_gram(total, rows.double())
         for start, stop in _blocks(len(total)):  # in place: the matrix may be as large as memory allows
             total[stop:, start:stop] = total[start:stop, stop:].T
         return total
+
+    @property
+    def _small(self) -> bool:
+        return self.count * self.unknowns <= WHOLE
+
+    def _whole(self, u: torch.Tensor) -> torch.Tensor:
+        """J(u), (K, D), float64; the last one is kept for as long as nobody asks about another point."""
+        if self._kept is None or not torch.equal(self._kept[0], u):
+            self._kept = u.clone(), torch.cat(list(self.jacobian(u, torch.float64)))
+        return self._kept[1]
 
     def jacobian(self, u: torch.Tensor, dtype: torch.dtype = torch.float32):
         """Chunks of rows of J(u), each (n, D), in ``dtype``."""

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -139,6 +140,17 @@ def photos(count: int, size: int, seed: int, split: str, classes: object = None,
     drawn = list(crops(count, size, seed, split, classes, distinct))
     labels = torch.tensor([crop.label for crop in drawn])
     return Batch(torch.stack([crop.image for crop in drawn]), labels, tuple(PHOTOS), source("photos", split))
+
+
+@lru_cache(maxsize=2)
+def _all_photos(size: int, split: str) -> Batch:
+    return photos(CROPS_PER_PHOTO * len(PHOTOS), size, 0, split)
+
+
+def all_photos(size: int, split: str) -> Batch:
+    """The fixed crops that stand for the whole split: cut once and kept, as training tests its model on them."""
+    kept = _all_photos(size, split)
+    return replace(kept, images=kept.images.clone(), labels=kept.labels.clone())
 
 
 @lru_cache(maxsize=1)

@@ -101,8 +101,7 @@ def load(
     size = _checked(name, size, split)
     if name == "photos":
         _no_root(name, root, download)
-        count = embedded.CROPS_PER_PHOTO * len(embedded.PHOTOS)
-        return embedded.photos(count, size or embedded.PHOTO_SIZE, 0, split).to(device)
+        return embedded.all_photos(size or embedded.PHOTO_SIZE, split).to(device)
     found = _pool(name, split, root, download)
     return found.batch(list(range(len(found))), size).to(device)
 
