@@ -9,7 +9,8 @@ gradient, up to the error of finite differences.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -100,19 +101,19 @@ class Directions:
     def _draw(self, start: int, stop: int) -> torch.Tensor:
         """float32 normals of rows ``start`` to ``stop`` on the CPU; their lengths are noted on the way."""
         rows = torch.empty(stop - start, self._length)
-
-        def draw(first: int, last: int) -> None:
-            generator = torch.Generator()
-            for i in range(first, last):
-                # torch's CPU generator uses the low 32 bits of its seed: consecutive numbers are distinct for every row
-                own = generator.manual_seed((self._start + start + i) % 2**32)
-                torch.randn(self._length, generator=own, out=rows[i])
-                if self.law == "unit" and not self._scaled[start + i]:
-                    self._scale[start + i] = 1 / rows[i].double().norm()
-
-        _threads.split(stop - start, draw, least=max(1, _WORTH // self._length))
+        _threads.split(stop - start, partial(self._fill, rows, start), least=max(1, _WORTH // self._length))
         self._scaled[start:stop] = True
         return rows if self._columns is None else rows[:, self._columns]
+
+    def _fill(self, rows: torch.Tensor, start: int, first: int, last: int) -> None:
+        """Draw ``rows[first:last]``, of which the first is direction ``start + first``."""
+        generator = torch.Generator()
+        for i in range(first, last):
+            # torch's CPU generator uses the low 32 bits of its seed: consecutive numbers are distinct for every row
+            own = generator.manual_seed((self._start + start + i) % 2**32)
+            torch.randn(self._length, generator=own, out=rows[i])
+            if self.law == "unit" and not self._scaled[start + i]:
+                self._scale[start + i] = 1 / rows[i].double().norm()
 
     def normals(self, start: int, stop: int) -> torch.Tensor:
         """Rows ``start`` to ``stop`` before scaling, float32, shape (stop - start, d), on the device."""
@@ -185,23 +186,26 @@ class Directions:
             whole = torch.cat([piece.reshape(-1) for piece in vector])
             size = self.block if self._kept is None else max(1, _CACHE_BYTES // (dtype.itemsize * self.dim))
             size = self.count if ready and 4 * self.count * self.dim <= _SHARED_BYTES else size
-
-            def products(first: int, last: int) -> tuple[torch.Tensor, torch.Tensor]:
-                total, parts = torch.zeros_like(whole), []
-                for start in range(first, last, size):
-                    stop = min(start + size, last)
-                    normals = self.normals(start, stop).to(dtype)
-                    scale = self._factor(start, stop, whole)
-                    parts.append((normals @ whole).mul_(scale).sub_(target[start:stop]))
-                    total.addmv_(normals.T, parts[-1] * (times * scale))
-                return torch.cat(parts), total
-
+            products = partial(self._products, whole, target, times, size)
             # rows that have to be drawn are drawn by all threads already
             threads = self._kept is not None and not whole.is_cuda
             least = max(1, 16 * _WORTH // self.dim) if threads else self.count
             found = _threads.split(self.count, products, least=least)
             r, back = torch.cat([part for part, _ in found]), sum(part for _, part in found).split(sizes)
         return r, [part.view(piece.shape) for part, piece in zip(back, vector, strict=True)]
+
+    def _products(
+        self, vector: torch.Tensor, target: torch.Tensor, times: float | int, size: int, first: int, last: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What :meth:`match` returns, of rows ``first`` to ``last`` alone: ``size`` of them serve both products."""
+        total, parts = torch.zeros_like(vector), []
+        for start in range(first, last, size):
+            stop = min(start + size, last)
+            normals = self.normals(start, stop).to(vector.dtype)
+            scale = self._factor(start, stop, vector)
+            parts.append((normals @ vector).mul_(scale).sub_(target[start:stop]))
+            total.addmv_(normals.T, parts[-1] * (times * scale))
+        return torch.cat(parts), total
 
 
 def _mix(seed: int) -> int:
@@ -244,26 +248,39 @@ def slopes(
     images = images.to(dtype)
     labels = labels.to(dtype) if labels.is_floating_point() else labels
     theta = models.flatten(params)
-
-    def loss(theta: torch.Tensor) -> torch.Tensor:
-        named = models.unflatten(theta, params)
-        if each:
-            return F.cross_entropy(models.logits(model, named, images), labels, reduction="none")
-        return models.loss(model, named, images, labels)
-
-    def slope(z: torch.Tensor) -> torch.Tensor:
-        if scheme == "central":
-            return (loss(theta + mu * z) - loss(theta - mu * z)) / (2 * mu)
-        return (loss(theta + mu * z) - here) / mu
-
+    loss = partial(_loss, model, params, images, labels, each)
     with torch.set_grad_enabled(images.requires_grad and torch.is_grad_enabled()):
-        here = loss(theta) if scheme == "forward" else None
+        slope = partial(_difference, loss, theta, mu, loss(theta) if scheme == "forward" else None)
         size = max(1, min(32, 2**25 // directions.dim))  # many small networks at once; a large one alone
         parts = []
         for start, stop in directions.blocks(size):
             z = directions.rows(start, stop, dtype)
             parts.append(vmap(slope)(z) if stop - start > 1 else slope(z[0])[None])
         return torch.cat(parts)
+
+
+def _loss(
+    model: nn.Module,
+    like: models.Parameters,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    each: bool,
+    theta: torch.Tensor,
+) -> torch.Tensor:
+    """The loss at the flat parameters ``theta``; with ``each``, those of all images, (B,)."""
+    params = models.unflatten(theta, like)
+    if each:
+        return F.cross_entropy(models.logits(model, params, images), labels, reduction="none")
+    return models.loss(model, params, images, labels)
+
+
+def _difference(
+    loss: Callable, theta: torch.Tensor, mu: float, here: torch.Tensor | None, z: torch.Tensor
+) -> torch.Tensor:
+    """The slope along z: a forward difference from the loss ``here``, without one a central difference."""
+    if here is None:
+        return (loss(theta + mu * z) - loss(theta - mu * z)) / (2 * mu)
+    return (loss(theta + mu * z) - here) / mu
 
 
 def exact_slopes(

@@ -17,7 +17,6 @@ from ..protocols import FedSGD
 from ..transcript import Round
 from .parts import Decode, along, kept, parts, state_of
 
-
 WHOLE = 2**15
 """Most entries of a Jacobian that is kept whole, in float64: products with it then cost next to nothing."""
 

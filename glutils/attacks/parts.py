@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -133,23 +134,24 @@ class ManyRounds:
 
     def rows(self, u: torch.Tensor, dtype: torch.dtype) -> Iterator[torch.Tensor]:
         """See :meth:`OneRound.rows`."""
-        u = u.to(dtype)
-
-        def of(params: models.Parameters, directions: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
-            def gradient(v: torch.Tensor) -> torch.Tensor:
-                images, labels, weights = self._decoded(v)
-                own = None if weights is None else weights[number]
-                return models.flatten(
-                    torch.func.grad(lambda p: models.loss(self.model, p, images, labels, own))(params)
-                )
-
-            return vmap(vjp(gradient, u)[1])(directions)[0]
-
         size = max(1, 512 // self.shape[1])
         for start in range(0, self.shape[0], size):
             params = {name: p[start : start + size].to(dtype) for name, p in self.params.items()}
             numbers = torch.arange(self.shape[0], device=u.device)[start : start + size]
+            of = partial(self._rows_of_one, u.to(dtype))
             yield vmap(of)(params, self.directions[start : start + size].to(dtype), numbers).flatten(0, 1)
+
+    def _rows_of_one(
+        self, u: torch.Tensor, params: models.Parameters, directions: torch.Tensor, number: torch.Tensor
+    ) -> torch.Tensor:
+        """The rows (K, D) of one message, the ``number``-th of the stack."""
+        pull = vjp(lambda v: self._gradient_of_one(v, params, number), u)[1]
+        return vmap(pull)(directions)[0]
+
+    def _gradient_of_one(self, u: torch.Tensor, params: models.Parameters, number: torch.Tensor) -> torch.Tensor:
+        images, labels, weights = self._decoded(u)
+        own = None if weights is None else weights[number]
+        return models.flatten(torch.func.grad(lambda p: models.loss(self.model, p, images, labels, own))(params))
 
     def differences(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See :meth:`OneRound.differences`."""
