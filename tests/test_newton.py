@@ -87,14 +87,14 @@ def test_mini_batches_of_unknown_membership_are_solved_with_it():
 
 
 def test_the_box_helps_where_round_off_leaves_two_images_of_a_class_alike():
-    clients = gl.data.partition("digits", clients=5, per_client=10, seed=2)
+    clients = gl.data.partition("digits", clients=2, per_client=4, seed=2)  # two of the first one's digits are zeros
     protocol = gl.protocols.ZerothOrder(directions=20, mu=1e-3, seed=9)
     model = gl.models.build("mlp", clients[0], seed=2)
-    transcript = gl.federation.train(protocol, model, clients, rounds=100, lr=0.01, seed=2)
+    transcript = gl.federation.train(protocol, model, clients, rounds=40, lr=0.01, seed=2)
     seen = gl.observe(transcript, client=0, knows={"labels"})
     free, boxed = (gl.attack("zerogla", seen, seed=2, box=box, restarts=1, check=False) for box in (False, True))
     worst = [float(gl.score(result, clients[0]).psnr.min()) for result in (free, boxed)]
-    assert worst[1] > worst[0] + 3 and float(boxed.images.min()) >= 0 and float(boxed.images.max()) <= 1
+    assert worst[1] > worst[0] + 2 and float(boxed.images.min()) >= 0 and float(boxed.images.max()) <= 1
     with pytest.raises(ValueError, match="box needs at least as many scalars as unknowns"):
         gl.attack("zerogla", gl.observe(transcript, client=0, knows={"labels"}, rounds=range(9)), box=True)
 
