@@ -250,7 +250,7 @@ def slopes(
     theta = models.flatten(params)
     loss = partial(_loss, model, params, images, labels, each)
     with torch.set_grad_enabled(images.requires_grad and torch.is_grad_enabled()):
-        slope = partial(_difference, loss, theta, mu, loss(theta) if scheme == "forward" else None)
+        slope = partial(difference, loss, theta, mu, loss(theta) if scheme == "forward" else None)
         size = max(1, min(32, 2**25 // directions.dim))  # many small networks at once; a large one alone
         parts = []
         for start, stop in directions.blocks(size):
@@ -274,10 +274,11 @@ def _loss(
     return models.loss(model, params, images, labels)
 
 
-def _difference(
+def difference(
     loss: Callable, theta: torch.Tensor, mu: float, here: torch.Tensor | None, z: torch.Tensor
 ) -> torch.Tensor:
-    """The slope along z: a forward difference from the loss ``here``, without one a central difference."""
+    """The slope of ``loss`` at ``theta`` (d,) along z (d,): a forward difference from ``here``, the loss at ``theta``;
+    if that is None, a central difference."""
     if here is None:
         return (loss(theta + mu * z) - loss(theta - mu * z)) / (2 * mu)
     return (loss(theta + mu * z) - here) / mu

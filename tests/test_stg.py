@@ -101,9 +101,9 @@ def test_a_gradient_in_eval_mode_gives_a_digit_away(digit):
 
 
 def test_exact_statistics_help_and_lift_it_clear_of_the_mean_colour(digit):
-    """Few steps: 7.8 to 9.0 dB above the control, and more than without statistics (1.2 dB on average of three)."""
+    """Three digits, few steps: 7.8 to 9.0 dB above the control, and 1.2 dB on average above what no statistics give."""
     gains = []
-    for seed in (0, 1):
+    for seed in (0, 1, 3):
         private = gl.data.sample("digits", seed=seed, device="cpu")
         seen = observed(private, width=8)
         exact, none = (above_control(gl.attack("stg", seen, bn=bn, iterations=90), private) for bn in ("exact", "none"))
@@ -113,7 +113,7 @@ def test_exact_statistics_help_and_lift_it_clear_of_the_mean_colour(digit):
 
 
 def test_a_search_that_sees_the_kinks_goes_on_where_the_other_one_stalls():
-    """A photograph, and batch norm that has learned from others: half the loss after 150 steps, and 5 dB."""
+    """A photograph, and batch norm that has learned from others: half the loss after 250 steps, and 7 dB."""
     private = gl.data.sample("photos", size=16, seed=900, split="public", device="cpu")
     model = models.build("resnet8", private, seed=900).train()
     with torch.no_grad():
@@ -122,9 +122,9 @@ def test_a_search_that_sees_the_kinks_goes_on_where_the_other_one_stalls():
     protocol = FedSGD()
     payload = protocol.transmit(model.eval(), private.images, private.labels)
     seen = gl.observe(model, protocol, payload, private, knows={"labels"})
-    sees, blind = (gl.attack("stg", seen, kinks=kinks, iterations=150) for kinks in (4.0, 0.0))
+    sees, blind = (gl.attack("stg", seen, kinks=kinks, iterations=250) for kinks in (4.0, 0.0))
     assert sees.loss < 0.7 * blind.loss
-    assert above_control(sees, private) > above_control(blind, private) + 3
+    assert above_control(sees, private) > above_control(blind, private) + 4
 
 
 @pytest.mark.parametrize("how", ["wrong_gradient", "permuted", "zero"])

@@ -8,8 +8,6 @@ then hidden in noise, is compared with the cut scalar of the guess: nobody can s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch.func import vjp, vmap
@@ -57,22 +55,9 @@ class ClippedRounds(ManyRounds):
     def pull(self, u, r):
         return vjp(self._scalars, u)[1](r)[0]
 
-    def rows(self, u: torch.Tensor, dtype: torch.dtype) -> Iterator[torch.Tensor]:
-        u = u.to(dtype)
-
-        def of(params, directions, number):
-            def scalars(v: torch.Tensor) -> torch.Tensor:
-                images, labels, weights = self._decoded(v)
-                return self._of_one(params, directions, images, labels, None if weights is None else weights[number])
-
-            found, pull = vjp(scalars, u)
-            return vmap(pull)(torch.eye(len(found), dtype=dtype, device=u.device))[0]
-
-        size = max(1, 512 // self.shape[1])
-        for start in range(0, self.shape[0], size):
-            params = {name: p[start : start + size].to(dtype) for name, p in self.params.items()}
-            numbers = torch.arange(self.shape[0], device=u.device)[start : start + size]
-            yield vmap(of)(params, self.directions[start : start + size].to(dtype), numbers).flatten(0, 1)
+    def _rows_of_one(self, u, params, directions, number):
+        found, pull = vjp(lambda v: self._of_one(params, directions, *self._decoded_for_one(v, number)), u)
+        return vmap(pull)(torch.eye(len(found), dtype=u.dtype, device=u.device))[0]
 
     def differences(self, u):
         exact = self._scalars(u).detach()

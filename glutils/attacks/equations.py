@@ -58,7 +58,7 @@ class ScalarEquations:
     def product(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """J(u) v, shape (K,), and J(u).T J(u) v, shape (D,), float64: directions are drawn once for both."""
         if self._small:
-            rows = self._whole(u)
+            rows = self.whole(u)
             onward = rows @ v
             return onward, onward @ rows
         pairs = [part.product(u, v) for part in self.parts]
@@ -74,11 +74,12 @@ class ScalarEquations:
 
         Their products are float64, too. Float32 would halve their time, but lose all directions in which J is a few
         thousand times smaller than in its largest one; with as many equations as unknowns there are such (one photo of
-        32 x 32 pixels through lenet then ends at 41 instead of 129 dB).
+        32 x 32 pixels through lenet then ends at 41 instead of 129 dB). Of a Jacobian of up to ``WHOLE`` entries the rows
+        are float64, whatever ``dtype`` says, and kept for :meth:`product`.
         """
         if self._small:
             self._kept = None  # what stands behind u may have changed: labels taken as known, a sharper network
-            rows = self._whole(u)
+            rows = self.whole(u)
             return rows.T @ rows
         total = torch.zeros(self.unknowns, self.unknowns, dtype=torch.float64, device=u.device)
         for rows in _gathered(self.jacobian(u, dtype), 1024):
@@ -91,7 +92,7 @@ class ScalarEquations:
     def _small(self) -> bool:
         return self.count * self.unknowns <= WHOLE
 
-    def _whole(self, u: torch.Tensor) -> torch.Tensor:
+    def whole(self, u: torch.Tensor) -> torch.Tensor:
         """J(u), (K, D), float64; the last one is kept for as long as nobody asks about another point."""
         if self._kept is None or not torch.equal(self._kept[0], u):
             self._kept = u.clone(), torch.cat(list(self.jacobian(u, torch.float64)))
@@ -149,7 +150,7 @@ def singular_values(seen: Observation, images: torch.Tensor) -> torch.Tensor:
     if plain:
         return torch.linalg.svdvals(_gradients_jacobian(seen, u))
     equations = ScalarEquations(seen, lambda u: (u.view(seen.shape), seen.labels), images.numel())
-    rows = torch.cat(list(equations.jacobian(u, torch.float64)))
+    rows = equations.whole(u)
     return torch.linalg.svdvals(rows * equations.scale)
 
 

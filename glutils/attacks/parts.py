@@ -101,6 +101,11 @@ class ManyRounds:
         images, labels, *weights = self.decode(u)
         return images, labels, weights[0][self.first : self.first + self.shape[0]] if weights else None
 
+    def _decoded_for_one(self, u: torch.Tensor, number: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """The same for the ``number``-th message of the stack: its weights are (B,)."""
+        images, labels, weights = self._decoded(u)
+        return images, labels, None if weights is None else weights[number]
+
     def _gradients(self, u: torch.Tensor) -> torch.Tensor:
         images, labels, weights = self._decoded(u)
         grad = torch.func.grad(lambda p, w: models.loss(self.model, p, images, labels, w))
@@ -134,11 +139,10 @@ class ManyRounds:
 
     def rows(self, u: torch.Tensor, dtype: torch.dtype) -> Iterator[torch.Tensor]:
         """See :meth:`OneRound.rows`."""
-        size = max(1, 512 // self.shape[1])
+        of, size = partial(self._rows_of_one, u.to(dtype)), max(1, 512 // self.shape[1])
         for start in range(0, self.shape[0], size):
             params = {name: p[start : start + size].to(dtype) for name, p in self.params.items()}
             numbers = torch.arange(self.shape[0], device=u.device)[start : start + size]
-            of = partial(self._rows_of_one, u.to(dtype))
             yield vmap(of)(params, self.directions[start : start + size].to(dtype), numbers).flatten(0, 1)
 
     def _rows_of_one(
@@ -149,8 +153,7 @@ class ManyRounds:
         return vmap(pull)(directions)[0]
 
     def _gradient_of_one(self, u: torch.Tensor, params: models.Parameters, number: torch.Tensor) -> torch.Tensor:
-        images, labels, weights = self._decoded(u)
-        own = None if weights is None else weights[number]
+        images, labels, own = self._decoded_for_one(u, number)
         return models.flatten(torch.func.grad(lambda p: models.loss(self.model, p, images, labels, own))(params))
 
     def differences(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -181,10 +184,8 @@ class ManyRounds:
             if self.protocol.scheme == "exact":
                 grad = torch.func.grad(lambda p: models.loss(self.model, p, images, labels, own))(params)
                 return directions @ models.flatten(grad)
-            up = vmap(lambda z: loss(theta + mu * z))(directions)
-            if self.protocol.scheme == "forward":
-                return (up - loss(theta)) / mu
-            return (up - vmap(lambda z: loss(theta - mu * z))(directions)) / (2 * mu)
+            here = loss(theta) if self.protocol.scheme == "forward" else None
+            return vmap(partial(zo.difference, loss, theta, mu, here))(directions)
 
         params = {name: p.to(dtype) for name, p in self.params.items()}
         in_dims = (0, 0, None if weights is None else 0)
