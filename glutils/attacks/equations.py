@@ -74,8 +74,8 @@ class ScalarEquations:
 
         Their products are float64, too. Float32 would halve their time, but lose all directions in which J is a few
         thousand times smaller than in its largest one; with as many equations as unknowns there are such (one photo of
-        32 x 32 pixels through lenet then ends at 41 instead of 129 dB). Of a Jacobian of up to ``WHOLE`` entries the rows
-        are float64, whatever ``dtype`` says, and kept for :meth:`product`.
+        32 x 32 pixels through lenet then ends at 41 instead of 129 dB). Of a Jacobian of up to ``WHOLE`` entries the
+        rows are float64, whatever ``dtype`` says, and kept for :meth:`product`.
         """
         if self._small:
             self._kept = None  # what stands behind u may have changed: labels taken as known, a sharper network
