@@ -27,7 +27,7 @@ import torch
 from timing import RESULTS
 
 import glutils as gl
-from glutils.defenses import Defence, Defended, Masked, get
+from glutils.defenses import Defended, Defense, Masked, get
 from glutils.defenses.precode import Bottleneck
 
 SEEDS = (0, 1)
@@ -87,7 +87,7 @@ STEPS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Step sizes of the server, among which each defence finds its own, beginning at 0.3."""
 
 
-def defence(name: str, value) -> Defence | None:
+def defense(name: str, value) -> Defense | None:
     """The wrapper, where the defence is one."""
     if name in ("batch", "local_batch", "directions") or value is None:
         return None
@@ -129,7 +129,7 @@ def front(seen):
     end = next(i for i, name in enumerate(names) if "encoder" in name)
     mask = Masked({n: torch.full_like(t, float(i < end)) for i, (n, t) in enumerate(seen.payload.items())})
     message = seen.rounds[0]
-    protocol = replace(message.protocol, defence=(*message.protocol.defences, mask))
+    protocol = replace(message.protocol, defense=(*message.protocol.defenses, mask))
     return replace(seen, rounds=(replace(message, protocol=protocol, payload=mask.simulate(message.payload)),))
 
 
@@ -137,7 +137,7 @@ def view(attack: str, name: str, value, seed: int, split: str = "private"):
     """The private batch and what the server sees of it."""
     batch = client(attack, name, value, seed, split)
     model, protocol = network(batch, seed % 1000, name, value), gl.protocols.FedSGD()
-    if (entry := defence(name, value)) is not None:
+    if (entry := defense(name, value)) is not None:
         protocol = Defended(protocol, entry, private=seed)
     payload = protocol.transmit(model, batch.images, batch.labels)
     knows = () if attack in ("dlg", "idlg") else ("labels",)
@@ -166,10 +166,10 @@ def practised(attack: str, name: str, value) -> dict:
 
 def known(name: str, value) -> bool:
     """Whether there is something of the defence that an attacker can simulate."""
-    entry = defence(name, value)
+    entry = defense(name, value)
     if entry is None or name == "precode":
         return name == "precode"
-    return any(getattr(type(entry), m) is not getattr(Defence, m) for m in ("simulate", "attacker", "informed"))
+    return any(getattr(type(entry), m) is not getattr(Defense, m) for m in ("simulate", "attacker", "informed"))
 
 
 @functools.cache
@@ -213,7 +213,7 @@ def trained(name: str, value, lr: float, seed: int, batch: int) -> float:
     sizes = {"clients": TRAINING["clients"], "per_client": TRAINING["per_client"]}
     deal = gl.data.partition("digits", **sizes, seed=seed, device="cpu")
     protocol = gl.protocols.FedSGD()
-    if (entry := defence(name, value)) is not None:
+    if (entry := defense(name, value)) is not None:
         protocol = Defended(protocol, entry, private=seed)
     model = network(deal[0], seed, name, value)
     try:
@@ -247,7 +247,7 @@ def transcript(name: str, value, seed: int):
     model = gl.models.build("mlp", deal[0], seed=seed, hidden=(t["hidden"],))
     count = value if name == "directions" and value else t["directions"]
     protocol = gl.protocols.ZerothOrder(directions=count, mu=1e-4, dtype="float64", seed=7 + seed)
-    if (entry := defence(name, value)) is not None:
+    if (entry := defense(name, value)) is not None:
         protocol = Defended(protocol, entry, private=seed)
     done = gl.federation.train(
         protocol, model, deal, rounds=t["rounds"], lr=t["lr"], seed=seed, progress=False,

@@ -20,7 +20,7 @@ import torch
 from timing import RESULTS
 
 import glutils as gl
-from glutils.runs import defended
+from glutils.experiments import defended
 
 GRADIENT = defended.Scene(attack="ig", clients=5, images=4, rounds=150, evaluations=120, misled=None, device="cpu")
 SCALARS = defended.Scene(attack="zerogla", clients=5, rounds=200, misled=None, device="cpu")

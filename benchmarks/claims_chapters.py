@@ -14,8 +14,8 @@ import torch
 from claims import FED, attacked, digits, main
 
 import glutils as gl
-from glutils.attacks.fgla import separate_features
-from glutils.latent import untrained
+from glutils.attacks.closed_form.fgla import separate_features
+from glutils.priors.latent import untrained
 
 CLASSES = 1000
 """Of the network whose features are separated: its last layer has to have more entries than top-k leaves."""
@@ -113,7 +113,7 @@ def raw_generator(seed: int) -> Iterator[dict]:
 @measure
 def starts(seed: int) -> Iterator[dict]:
     """DLG's L-BFGS from the paper's normal start and from a uniform one, one try each, on one digit."""
-    from glutils.attacks import dlg
+    from glutils.attacks.matching import dlg
 
     batch, original = digits(1, seed), dlg.normal_start
     model = gl.models.build("lenet", batch, seed=seed)

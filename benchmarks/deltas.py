@@ -12,6 +12,7 @@ DLF in all its variants, on a network of three convolutions. Rows that are in th
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Iterator
 
 import torch
@@ -101,8 +102,8 @@ def dlf(simulator: str, rule: str, lr: float, tampered: str, seed: int) -> dict:
     payload = protocol.transmit(model, batch.images, batch.labels)
     seen = gl.observe(model, protocol, payload, batch, knows={"labels"} if rule == "told" else set())
     if simulator == "true order":  # what nobody but the client can do: its own shuffled order, unrolled
-        rounds = tuple(gl.observation.replace(entry, protocol=protocol) for entry in seen.rounds)
-        seen = gl.observation.replace(seen, rounds=rounds)
+        rounds = tuple(dataclasses.replace(entry, protocol=protocol) for entry in seen.rounds)
+        seen = dataclasses.replace(seen, rounds=rounds)
     if tampered != "none":
         seen = gl.tamper(seen, tampered, seed=seed)
     how = {"iterations": DESCENT, "seed": seed, "progress": False}

@@ -15,7 +15,7 @@ import torch
 from timing import RESULTS
 
 import glutils as gl
-from glutils.latent import GLO, untrained
+from glutils.priors.latent import GLO, untrained
 
 PLAIN = {"tv_weight": 0.1}  # IG's own weight; 1e-2 and 1e-3 were worse on the other images
 WAYS = {

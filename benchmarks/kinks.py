@@ -19,7 +19,7 @@ import torch
 from timing import RESULTS
 
 import glutils as gl
-from glutils.attacks.equations import ScalarEquations
+from glutils.attacks.zerogla.equations import ScalarEquations
 
 RATIOS = (1.2, 1.5, 2, 3, 4, 6, 8)
 VARIANTS = {

@@ -15,7 +15,7 @@ import torch
 from timing import RESULTS
 
 import glutils as gl
-from glutils.runs import leaderboard
+from glutils.experiments import leaderboard
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import torch
 from timing import RESULTS
 
 import glutils as gl
-from glutils.latent import PCA, Gaussian, Generator, WithRest
+from glutils.priors.latent import PCA, Gaussian, Generator, WithRest
 
 RATIOS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1, 2)
 PIXELS = {"no prior": "none", "total variation": "tv"}

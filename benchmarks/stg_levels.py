@@ -19,7 +19,7 @@ import torch
 from timing import RESULTS
 
 import glutils as gl
-from glutils.attacks.objective import size as squared_size
+from glutils.attacks.matching.objective import size as squared_size
 
 LEVELS = {
     "none": {"bn": "none"},

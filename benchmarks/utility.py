@@ -76,7 +76,7 @@ def by_model(name: str, variant: str, seed: int, size: int | None) -> dict:
     return row_of(run, about | {"protocol": "FedAvg", "seed": seed}, begin)
 
 
-def row_of(run: gl.transcript.Transcript, about: dict, begin: float) -> dict:
+def row_of(run: gl.transcripts.Transcript, about: dict, begin: float) -> dict:
     """A run as a row of the record."""
     found = {"beta": BETA, "rounds": run.rounds, "accuracy": [round(float(a), 4) for a in run.accuracy]}
     return about | found | {"uplink": run.uplink.cumsum(0).tolist(), "seconds": time.perf_counter() - begin}

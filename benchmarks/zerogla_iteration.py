@@ -15,7 +15,7 @@ import torch
 from timing import RESULTS, alternate, medians
 
 import glutils as gl
-from glutils.attacks.objective import matching
+from glutils.attacks.matching.objective import matching
 
 CASES = [("lenet", 1, 12), ("lenet", 1, 256), ("lenet", 1, 3072), ("resnet18", 1, 12), ("resnet18", 4, 12)]
 BARS = {("lenet", 12): (1.4, 1.2), ("lenet", 256): (8, 1.5), ("lenet", 3072): (20, 6), ("resnet18", 12): (12, 1.5)}

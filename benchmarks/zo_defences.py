@@ -15,13 +15,13 @@ import time
 from dataclasses import replace
 
 import torch
+from glutils.observation.hidden import as_slopes
 from timing import RESULTS
 
 import glutils as gl
 from glutils.defenses import Defended, get
-from glutils.hidden import as_slopes
-from glutils.transcript import Transcript
-from glutils.zo_protocols import HiddenDirections, SeedPool
+from glutils.observation.transcripts import Transcript
+from glutils.protocols.zo_variants import HiddenDirections, SeedPool
 
 LEVELS = (0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 10.0)
 CASES = {

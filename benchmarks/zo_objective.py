@@ -23,8 +23,9 @@ from timing import RESULTS
 from zerogla_iteration import reference
 
 import glutils as gl
-from glutils import convolutions, models
-from glutils.attacks.objective import matching
+from glutils import models
+from glutils.attacks.matching.objective import matching
+from glutils.models import convolutions
 
 CASES = {"lenet": (12, 48, 192, 768, 3072), "resnet18": (12, 48, 192)}
 PLAIN, KEPT, REDRAWN, REFERENCE = "plain gradient matching", "kept", "drawn again", "reference way"

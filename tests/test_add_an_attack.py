@@ -9,7 +9,7 @@ import pytest
 
 import glutils as gl
 from glutils.attacks import base
-from glutils.runs import conditions
+from glutils.experiments import conditions
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "book" / "add_an_attack.md").read_text(encoding="utf-8")
@@ -33,11 +33,11 @@ def written(name):
 @pytest.fixture
 def added(tmp_path, monkeypatch):
     """The attack as the page adds it, taken away again afterwards."""
-    file = tmp_path / written("glutils/attacks/coarse.py")
+    file = tmp_path / written("glutils/attacks/matching/coarse.py")
     file.write_text(blocks()[0], encoding="utf-8")
     monkeypatch.setattr(base.ATTACKS, "_entries", dict(base.ATTACKS._entries))
     monkeypatch.setattr(conditions, "CONDITIONS", dict(conditions.CONDITIONS))
-    spec = importlib.util.spec_from_file_location(f"glutils.attacks.{file.stem}", file)
+    spec = importlib.util.spec_from_file_location(f"glutils.attacks.matching.{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)

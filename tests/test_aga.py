@@ -7,7 +7,7 @@ import torch
 
 import glutils as gl
 from glutils import models
-from glutils.attacks.objective import cosine, matching, squared
+from glutils.attacks.matching.objective import cosine, matching, squared
 from glutils.observation import as_gradient, local_steps
 from glutils.protocols import FedAvg, FedSGD, ZerothOrder
 

@@ -8,8 +8,8 @@ from torch import nn
 
 import glutils as gl
 from glutils import models
-from glutils.attacks import objective
-from glutils.attacks.equations import ScalarEquations
+from glutils.attacks.matching import objective
+from glutils.attacks.zerogla.equations import ScalarEquations
 from glutils.data.batch import Batch
 from glutils.observation import Round
 from glutils.protocols import FedAvg, FedSGD, ZerothOrder

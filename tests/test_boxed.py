@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import lsq_linear
 
 import glutils as gl
-from glutils.attacks.equations import ScalarEquations
+from glutils.attacks.zerogla.equations import ScalarEquations
 from glutils.solvers import Trace
 from glutils.solvers.boxed import bounded_quadratic, boxed
 

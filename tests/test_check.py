@@ -4,16 +4,16 @@ import pytest
 import torch
 
 import glutils as gl
-from glutils.check.base import Case, exercise
-from glutils.check.compare import difference
+from glutils.exercises.base import Case, exercise
+from glutils.exercises.compare import difference
 
-EXERCISES = [getattr(gl.check, name) for name in gl.check.names()]
+EXERCISES = [getattr(gl.exercises, name) for name in gl.exercises.names()]
 MISTAKES = [(task, says) for task in EXERCISES for says in task.mistakes]
 
 
 def toy(*cases, mistakes=None):
     """An exercise outside of the registry."""
-    return gl.check.Exercise("double", "double(x): twice x.", lambda draw: iter(cases), "Twice.", mistakes or {})
+    return gl.exercises.Exercise("double", "double(x): twice x.", lambda draw: iter(cases), "Twice.", mistakes or {})
 
 
 @pytest.mark.parametrize(("task", "says"), MISTAKES, ids=[f"{task.name}-{says[:30]}" for task, says in MISTAKES])
@@ -28,7 +28,7 @@ def test_a_plausible_mistake_is_refused_and_named(task, says):
 def test_every_exercise_says_what_to_write_and_helps(task):
     assert task.task.startswith(f"{task.name}(") and task.task.endswith(".")
     assert len(task.mistakes) >= 2 and len(task.hint.split()) > 8
-    assert f"gl.check.{task.name}({task.name})" in repr(task)
+    assert f"gl.exercises.{task.name}({task.name})" in repr(task)
     unwritten = task(lambda *given: (_ for _ in ()).throw(NotImplementedError))
     assert unwritten.message == f"Not written yet: {task.task}"
     nothing = task(lambda *given: None)
@@ -47,7 +47,7 @@ def test_cases_depend_on_the_seed_and_on_nothing_else(task):
 
 
 def test_names_are_the_registered_ones_and_no_name_is_taken_twice():
-    assert set(gl.check.names()) < set(gl.check.__all__)
+    assert set(gl.exercises.names()) < set(gl.exercises.__all__)
 
     def topk(draw: torch.Generator):
         """topk(tensor): the same again."""
@@ -111,18 +111,20 @@ def test_the_hint_stands_in_where_no_mistake_fits():
 
 def test_bad_arguments_are_refused():
     with pytest.raises(TypeError, match="function must be callable"):
-        gl.check.topk(torch.ones(3))
+        gl.exercises.topk(torch.ones(3))
     with pytest.raises(ValueError, match="seed must be at least 0"):
-        gl.check.topk(lambda tensor, share: tensor, seed=-1)
+        gl.exercises.topk(lambda tensor, share: tensor, seed=-1)
 
 
 def test_a_control_has_to_use_its_seed_and_a_generator_of_its_own():
     state = torch.get_rng_state()
-    verdict = gl.check.permuted(lambda scalars, seed: scalars[torch.randperm(len(scalars))])
+    verdict = gl.exercises.permuted(lambda scalars, seed: scalars[torch.randperm(len(scalars))])
     assert "global random state has changed" in verdict.message
     torch.set_rng_state(state)
     own = torch.Generator()
-    verdict = gl.check.permuted(lambda scalars, _: scalars[torch.randperm(len(scalars), generator=own.manual_seed(1))])
+    verdict = gl.exercises.permuted(
+        lambda scalars, _: scalars[torch.randperm(len(scalars), generator=own.manual_seed(1))]
+    )
     assert "Two different seeds gave the same order" in verdict.message
 
 
@@ -132,5 +134,5 @@ def test_masks_that_the_partner_could_not_draw_are_refused():
         masks[-1] = -masks[:-1].sum(0)
         return (messages + masks) % 2**32
 
-    verdict = gl.check.masked_messages(private)
+    verdict = gl.exercises.masked_messages(private)
     assert "could not subtract its own" in verdict.message

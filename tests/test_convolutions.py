@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 import glutils as gl
-from glutils import convolutions, models, priors
-from glutils.attacks.objective import matching
+from glutils import models, priors
+from glutils.attacks.matching.objective import matching
+from glutils.models import convolutions
 
 
 def whole(model, images, labels):

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import glutils as gl
-from glutils.attacks import cpa as module
-from glutils.attacks import unmixing
+from glutils.attacks.closed_form import cpa as module
+from glutils.attacks.closed_form import unmixing
 from glutils.protocols import FedAvg, FedSGD
 
 pytestmark = pytest.mark.usefixtures("no_lpips")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import glutils as gl
-from glutils import decoder as decoders
+from glutils.attacks.closed_form import decoder as decoders
 
 SMALL = {"width": 2, "units": 0, "epochs": 2, "batch_size": 8, "progress": False}
 

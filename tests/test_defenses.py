@@ -44,12 +44,12 @@ def model(batch):
     return models.build("mlp", batch, hidden=(16,), seed=0)
 
 
-def protocol_for(defence):
-    return FedSGD() if "gradient" in defence.kinds else ZerothOrder(directions=12, dtype="float64", mu=1e-4)
+def protocol_for(defense):
+    return FedSGD() if "gradient" in defense.kinds else ZerothOrder(directions=12, dtype="float64", mu=1e-4)
 
 
-def sent(defence, model, batch, protocol=None, private=0):
-    defended = defenses.Defended(protocol or protocol_for(defence), defence, private=private)
+def sent(defense, model, batch, protocol=None, private=0):
+    defended = defenses.Defended(protocol or protocol_for(defense), defense, private=private)
     return defended, defended.transmit(model, batch.images, batch.labels)
 
 
@@ -68,14 +68,14 @@ def test_every_defence_is_listed_here():
 @pytest.mark.parametrize("name", EVERY)
 def test_a_defended_protocol_is_a_protocol(name, model, batch):
     """Same seed, same bytes; another seed, other chance; the adversary's copy simulates and cannot transmit."""
-    defence = defenses.get(name, **EVERY[name])
+    defense = defenses.get(name, **EVERY[name])
     model = defenses.precode(model, 8) if name == "precode" else model
-    defended, payload = sent(defence, model, batch)
+    defended, payload = sent(defense, model, batch)
     again = defended.transmit(model, batch.images, batch.labels)
     assert torch.equal(vector(payload), vector(again)) and torch.isfinite(vector(payload)).all()
     chance = name in ("gaussian_noise", "laplace_noise", "randomk", "qsgd", "dpsgd", "dp_update", "dp_scalars",
                       "precode", "mixup", "resample")  # fmt: skip
-    other = sent(defence, model, batch, private=1)[1]
+    other = sent(defense, model, batch, private=1)[1]
     assert torch.equal(vector(payload), vector(other)) is not chance
     seen = gl.observe(model, defended, payload, batch, knows={"labels"})
     assert seen.protocol.private is None and seen.kind == defended.kind
@@ -146,11 +146,11 @@ def test_topk_sends_the_largest(scope, model, batch):
 
 def test_random_k_and_stochastic_rounding_have_the_right_mean(model, batch):
     clean = plain(model, batch)
-    for defence in (defenses.get("randomk", keep=0.25), defenses.get("qsgd", levels=8),
+    for defense in (defenses.get("randomk", keep=0.25), defenses.get("qsgd", levels=8),
                     defenses.get("bits", bits=3, stochastic=True)):  # fmt: skip
-        mean = sum(vector(sent(defence, model, batch, private=k)[1]) for k in range(200)) / 200
-        assert float((mean - clean).norm() / clean.norm()) < 0.2, defence
-        assert float(torch.cosine_similarity(mean, clean, 0)) > 0.98, defence
+        mean = sum(vector(sent(defense, model, batch, private=k)[1]) for k in range(200)) / 200
+        assert float((mean - clean).norm() / clean.norm()) < 0.2, defense
+        assert float(torch.cosine_similarity(mean, clean, 0)) > 0.98, defense
 
 
 def test_fixed_point_has_so_many_levels_and_a_known_error(model, batch):
@@ -277,15 +277,15 @@ def test_gauss_newton_knows_the_noise_and_leaves_out_what_was_cut(batch):
     net = models.build("mlp", one, hidden=(16,), seed=0)
     z = ZerothOrder(directions=160, scheme="exact", dtype="float64")
     bound = float(plain(net, one, z).abs().median())
-    for defence, check in (
+    for defense, check in (
         (defenses.get("clip_scalars", bound=bound), lambda result, score: float(score.psnr) > 100),
         (defenses.get("gaussian_noise", sigma=1e-3, relative=True),
          lambda result, score: 0.3e-3 < result.diagnostics["noise"] < 3e-3),
     ):  # fmt: skip
-        defended, payload = sent(defence, net, one, z)
+        defended, payload = sent(defense, net, one, z)
         seen = gl.observe(net, defended, payload, one, knows={"labels"})
         result = gl.attack("zerogla", seen, seed=0)
-        assert check(result, gl.score(result, one)), defence
+        assert check(result, gl.score(result, one)), defense
 
 
 def test_knowing_the_mask_helps(batch):
@@ -346,7 +346,7 @@ def test_defences_that_cannot_work_are_refused(model, batch):
         sent(defenses.get("mixup"), model, batch[[0]])
     with pytest.raises(ValueError, match="delta must be less than 1"):
         defenses.epsilon(1.0, 0.1, 10, 1.0)
-    with pytest.raises(TypeError, match="defence must be a Defence"):
+    with pytest.raises(TypeError, match="defense must be a Defense"):
         defenses.Defended(FedSGD(), "gaussian_noise")
     with pytest.raises(ValueError, match="format must be able to hold"):
         sent(defenses.get("half"), model, batch, FedAvg(lr=1e9, batch_size=4))
@@ -374,8 +374,8 @@ def test_a_clipped_gradient_is_that_of_a_softer_label(model, batch):
     one = batch[[2]]
     clean = plain(model, one)
     share = 0.3
-    defence = defenses.get("clip", bound=share * float(clean.norm()))
-    _, payload = sent(defence, model, one)
+    defense = defenses.get("clip", bound=share * float(clean.norm()))
+    _, payload = sent(defense, model, one)
     hard = torch.nn.functional.one_hot(one.labels, 10).float()
     softer = share * hard + (1 - share) * model(one.images).softmax(1).detach()
     torch.testing.assert_close(

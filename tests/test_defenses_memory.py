@@ -60,7 +60,7 @@ def test_every_client_of_a_run_has_its_own_memory_and_the_server_none(model, dea
             memory = protocols.kept(payload)
             torch.testing.assert_close(dict(payload), dict(run.messages[turn][k][0].payload))
     seen = gl.observe(run, client=1, knows={"labels"})
-    assert all(isinstance(entry.protocol.defences[0], defenses.Masked) for entry in seen.rounds)
+    assert all(isinstance(entry.protocol.defenses[0], defenses.Masked) for entry in seen.rounds)
 
 
 def test_feedback_keeps_the_accuracy_that_compression_loses(deal):
@@ -76,5 +76,5 @@ def test_memory_is_refused_where_it_would_be_lost(model, deal, tmp_path):
         defenses.Defended(client(), defenses.get("clip", bound=1))
     with pytest.raises(ValueError, match="checkpoint must be None"):
         gl.federation.train(client(), model, deal, rounds=1, lr=0.1, checkpoint=tmp_path / "run", progress=False)
-    chained = defenses.Defended(protocols.FedSGD(), (defenses.get("clip", bound=1), client().defence))
+    chained = defenses.Defended(protocols.FedSGD(), (defenses.get("clip", bound=1), client().defense))
     assert chained.remembers and dataclasses.replace(chained, memory=None).remembers

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 import glutils as gl
 from glutils import models
-from glutils.attacks import dlf
+from glutils.attacks.matching import dlf
 from glutils.defenses import Defended
 from glutils.protocols import FedAvg, FedSGD
 

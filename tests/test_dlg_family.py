@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import glutils as gl
-from glutils.attacks import dlg_variants
-from glutils.attacks.objective import cosine, matching
+from glutils.attacks.matching import dlg_variants
+from glutils.attacks.matching.objective import cosine, matching
 
 pytestmark = pytest.mark.usefixtures("no_lpips")
 DOUBLE = torch.float64

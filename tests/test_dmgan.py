@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 import glutils as gl
 from glutils import models
-from glutils.attacks.anchor import Anchor
+from glutils.attacks.malicious.image_statistics import Anchor
 from glutils.protocols import FedAvg
 
 TRACKED = 3

@@ -90,8 +90,8 @@ def test_the_text_of_a_code_exercise_names_what_to_write_and_how_to_check_it(pat
         for cell in entry["solution"]:
             for name in editions.checks(editions.source(cell)):
                 arguments, _, _ = functions(editions.source(cell))[name]
-                assert f"`{name}({arguments})`" in entry["text"] and f"`gl.check.{name}({name})`" in entry["text"]
-                assert getattr(gl.check, name).task.startswith(f"{name}({arguments})")
+                assert f"`{name}({arguments})`" in entry["text"] and f"`gl.exercises.{name}({name})`" in entry["text"]
+                assert getattr(gl.exercises, name).task.startswith(f"{name}({arguments})")
 
 
 @each_chapter
@@ -112,16 +112,16 @@ def test_solutions_pass_the_checks_and_stubs_are_told_to_be_written(path):
         exec(compile(text, path.name, "exec"), space)
         for name in editions.checks(text):
             for seed in range(3):
-                verdict = getattr(gl.check, name)(space[name], seed=seed)
+                verdict = getattr(gl.exercises, name)(space[name], seed=seed)
                 assert verdict, verdict.message
         exec(compile(editions.stub(text), path.name, "exec"), space)
         for name in editions.checks(text):
-            assert getattr(gl.check, name)(space[name]).message.startswith(f"Not written yet: {name}(")
+            assert getattr(gl.exercises, name)(space[name]).message.startswith(f"Not written yet: {name}(")
 
 
 def test_every_check_belongs_to_one_exercise():
     used = [name for path in CHAPTERS for text in solutions(path) for name in editions.checks(text)]
-    assert sorted(used) == sorted(gl.check.names())
+    assert sorted(used) == sorted(gl.exercises.names())
 
 
 @each_chapter
@@ -162,11 +162,11 @@ def test_one_command_writes_both_editions_of_every_notebook(tmp_path, capsys):
 def test_a_stub_keeps_signature_docstring_and_check_only():
     solution = (
         'limit = 3\n\ndef add(one, other=2):\n    """Sum\n    of two."""\n    return one + other\n\n'
-        "gl.check.add(add)\nprint(add(1, limit))\n"
+        "gl.exercises.add(add)\nprint(add(1, limit))\n"
     )
     assert editions.stub(solution) == (
         'def add(one, other=2):\n    """Sum\n    of two."""\n    raise NotImplementedError  # your code here\n\n\n'
-        "gl.check.add(add)"
+        "gl.exercises.add(add)"
     )
     with pytest.raises(ValueError, match="add must have a docstring"):
         editions.stub("def add(one, other):\n    return one + other\n")

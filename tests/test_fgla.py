@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import glutils as gl
-from glutils import decoder as decoders
-from glutils.attacks.fgla import feature_cosine, separate_features
+from glutils.attacks.closed_form import decoder as decoders
+from glutils.attacks.closed_form.fgla import feature_cosine, separate_features
 from glutils.labels import last_linear
 from glutils.protocols import FedAvg, FedSGD, ZerothOrder
 
@@ -30,8 +30,8 @@ def last_layer(model, payload):
     return payload[f"{name}.weight"], payload[f"{name}.bias"]
 
 
-def cosines(model, batch, defence=None, **how):
-    protocol = FedSGD() if defence is None else gl.defenses.Defended(FedSGD(), defence)
+def cosines(model, batch, defense=None, **how):
+    protocol = FedSGD() if defense is None else gl.defenses.Defended(FedSGD(), defense)
     payload = protocol.transmit(model, batch.images, batch.labels)
     found = separate_features(*last_layer(model, payload), batch.labels, **how)
     return feature_cosine(found, decoders.features(model, batch.images))
@@ -274,7 +274,7 @@ def test_a_decoder_for_another_network_is_pointed_out(trained):
 
 
 def test_without_a_decoder_the_error_says_how_to_train_one(model, public):
-    with pytest.raises(ValueError, match=r"needs a trained decoder.*glutils\.decoder\.train"):
+    with pytest.raises(ValueError, match=r"needs a trained decoder.*gl\.decoder\.train"):
         gl.attack("fgla", observed(model, photos(4, size=16)))
     with pytest.raises(TypeError, match="decoder must be a Decoder"):
         gl.attack("fgla", observed(model, photos(4, size=16)), decoder=model)

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import glutils as gl
-from glutils import latent, models
-from glutils.attacks.generative import candidates, divergence
-from glutils.attacks.objective import cosine, matching, squared
-from glutils.latent import PCA
+from glutils import models
+from glutils.attacks.generative.common import candidates, divergence
+from glutils.attacks.matching.objective import cosine, matching, squared
+from glutils.priors import latent
+from glutils.priors.latent import PCA
 from glutils.protocols import FedAvg, FedSGD
 from glutils.solvers import Trace, cmaes
 from glutils.solvers.engine import Abandon
@@ -142,7 +143,7 @@ def test_assumed_defences_undo_nothing_but_the_comparison(digit):
     ):
         seen = dataclasses.replace(plain, rounds=(dataclasses.replace(plain.rounds[0], payload=payload),))
         before = [t.clone() for t in payload.values()]
-        assert float(candidates(seen, digit.labels, defence=name)(digit.images[None])) < 1e-8
+        assert float(candidates(seen, digit.labels, defense=name)(digit.images[None])) < 1e-8
         assert float(candidates(seen, digit.labels)(digit.images[None])) > 1e-3
         assert all(torch.equal(a, b) for a, b in zip(before, seen.payload.values(), strict=True))  # B19
 
@@ -276,8 +277,8 @@ def test_without_public_images_the_generator_is_untrained_and_with_them_trained(
 def test_giml_learns_from_gradients_what_images_look_like(untrained):
     """Digits that it never saw come out closer, in the first stage, from the learned weights than from random ones."""
     tasks = [observed(private(seed), seed=seed) for seed in range(10, 15)]
-    learned = gl.attacks.gias.giml(tasks, untrained, iterations=60, meta_lr=0.5, progress=False)
-    still = gl.attacks.gias.giml(tasks[:1], untrained, iterations=10, meta_lr=0, progress=False)
+    learned = gl.attacks.generative.gias.giml(tasks, untrained, iterations=60, meta_lr=0.5, progress=False)
+    still = gl.attacks.generative.gias.giml(tasks[:1], untrained, iterations=10, meta_lr=0, progress=False)
     assert torch.equal(still.weights(), untrained.weights()) and not torch.equal(learned.weights(), still.weights())
     gains = []
     for seed in range(3):
@@ -292,9 +293,9 @@ def test_giml_learns_from_gradients_what_images_look_like(untrained):
 
 
 def test_what_cannot_work_is_refused_before_any_work(pca, public, digits, untrained, monkeypatch):
-    monkeypatch.setattr("glutils.attacks.ggl.cmaes", lambda *a, **k: pytest.fail("worked"))
-    monkeypatch.setattr("glutils.attacks.gias.adam", lambda *a, **k: pytest.fail("worked"))
-    monkeypatch.setattr("glutils.attacks.igims.adam", lambda *a, **k: pytest.fail("worked"))
+    monkeypatch.setattr("glutils.attacks.generative.ggl.cmaes", lambda *a, **k: pytest.fail("worked"))
+    monkeypatch.setattr("glutils.attacks.generative.gias.adam", lambda *a, **k: pytest.fail("worked"))
+    monkeypatch.setattr("glutils.attacks.generative.igims.adam", lambda *a, **k: pytest.fail("worked"))
     one, two = observed(private(0)), observed(digits[:2])
     rest = latent.WithRest(pca, public)
     for name, seen, options, message in [
@@ -304,7 +305,7 @@ def test_what_cannot_work_is_refused_before_any_work(pca, public, digits, untrai
         ("ggl", one, {"prior": "gan"}, "prior must be one of 'pca', 'generator', 'glo', 'untrained'; got 'gan'"),
         ("ggl", one, {"prior": pca, "components": 3}, "components belongs to a latent given by name, this has 8"),
         ("ggl", one, {"prior": pca, "distance": "l1"}, "distance must be one of 'squared', 'cosine'; got 'l1'"),
-        ("ggl", one, {"prior": pca, "defence": "soteria"}, "defence must be one of 'none', 'clipping', 'sparsif"),
+        ("ggl", one, {"prior": pca, "defense": "soteria"}, "defense must be one of 'none', 'clipping', 'sparsif"),
         ("ggl", one, {"prior": pca, "solver": "adam"}, "solver must be one of 'cma', 'turbo'; got 'adam'"),
         ("ggl", one, {"prior": pca, "iterations": 10}, "iterations must be at least 11, got 10"),
         ("ggl", one, {"prior": pca, "latent_weight": -1}, "latent_weight must be at least 0, got -1.0"),
@@ -325,6 +326,6 @@ def test_what_cannot_work_is_refused_before_any_work(pca, public, digits, untrai
         with pytest.raises(ValueError, match=message):
             gl.attack(name, seen, **options)
     with pytest.raises(ValueError, match="tasks must hold at least one observation, got none"):
-        gl.attacks.gias.giml([], untrained)
+        gl.attacks.generative.gias.giml([], untrained)
     with pytest.raises(TypeError, match="prior"):
-        gl.attacks.gias.giml([one], pca)
+        gl.attacks.generative.gias.giml([one], pca)

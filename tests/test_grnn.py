@@ -7,7 +7,7 @@ import torch
 from scipy.stats import wasserstein_distance
 
 import glutils as gl
-from glutils.attacks import grnn
+from glutils.attacks.generative import grnn
 
 pytestmark = pytest.mark.usefixtures("no_lpips")
 DOUBLE = torch.float64

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 import glutils as gl
 from glutils import models
-from glutils.attacks import ig, objective
+from glutils.attacks.matching import ig, objective
 from glutils.observation import as_gradient
 from glutils.protocols import FedAvg, FedSGD
 from glutils.solvers import Trace, adam

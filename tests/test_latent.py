@@ -8,9 +8,10 @@ from sklearn.decomposition import PCA as Reference
 from torch.func import jacfwd, jacrev, vjp, vmap
 
 import glutils as gl
-from glutils import latent, models
+from glutils import models
 from glutils.data.batch import Batch
-from glutils.latent import PCA, Gaussian, Generator, WithRest
+from glutils.priors import latent
+from glutils.priors.latent import PCA, Gaussian, Generator, WithRest
 from glutils.protocols import ZerothOrder
 
 DOUBLE = torch.float64
@@ -190,7 +191,7 @@ def test_what_cannot_be_learned_is_refused(public):
 
 
 def test_attacks_refuse_priors_that_cannot_be_had_before_any_work(public, digit, photo, monkeypatch):
-    monkeypatch.setattr("glutils.attacks.learned.gauss_newton", lambda *a, **k: pytest.fail("worked"))
+    monkeypatch.setattr("glutils.attacks.zerogla.latent_space.gauss_newton", lambda *a, **k: pytest.fail("worked"))
     seen = observed(digit, 8, public)
     blind = dataclasses.replace(seen, public=None)
     other = Batch(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]), ("a", "b"))

@@ -6,8 +6,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import glutils as gl
-from glutils import latent
-from glutils.latent import GLO, PCA, Gaussian, Generator, Network, WithRest
+from glutils.priors import latent
+from glutils.priors.latent import GLO, PCA, Gaussian, Generator, Network, WithRest
 
 SHAPE = (1, 8, 8)
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import glutils as gl
-from glutils.runs import claims, leaderboard
-from glutils.runs.leaderboard import ARENAS, Arena
+from glutils.experiments import leaderboard
+from glutils.experiments.leaderboard import ARENAS, Arena
+from glutils.runs import claims
 from glutils.runs.records import SOURCE
 
 SMALL = {"size": 8, "device": "cpu"}

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 import glutils as gl
-from glutils import live, show
-from glutils.runs import defended, pictures
+from glutils import show
+from glutils.experiments import defended, live, pictures
 from glutils.show.frames import png
 
 TINY = defended.Scene(clients=2, per_client=2, images=1, rounds=2, evaluations=2, practice=0, misled=None, device="cpu")
@@ -157,13 +157,13 @@ def test_a_scene_that_cannot_be_played_is_refused(parts, message):
 
 @pytest.mark.parametrize(
     "name, strength, message",
-    [("half", 1, "defence must be one of 'gaussian_noise'"), ("bits", 2.5, "a whole number of bits"),
+    [("half", 1, "defense must be one of 'gaussian_noise'"), ("bits", 2.5, "a whole number of bits"),
      ("topk", 1.5, "keep must be at most 1|keep must be between"), (None, 1.0, "must be left out without a defence"),
      ("moat", 1.0, "moat")],
 )  # fmt: skip
 def test_a_strength_that_is_none_is_refused(name, strength, message):
     with pytest.raises(ValueError, match=message):
-        defended.defence_of(name, strength)
+        defended.defense_of(name, strength)
 
 
 # --- an experiment in a folder ---
@@ -174,7 +174,7 @@ SMALL = {"clients": 2, "per_client": 2, "images": 1, "rounds": 2, "evaluations":
 def test_an_experiment_goes_on_where_it_stopped_and_refuses_other_parameters(tmp_path, no_lpips):
     def again(strengths=(0.5,), seeds=1, **more):
         where = {"exp_name": "e", "folder": tmp_path, "workers": 0}
-        return gl.runs.defense_sweep("ig", "topk", list(strengths), seeds=seeds, **where, **(SMALL | more))
+        return gl.experiments.defense_sweep("ig", "topk", list(strengths), seeds=seeds, **where, **(SMALL | more))
 
     first = again()
     assert first.runs.fresh == 2 and [row["strength"] for row in first.rows] == [None, None, 0.5, 0.5]
@@ -198,15 +198,15 @@ def test_an_experiment_goes_on_where_it_stopped_and_refuses_other_parameters(tmp
     "change, error, message",
     [({"attack": "nobody"}, ValueError, "nobody"), ({"strengths": []}, ValueError, "at least one number"),
      ({"strengths": [1.0, 1.0]}, ValueError, "strengths must differ"), ({"seeds": 0}, ValueError, "seeds must be"),
-     ({"defence": "dp_scalars"}, ValueError, "protects payloads of kind scalars"),
-     ({"strengths": [2.0], "defence": "soteria"}, ValueError, "prune must be less than 1"),
+     ({"defense": "dp_scalars"}, ValueError, "protects payloads of kind scalars"),
+     ({"strengths": [2.0], "defense": "soteria"}, ValueError, "prune must be less than 1"),
      ({"exp_name": "a/b"}, ValueError, "exp_name must be letters"),
      ({"speed": 3}, TypeError, "unknown argument 'speed'")],
 )  # fmt: skip
 def test_an_experiment_refuses_before_any_run(tmp_path, change, error, message):
-    asked = {"attack": "ig", "defence": "topk", "strengths": [0.5], "exp_name": "e", "folder": tmp_path} | SMALL
+    asked = {"attack": "ig", "defense": "topk", "strengths": [0.5], "exp_name": "e", "folder": tmp_path} | SMALL
     with pytest.raises(error, match=message):
-        gl.runs.defense_sweep(**(asked | change))
+        gl.experiments.defense_sweep(**(asked | change))
     assert not list(tmp_path.iterdir())
 
 
@@ -237,9 +237,9 @@ def test_a_panel_draws_when_a_dial_moves_keeps_what_it_drew_and_shows_errors():
 
 
 def test_the_defence_panel_attacks_as_chosen(no_lpips):
-    panel = live.defence(TINY)
+    panel = live.defense(TINY)
     assert panel.frame.title == "Gaussian noise, undefended"
-    panel.dials["defence"].value = "bits"
+    panel.dials["defense"].value = "bits"
     assert panel.frame.title == "Fixed-point, undefended" and panel.dials["strength"].value == 0
     panel.dials["strength"].value = 2
     knows = panel.frame

@@ -123,7 +123,7 @@ def test_weights_come_from_a_torchvision_state_dict(tmp_path):
         if not name.startswith("fc."):
             assert torch.equal(network.state_dict()[name], value), name
     assert network.fc.weight.shape == (4, 512)
-    mean, std = torch.tensor(models.IMAGENET_MEAN), torch.tensor(models.IMAGENET_STD)
+    mean, std = torch.tensor(models.zoo.IMAGENET_MEAN), torch.tensor(models.zoo.IMAGENET_STD)
     reference.fc = network.fc
     normalised = (batch.images - mean.view(3, 1, 1)) / std.view(3, 1, 1)
     torch.testing.assert_close(model(batch.images), reference(normalised))

@@ -1,13 +1,14 @@
 """Gauss-Newton ZeroGLA beyond one image with a known label and a smooth network."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 
 import glutils as gl
-from glutils import smooth
-from glutils.attacks import pyramid
+from glutils.attacks.zerogla import coarse_to_fine as pyramid
+from glutils.models import smooth
 
 
 def taught(clients, model, rounds, directions, **options):
@@ -82,7 +83,7 @@ def test_mini_batches_of_unknown_membership_are_solved_with_it():
     score = gl.score(result, clients[0])
     assert result.diagnostics["unknowns"] == 3 * 64 + 30 * 3 and result.diagnostics["sure"] == 1
     assert float(score.psnr.min()) >= 100
-    blind = gl.attack("zerogla", gl.observation.replace(seen, local_batch=None), restarts=1, iterations=15)
+    blind = gl.attack("zerogla", dataclasses.replace(seen, local_batch=None), restarts=1, iterations=15)
     assert float(gl.score(blind, clients[0]).psnr.max()) < 40
 
 
@@ -105,9 +106,9 @@ def test_two_clients_mixed_up_are_not_attacked_as_one():
     messages = list(transcript.messages)
     for turn in (4, 17):
         (one,), (two,) = messages[turn]
-        swap = gl.observation.replace
+        swap = dataclasses.replace
         messages[turn] = ((swap(one, payload=two.payload),), (swap(two, payload=one.payload),))
-    mixed = gl.observation.replace(transcript, messages=tuple(messages))
+    mixed = dataclasses.replace(transcript, messages=tuple(messages))
     result = gl.attack("zerogla", gl.observe(mixed, client=0, knows={"labels"}), restarts=1)
     assert any("left out rounds [4, 17]" in note for note in result.notes)
     assert float(gl.score(result, clients[0]).psnr.min()) >= 100
@@ -128,13 +129,13 @@ def photo(size=16, seed=0, **options):
 def test_a_small_copy_of_the_image_comes_first_and_saves_steps_at_full_size(monkeypatch):
     batch, seen = photo(memory=0)
     sizes = []
-    normal = gl.attacks.equations.ScalarEquations.normal
+    normal = gl.attacks.zerogla.equations.ScalarEquations.normal
 
     def noted(self, u):
         sizes.append((self.count, len(u)))
         return normal(self, u)
 
-    monkeypatch.setattr(gl.attacks.equations.ScalarEquations, "normal", noted)
+    monkeypatch.setattr(gl.attacks.zerogla.equations.ScalarEquations, "normal", noted)
     plain = gl.attack("zerogla", seen, iterations=3)
     assert sizes == [(921, 768)] * 3
     sizes.clear()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from glutils.attacks.objective import cosine, squared
+from glutils.attacks.matching.objective import cosine, squared
 
 
 def reference(found, target, kind):

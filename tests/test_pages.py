@@ -14,7 +14,7 @@ from test_book import text as prose
 
 import glutils as gl
 from glutils.attacks.base import ATTACKS
-from glutils.defenses.base import DEFENCES
+from glutils.defenses.base import DEFENSES
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
@@ -170,18 +170,18 @@ def test_the_picture_is_small_and_can_be_read_on_a_phone(pages):
 
 
 def test_the_reference_lists_every_attack_rule_and_defence(pages):
-    made = pages.attacks_reference() + pages.labels_reference() + pages.defences_reference()
+    made = pages.attacks_reference() + pages.labels_reference() + pages.defenses_reference()
     for name in gl.attacks.names():
         assert f":: {pages.path(ATTACKS.get(name).run)}\n" in made and f'"{name}"' in made + '"dmgan"'
     for name in gl.defenses.names():
-        assert f".{DEFENCES.get(name).__name__}\n" in made and f'get("{name}"' in made
+        assert f".{DEFENSES.get(name).__name__}\n" in made and f'get("{name}"' in made
     assert all(f'infer("{name}"' in made for name in gl.labels.names())
 
 
 PUBLIC = """data.sample data.names data.partition models.build models.names protocols.FedSGD protocols.FedAvg
 protocols.ZerothOrder observe attack score federation.train defenses.Defended defenses.get labels.infer attacks.names
 labels.names defenses.names data.Batch observation.Observation attacks.Reconstruction labels.LabelEstimate metrics.Score
-transcript.Transcript tamper runs.record show.gallery""".split()
+observation.Transcript tamper runs.record show.gallery""".split()
 
 
 def target(name):
@@ -199,7 +199,7 @@ def target(name):
 @pytest.fixture
 def listed(pages):
     """Path to object of everything that the reference lists."""
-    made = pages.attacks_reference() + pages.labels_reference() + pages.defences_reference()
+    made = pages.attacks_reference() + pages.labels_reference() + pages.defenses_reference()
     found = re.findall(r"\.\. auto\w+:: ([\w.]+)", made + "".join(map(prose, sorted((BOOK / "api").glob("*.md")))))
     assert len(found) == len(set(found)), f"listed twice: {sorted(name for name in found if found.count(name) > 1)}"
     return {name: target(name) for name in found}

@@ -1,10 +1,13 @@
 """Rounds as parts of one system: stacked or one by one, the equations are the same."""
 
+import dataclasses
+
 import pytest
 import torch
 
 import glutils as gl
-from glutils.attacks import equations, parts
+from glutils.attacks.zerogla import equations
+from glutils.attacks.zerogla import rounds as parts
 
 DOUBLE = torch.float64
 
@@ -18,9 +21,9 @@ def transcript(batch, counts=(4, 4, 3, 3, 3), **options):
         moved = {name: p + 0.01 * k for name, p in gl.models.parameters(model).items()}
         gl.federation.load(model, moved)
         payload = protocol.transmit(model, batch.images, batch.labels)
-        rounds.append(gl.transcript.Round(protocol, payload, moved, k))
+        rounds.append(gl.transcripts.Round(protocol, payload, moved, k))
     seen = gl.observe(model, rounds[-1].protocol, rounds[-1].payload, batch, knows={"labels"})
-    return gl.observation.replace(seen, rounds=tuple(rounds))
+    return dataclasses.replace(seen, rounds=tuple(rounds))
 
 
 def system(seen):

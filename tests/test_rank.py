@@ -8,7 +8,7 @@ from torch import nn
 
 import glutils as gl
 from glutils import models
-from glutils.attacks import rank
+from glutils.attacks.zerogla import rank
 from glutils.data.batch import Batch
 from glutils.protocols import FedAvg, FedSGD, ZerothOrder
 

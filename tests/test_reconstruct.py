@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import glutils as gl
-from glutils.runs import conditions
+from glutils.experiments import conditions
 
 SMALL = {"dataset": "digits", "max_iteration": 3, "device": "cpu"}
 
@@ -15,7 +15,7 @@ SMALL = {"dataset": "digits", "max_iteration": 3, "device": "cpu"}
 @pytest.fixture
 def run(tmp_path, no_lpips):
     """``reconstruct`` with small defaults, in a fresh folder."""
-    return lambda algorithm="ig", **asked: gl.runs.reconstruct(algorithm, folder=tmp_path, **(SMALL | asked))
+    return lambda algorithm="ig", **asked: gl.experiments.reconstruct(algorithm, folder=tmp_path, **(SMALL | asked))
 
 
 def files(folder):
@@ -147,7 +147,7 @@ def test_default_folder_is_ignored_by_git(tmp_path, monkeypatch, no_lpips):
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
-    found = gl.runs.reconstruct(reconstruct_num=1, **SMALL)
+    found = gl.experiments.reconstruct(reconstruct_num=1, **SMALL)
     assert found.folder == tmp_path / "data" / "reconstruct" / "my_exp"
     ignored = (gl.runs.records.SOURCE / ".gitignore").read_text(encoding="utf-8").splitlines()
     assert "/data/" in ignored

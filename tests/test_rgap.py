@@ -8,7 +8,7 @@ from torch import nn
 
 import glutils as gl
 from glutils import models
-from glutils.attacks import chains, rgap
+from glutils.attacks.closed_form import chains, rgap
 from glutils.data.batch import Batch
 
 pytestmark = pytest.mark.usefixtures("no_lpips")
@@ -159,7 +159,7 @@ def test_networks_that_it_cannot_read_are_refused(digit, name, options, text):
 
 
 def block():
-    return models._Residual(2, 2, 1, "leaky_relu")
+    return models.zoo._Residual(2, 2, 1, "leaky_relu")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import glutils as gl
-from glutils import imprint as blocks
+from glutils.attacks.malicious import imprint as blocks
 from glutils.data.batch import Batch
 from glutils.protocols import FedAvg, FedSGD
 

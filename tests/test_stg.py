@@ -5,7 +5,7 @@ import torch
 
 import glutils as gl
 from glutils import models, priors
-from glutils.attacks import stg
+from glutils.attacks.matching import stg
 from glutils.observation import as_gradient
 from glutils.protocols import FedAvg, FedSGD
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import glutils as gl
-from glutils.attacks.consistency import checked
+from glutils.attacks.zerogla.consistency import checked
 
 
 def scalars(**options):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import glutils as gl
-from glutils.attacks import ggl
-from glutils.latent import PCA
+from glutils.attacks.generative import ggl
+from glutils.priors.latent import PCA
 from glutils.solvers import search, turbo
 from glutils.solvers.turbo import Region
 

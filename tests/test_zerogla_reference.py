@@ -8,8 +8,9 @@ import torch
 
 import glutils as gl
 from glutils import models, priors
-from glutils.attacks import batchnorm, first_order
-from glutils.attacks.objective import matching
+from glutils.attacks.matching import batchnorm
+from glutils.attacks.matching.objective import matching
+from glutils.attacks.zerogla import first_order
 from glutils.observation import as_gradient
 from glutils.protocols import FedSGD, ZerothOrder
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from glutils import models, zo
+from glutils.zo.slopes import _Project
 
 DOUBLE = torch.float64
 
@@ -86,7 +87,7 @@ def test_a_vector_may_come_and_go_in_pieces(memory):
     torch.testing.assert_close(torch.cat(directions.combine(weights, [10, 1, 12])), directions.combine(weights))
     leaves = [piece.clone().requires_grad_() for piece in pieces]
     for some in (leaves, [vector.clone().requires_grad_()]):  # and its derivative is V.T
-        assert torch.autograd.gradcheck(lambda *parts: zo._Project.apply(directions, *parts), some)
+        assert torch.autograd.gradcheck(lambda *parts: _Project.apply(directions, *parts), some)
 
 
 def test_blocks_cover_every_row_once():
@@ -335,10 +336,10 @@ def test_narrowed_directions_are_columns_of_the_whole(law, memory):
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
 def test_threads_change_nothing(dtype, memory, monkeypatch):
     vector, target = normals(1, 500)[0].to(dtype), normals(1, 40)[0].to(dtype)
-    monkeypatch.setattr(zo, "_CACHE_BYTES", 2**14)
+    monkeypatch.setattr(zo.directions, "_CACHE_BYTES", 2**14)
 
     def found(threads):
-        monkeypatch.setattr(zo, "_WORTH", 500 if threads else 2**40)
+        monkeypatch.setattr(zo.directions, "_WORTH", 500 if threads else 2**40)
         directions = zo.Directions(3, 40, 500, memory=memory)
         directions.block = 7
         return directions.rows(), *directions.match([vector[:100], vector[100:]], target, 2.0)

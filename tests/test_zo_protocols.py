@@ -7,11 +7,9 @@ import torch
 
 import glutils as gl
 from glutils import defenses, models, zo
-from glutils.attacks.equations import ScalarEquations
-from glutils.hidden import as_slopes
-from glutils.protocols import FedSGD, ZerothOrder
-from glutils.transcript import Round
-from glutils.zo_protocols import HiddenDirections, SeedPool
+from glutils.attacks.zerogla.equations import ScalarEquations
+from glutils.observation import Round, as_slopes
+from glutils.protocols import FedSGD, HiddenDirections, SeedPool, ZerothOrder
 
 HOW = {"mu": 1e-4, "dtype": "float64", "seed": 7}
 

@@ -3,9 +3,9 @@
     python tools/editions.py --to _build/editions
 
 The notebooks hold every solution, folded on the built page. In the student edition a solution that ends with a check
-(``gl.check.<name>(<name>)``) becomes a stub: signature, docstring, ``raise NotImplementedError``, and the check. Other
-solutions, and the hints for marking, are left out. The instructor edition has all of them. Directives become plain
-headings in both, so that exercises read well in any notebook program. Notebooks without exercises are copied.
+(``gl.exercises.<name>(<name>)``) becomes a stub: signature, docstring, ``raise NotImplementedError``, and the check.
+Other solutions, and the hints for marking, are left out. The instructor edition has all of them. Directives become
+plain headings in both, so that exercises read well in any notebook program. Notebooks without exercises are copied.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def stub(solution: str) -> str:
 
 def checks(text: str) -> list[str]:
     """The names of the exercises that a piece of code checks."""
-    return re.findall(r"^gl\.check\.(\w+)\(", text, flags=re.M)
+    return re.findall(r"^gl\.exercises\.(\w+)\(", text, flags=re.M)
 
 
 def plain(text: str) -> str:
@@ -144,7 +144,7 @@ def plain(text: str) -> str:
 def note(stem: str, edition: str) -> dict:
     """The first cell of an edition."""
     what = {
-        "student": "Solutions are left out. Complete the cells that end with `gl.check`; they say what differs.",
+        "student": "Solutions are left out. Complete the cells that end with `gl.exercises`; they say what differs.",
         "instructor": "Solutions and hints for marking are included.",
     }[edition]
     text = f"*{edition.capitalize()} edition, made from `notebooks/{stem}.ipynb` with `make editions`.* {what}"

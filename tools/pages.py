@@ -127,7 +127,7 @@ def chapter(name: str, words: str = "", up: str = "..") -> str:
 
 def facts(name: str) -> dict[str, bool]:
     """The columns of the picture: what an attack reads, what else it needs, and what it can do."""
-    from glutils.runs.conditions import CONDITIONS, of
+    from glutils.experiments.conditions import CONDITIONS, of
 
     card = cards()[name]
     ours = of(name) if name in CONDITIONS else None
@@ -213,7 +213,7 @@ def map_tables() -> str:
 
 def threat_table() -> str:
     """Who attacks, what it reads, and what the laboratory tells it."""
-    from glutils.runs.conditions import CONDITIONS, of
+    from glutils.experiments.conditions import CONDITIONS, of
 
     rows = []
     for names in grouped().values():
@@ -266,14 +266,14 @@ def labels_reference() -> str:
     return "\n".join(parts)
 
 
-def defences_reference() -> str:
+def defenses_reference() -> str:
     """Each defence, by name."""
     import glutils as gl
-    from glutils.defenses.base import DEFENCES
+    from glutils.defenses.base import DEFENSES
 
     parts = []
-    for name in DEFENCES.names():
-        found = DEFENCES.get(name)
+    for name in DEFENSES.names():
+        found = DEFENSES.get(name)
         public = getattr(gl.defenses, found.__name__, None) is found
         parts.append(f'### {found.__name__}\n\n`gl.defenses.get("{name}", ...)`\n')
         parts.append(entry(f"glutils.defenses.{found.__name__}" if public else path(found), "class"))
@@ -285,5 +285,5 @@ MAKERS: dict[str, Callable[[], str]] = {
     "threat models": threat_table,
     "attacks": attacks_reference,
     "label rules": labels_reference,
-    "defences": defences_reference,
+    "defences": defenses_reference,
 }

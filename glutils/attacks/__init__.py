@@ -1,14 +1,23 @@
 """Every attack, one paper a file. :func:`attack` runs one by name, :func:`table` prints them side by side."""
 
-from . import cpa, dlf, dlg, dlg_variants, fc, fgla, ggl, gias, grnn, idlg, ig, igims, rgap, rtf, stg, zerogla
-from .ablation import VARIANTS, ablation
 from .base import Card, Reconstruction, attack, names, table
-from .chains import rank_analysis
-from .consistency import inconsistent_rounds, misfits, without_strangers
-from .dmgan import dmgan, dmgan_protocol, with_extra_class, without_class
-from .equations import singular_values
-from .first_order import PUBLISHED, QUIRKS
-from .rank import gradient_rank_bound
+from .closed_form import cpa, fc, fgla, rgap
+from .closed_form.chains import rank_analysis
+from .generative import ggl, gias, grnn, igims
+from .malicious import rtf
+from .malicious.dmgan import dmgan, dmgan_protocol, with_extra_class, without_class
+from .matching import dlf, dlg, dlg_variants, idlg, ig, stg
+from .zerogla import (
+    PUBLISHED,
+    QUIRKS,
+    VARIANTS,
+    ablation,
+    gradient_rank_bound,
+    inconsistent_rounds,
+    misfits,
+    singular_values,
+    without_strangers,
+)
 
 __all__ = [
     "ggl", "gias", "igims",

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
-from .. import _check, _device, models
+from .. import _device, _validate, models
 from .._registry import Registry
 from ..observation import Observation
 from ..solvers import Found, History
-from .rank import held_by
 
 ATTACKS = Registry("attack")
 
@@ -121,8 +119,8 @@ def attack(name: str, seen: Observation, *, device=None, seed: int = 0, **option
             needed but not known. All before any long work.
     """
     card = ATTACKS.get(name)
-    _check.instance("seen", seen, Observation)
-    _check.integer("seed", seed, at_least=0)
+    _validate.instance("seen", seen, Observation)
+    _validate.integer("seed", seed, at_least=0)
     if seen.kind not in card.kinds:
         raise ValueError(f"attack {name!r} reads payloads of kind {' or '.join(card.kinds)}, got {seen.kind!r}")
     mode = models.batchnorm_mode(seen.model)
@@ -150,22 +148,6 @@ def need_labels(seen: Observation, attack: str) -> torch.Tensor:
     if seen.labels is None:
         raise ValueError(f"attack {attack!r} needs the labels: observe(..., knows={{'labels'}})")
     return seen.labels
-
-
-def counted(seen: Observation, unknowns: int) -> tuple[list[str], dict[str, float]]:
-    """Notes and diagnostics of scalars against unknowns, and of what the gradient behind them can hold at most."""
-    scalars = seen.scalars
-    notes = []
-    if scalars < unknowns:
-        notes.append(f"under-determined: {scalars} scalars for {unknowns} unknowns; the prior decides the rest")
-    held, pixels = held_by(seen), math.prod(seen.shape)
-    if held is not None and held < min(unknowns, pixels):
-        notes.append(
-            f"under-determined whatever the number of scalars: the gradient of this network, at the states of "
-            f"{len(seen.rounds)} {'round' if len(seen.rounds) == 1 else 'rounds'}, holds at most {held} independent "
-            f"numbers for {pixels} pixel values; messages at other states would add some"
-        )
-    return notes, {"scalars": float(scalars), "unknowns": float(unknowns)}
 
 
 def reconstruction(found: Found, images: torch.Tensor, labels: torch.Tensor, *notes: str, **extra) -> Reconstruction:

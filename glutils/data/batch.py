@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .. import _check
+from .. import _validate
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +34,14 @@ class Batch:
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
         if len(self.classes) < 2:
             raise ValueError(f"classes must name at least two classes, got {self.classes!r}")
-        _check.images_and_labels(self.images, self.labels, len(self.classes))
+        _validate.images_and_labels(self.images, self.labels, len(self.classes))
         if self.labels.device != self.images.device:
             raise ValueError(f"labels must be on the images' device {self.images.device}, got {self.labels.device}")
         if self.labels.is_floating_point():
             raise TypeError(f"labels of a Batch must be int64 class indices, got {self.labels.dtype}")
         if self.images.dtype != torch.float32:
             raise TypeError(f"images of a Batch must be float32, got {self.images.dtype}")
-        _check.finite("images", self.images)
+        _validate.finite("images", self.images)
         low, high = float(self.images.min()), float(self.images.max())
         if low < 0 or high > 1:
             raise ValueError(f"images must lie in [0, 1], got values from {low:.4g} to {high:.4g}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .. import _check
+from .. import _validate
 from .batch import Batch
 
 
@@ -27,10 +27,10 @@ def hold_out(clients: Any, *, share: Any = 0.2, seed: Any = 0) -> tuple[list[Bat
         TypeError, ValueError: a bad argument; a client with a single image (the message names it).
     """
     clients = _batches("clients", clients)
-    share = _check.number("share", share, above=0)
+    share = _validate.number("share", share, above=0)
     if share >= 1:
         raise ValueError(f"share must be between 0 and 1, exclusive, got {share}")
-    generator = torch.Generator().manual_seed(_check.integer("seed", seed, at_least=0))
+    generator = torch.Generator().manual_seed(_validate.integer("seed", seed, at_least=0))
     train, test = [], []
     for k, client in enumerate(clients):
         if len(client) < 2:
@@ -58,4 +58,4 @@ def _batches(name: str, given: Any) -> list[Batch]:
         raise TypeError(f"{name} must be a list of Batches, got {type(given).__name__}")
     if not given:
         raise ValueError(f"{name} must hold at least one Batch, got none")
-    return [_check.instance(name, batch, Batch) for batch in given]
+    return [_validate.instance(name, batch, Batch) for batch in given]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check, _device
+from .. import _device, _validate
 from .batch import Batch
 from .pool import MOST_SEED
 from .sampling import sample
@@ -64,14 +64,14 @@ def partition(
             that gives every client ``min_samples``.
         FileNotFoundError, ConnectionError: as in ``sample``.
     """
-    clients = _check.integer("clients", clients, at_least=1)
+    clients = _validate.integer("clients", clients, at_least=1)
     if per_client is not None:
-        per_client = _check.integer("per_client", per_client, at_least=1)
-    _check.choice("law", law, LAWS)
-    beta = _check.number("beta", beta, above=0)
-    min_samples = _check.integer("min_samples", min_samples, at_least=1)
-    classes_per_client = _check.integer("classes_per_client", classes_per_client, at_least=1)
-    rng = np.random.default_rng(_check.integer("seed", seed, at_least=0, at_most=MOST_SEED))
+        per_client = _validate.integer("per_client", per_client, at_least=1)
+    _validate.choice("law", law, LAWS)
+    beta = _validate.number("beta", beta, above=0)
+    min_samples = _validate.integer("min_samples", min_samples, at_least=1)
+    classes_per_client = _validate.integer("classes_per_client", classes_per_client, at_least=1)
+    rng = np.random.default_rng(_validate.integer("seed", seed, at_least=0, at_most=MOST_SEED))
 
     if isinstance(of, Batch):
         settled = {

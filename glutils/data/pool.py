@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from .. import _check
+from .. import _validate
 from .batch import Batch
 
 SPLITS = ("private", "public")
@@ -67,8 +67,8 @@ def fit(image: torch.Tensor, size: int) -> torch.Tensor:
 
 def generator(seed: Any, split: Any) -> torch.Generator:
     """The one generator behind a draw; the two splits of one seed draw differently."""
-    _check.choice("split", split, SPLITS)
-    seed = _check.integer("seed", seed, at_least=0, at_most=MOST_SEED)
+    _validate.choice("split", split, SPLITS)
+    seed = _validate.integer("seed", seed, at_least=0, at_most=MOST_SEED)
     return torch.Generator().manual_seed(2 * seed + SPLITS.index(split))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import _check, _device
+from .. import _device, _validate
 from . import embedded, external
 from .batch import Batch
 from .pool import SPLITS, Pool, choose, generator
@@ -73,7 +73,7 @@ def sample(
         return load(name, split=split, size=size, root=root, download=download, device=device)
     if isinstance(count, str):
         raise ValueError(f"count must be an integer of at least 1, or 'all'; got {count!r}")
-    count = _check.integer("count", count, at_least=1)
+    count = _validate.integer("count", count, at_least=1)
     draw = generator(seed, split)
     if name == "photos":
         _no_root(name, root, download)
@@ -128,9 +128,9 @@ def public(
 def _checked(name: Any, size: Any, split: Any) -> int | None:
     if not isinstance(name, str) or name not in names():
         raise ValueError(f"name must be one of {', '.join(names())}; got {name!r}")
-    _check.choice("split", split, SPLITS)
+    _validate.choice("split", split, SPLITS)
     largest = embedded.LARGEST if name in EMBEDDED else EXTERNAL_LARGEST
-    return None if size is None else _check.integer("size", size, at_least=embedded.SMALLEST, at_most=largest)
+    return None if size is None else _validate.integer("size", size, at_least=embedded.SMALLEST, at_most=largest)
 
 
 def _no_root(name: str, root: Any, download: Any) -> None:

@@ -1,7 +1,7 @@
 """Every defence, one paper a file; each wraps a protocol: ``Defended(protocol, get("gaussian_noise", sigma=0.01))``."""
 
 from .accounting import epsilon, noise_multiplier
-from .base import Defence, Defended, get, names
+from .base import Defended, Defense, get, names
 from .clipping import ClipNorm, ClipScalars
 from .dp import DPSGD, DPScalars, DPUpdate
 from .natural import Mixup, PruneLast
@@ -14,7 +14,7 @@ from .soteria import Soteria
 from .sparsification import Masked, RandomK, TopK
 
 __all__ = [
-    "Bits", "ClipNorm", "ClipScalars", "DPSGD", "DPScalars", "DPUpdate", "Defence", "Defended", "FixedPoint",
+    "Bits", "ClipNorm", "ClipScalars", "DPSGD", "DPScalars", "DPUpdate", "Defense", "Defended", "FixedPoint",
     "GaussianNoise", "Half", "LaplaceNoise", "Masked", "Mixup", "Precode", "PruneLast", "QSGD", "RandomK", "Resample",
     "SecureSum",
     "Sign", "Soteria", "TopK", "epsilon", "get", "names", "noise_multiplier", "precode", "secure_sum",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 
-from .. import _check
+from .. import _validate
 
 CONVERSIONS = ("tight", "classic")
 
@@ -31,13 +31,13 @@ def epsilon(
     Returns:
         Epsilon; ``inf`` if no order of the Renyi divergence gives a bound.
     """
-    noise_multiplier = _check.number("noise_multiplier", noise_multiplier, above=0)
-    sample_rate = _check.number("sample_rate", sample_rate, above=0, at_most=1)
-    steps = _check.integer("steps", steps, at_least=1)
-    delta = _check.number("delta", delta, above=0)
+    noise_multiplier = _validate.number("noise_multiplier", noise_multiplier, above=0)
+    sample_rate = _validate.number("sample_rate", sample_rate, above=0, at_most=1)
+    steps = _validate.integer("steps", steps, at_least=1)
+    delta = _validate.number("delta", delta, above=0)
     if delta >= 1:
         raise ValueError(f"delta must be less than 1, got {delta}")
-    _check.choice("conversion", conversion, CONVERSIONS)
+    _validate.choice("conversion", conversion, CONVERSIONS)
     with warnings.catch_warnings():  # opacus warns where the best order is the last one tried
         warnings.simplefilter("ignore")
         from opacus.accountants import RDPAccountant
@@ -56,7 +56,7 @@ def noise_multiplier(epsilon_wanted: float | int, sample_rate: float | int, step
     Raises:
         ValueError: no multiplier up to 10,000 is enough.
     """
-    wanted = _check.number("epsilon_wanted", epsilon_wanted, above=0)
+    wanted = _validate.number("epsilon_wanted", epsilon_wanted, above=0)
     low, high = 1e-2, 1e4
     if epsilon(high, sample_rate, steps, delta) > wanted:
         raise ValueError(f"epsilon_wanted must be reachable with a noise multiplier of at most {high}, got {wanted}")

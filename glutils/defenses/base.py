@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from .. import _check, models
+from .. import _validate, models
 from .._registry import Registry
 from ..protocols import NamedTensors, Payload, Protocol, owned, turned
 
-DEFENCES = Registry("defence")
+DEFENSES = Registry("defence")
 STEPS_APART = 15_485_863  # between the private seeds of steps
 
 
-class Defence:
+class Defense:
     """Base of all defences. Subclasses are frozen dataclasses that check their arguments when they are made.
 
     A defence has two sides, as a protocol has. :meth:`client` is what the honest client does. :meth:`simulate` is what
@@ -68,7 +68,7 @@ class Defence:
         """
         return self.apply(payload, generator), None
 
-    def informed(self, payload: Payload) -> Defence:
+    def informed(self, payload: Payload) -> Defense:
         """This defence as the adversary knows it once it has seen a payload (the mask that was used, say)."""
         return self
 
@@ -106,35 +106,35 @@ class Defended(Protocol):
 
     Attributes:
         protocol: the protocol within. What is not defined here (``directions``, ``seed``, ``lr``, ...) is its own.
-        defence: one defence, or several in the order in which they are applied.
+        defense: one defence, or several in the order in which they are applied.
         private: seed of the client's own randomness. An observation does not contain it.
         memory: what the client kept of its last message, by number of the defence (error feedback). As private.
     """
 
     protocol: Any
-    defence: Any
+    defense: Any
     private: Any = 0
     memory: Any = None
 
     def __post_init__(self) -> None:
-        _check.instance("protocol", self.protocol, Protocol)
-        if not self.defences:
-            raise ValueError("defence must be a defence, or several in a tuple, got an empty tuple")
-        for entry in self.defences:
-            _check.instance("defence", entry, Defence)
+        _validate.instance("protocol", self.protocol, Protocol)
+        if not self.defenses:
+            raise ValueError("defense must be a defence, or several in a tuple, got an empty tuple")
+        for entry in self.defenses:
+            _validate.instance("defense", entry, Defense)
             if self.protocol.kind not in entry.kinds:
                 allowed = " or ".join(entry.kinds)
                 raise ValueError(
                     f"defence {entry} protects payloads of kind {allowed}, {type(self.protocol).__name__} sends "
                     f"{self.protocol.kind!r}"
                 )
-        for entry in self.defences[1:]:
+        for entry in self.defenses[1:]:
             if entry.first:
                 raise ValueError(f"{entry} must be the first defence: it needs the client's images")
         if self.protocol.remembers:
             raise ValueError(f"protocol must not remember, got {self.protocol}: put all defences into one tuple")
         if self.private is not None:
-            _check.integer("private", self.private, at_least=0)
+            _validate.integer("private", self.private, at_least=0)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "protocol" not in self.__dict__:
@@ -142,9 +142,9 @@ class Defended(Protocol):
         return getattr(self.__dict__["protocol"], name)
 
     @property
-    def defences(self) -> tuple:
+    def defenses(self) -> tuple:
         """The defences, in order."""
-        return self.defence if isinstance(self.defence, tuple) else (self.defence,)
+        return self.defense if isinstance(self.defense, tuple) else (self.defense,)
 
     @property
     def kind(self) -> str:
@@ -153,17 +153,17 @@ class Defended(Protocol):
     @property
     def each_bound(self) -> float | None:
         """Where the first defence cuts the slope of every single image, see :class:`~glutils.defenses.DPScalars`."""
-        return self.defences[0].each_bound
+        return self.defenses[0].each_bound
 
     @property
     def mean_bound(self) -> float | None:
         """Where scalars are cut before another defence, noise say, hides which of them were; None if nowhere."""
-        bounds = [entry.mean_bound for entry in self.defences[:-1] if entry.mean_bound is not None]
+        bounds = [entry.mean_bound for entry in self.defenses[:-1] if entry.mean_bound is not None]
         return min(bounds) if bounds else None
 
     def check(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
         self.protocol.check(model, images, labels)
-        for entry in self.defences:
+        for entry in self.defenses:
             entry.check(self.protocol, model)
 
     def _client(self, model, images, labels, params=None, graph=None, directions=None) -> Payload:
@@ -172,11 +172,11 @@ class Defended(Protocol):
         generator = torch.Generator().manual_seed(self.private)
         how = {} if directions is None else {"directions": directions}
         kept, start = {}, 0
-        if self.defences[0].first:
-            payload, start = self.defences[0].client(self.protocol, model, images, labels, generator, **how), 1
+        if self.defenses[0].first:
+            payload, start = self.defenses[0].client(self.protocol, model, images, labels, generator, **how), 1
         else:
             payload = self.protocol.transmit(model, images, labels, **how)
-        for number, entry in enumerate(self.defences[start:], start):
+        for number, entry in enumerate(self.defenses[start:], start):
             payload, kept[number] = entry.carry(payload, generator, (self.memory or {}).get(number))
         if self.remembers:
             payload = NamedTensors(payload)
@@ -185,7 +185,7 @@ class Defended(Protocol):
 
     def _simulate(self, model, images, labels, params, directions) -> Payload:
         how = {} if directions is None else {"directions": directions}
-        first, *others = self.defences
+        first, *others = self.defenses
         payload = first.attacker(self.protocol, model, images, labels, params, how)
         for entry in others:
             payload = entry.simulate(payload)
@@ -201,39 +201,39 @@ class Defended(Protocol):
     @property
     def remembers(self) -> bool:
         """Whether one of the defences keeps something for the client's next message."""
-        return any(entry.remembers for entry in self.defences)
+        return any(entry.remembers for entry in self.defenses)
 
     def remembering(self, kept: Any) -> Defended:
         return replace(self, memory=kept)
 
     def observed(self, payload: Payload) -> Defended:
-        known = tuple(entry.informed(payload) for entry in self.defences)
-        return replace(self, protocol=self.protocol.observed(payload), defence=known, private=None, memory=None)
+        known = tuple(entry.informed(payload) for entry in self.defenses)
+        return replace(self, protocol=self.protocol.observed(payload), defense=known, private=None, memory=None)
 
     def noise(self, payload: Payload, images: int) -> float:
-        return sum(entry.noise(payload, images) ** 2 for entry in self.defences) ** 0.5
+        return sum(entry.noise(payload, images) ** 2 for entry in self.defenses) ** 0.5
 
     def weights(self, payload: torch.Tensor) -> torch.Tensor | None:
-        """Which scalars of an observed payload came through all defences, see :meth:`Defence.weights`.
+        """Which scalars of an observed payload came through all defences, see :meth:`Defense.weights`.
 
         What was cut can be told from the last defence alone: after any other it is hidden.
         """
-        found = [w for entry in self.defences[-1:] if (w := entry.weights(payload)) is not None]
+        found = [w for entry in self.defenses[-1:] if (w := entry.weights(payload)) is not None]
         return torch.stack(found).amin(0) if found else None
 
 
 def names() -> list[str]:
     """Names that :func:`get` accepts."""
-    return DEFENCES.names()
+    return DEFENSES.names()
 
 
-def get(name: str, **strength: Any) -> Defence:
+def get(name: str, **strength: Any) -> Defense:
     """The defence called ``name``, with its strength.
 
     Raises:
         ValueError, TypeError: an unknown name or option, or a strength out of its range.
     """
-    make = DEFENCES.get(name)
+    make = DEFENSES.get(name)
     allowed = list(make.__dataclass_fields__)
     for option in strength:
         if option not in allowed:

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 import torch
 
-from .. import _check
+from .. import _validate
 from ..protocols import Payload, mapped
-from .base import DEFENCES, Defence, flat
+from .base import DEFENSES, Defense, flat
 
 SATURATED = 1e-6
 
 
-@DEFENCES.register("clip")
+@DEFENSES.register("clip")
 @dataclass(frozen=True)
-class ClipNorm(Defence):
+class ClipNorm(Defense):
     """The whole payload, shortened to length ``bound`` if it is longer: ``g min(1, bound / |g|)``.
 
     The adversary knows the bound. It cannot tell the length of a payload that has been shortened, and an attack that
@@ -29,7 +29,7 @@ class ClipNorm(Defence):
     title = "Clipping"
 
     def __post_init__(self) -> None:
-        _check.number("bound", self.bound, above=0)
+        _validate.number("bound", self.bound, above=0)
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
         return self.simulate(payload)
@@ -40,9 +40,9 @@ class ClipNorm(Defence):
         return mapped(payload, lambda tensor: tensor * factor.to(tensor.dtype))
 
 
-@DEFENCES.register("clip_scalars")
+@DEFENSES.register("clip_scalars")
 @dataclass(frozen=True)
-class ClipScalars(Defence):
+class ClipScalars(Defense):
     """Every scalar within [-bound, bound].
 
     The adversary knows the bound, so it knows which scalars were cut, and leaves them out. If another defence follows,
@@ -57,7 +57,7 @@ class ClipScalars(Defence):
     title = "Clipped scalars"
 
     def __post_init__(self) -> None:
-        _check.number("bound", self.bound, above=0)
+        _validate.number("bound", self.bound, above=0)
 
     @property
     def mean_bound(self) -> float:

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.func import grad, vmap
 
-from .. import _check, models
+from .. import _validate, models
 from ..protocols import FedSGD, Payload, Protocol, ZerothOrder, mapped
-from .base import DEFENCES, Defence, flat, random_like
+from .base import DEFENSES, Defense, flat, random_like
 
 
 def _no_batchnorm(model: nn.Module, who: str) -> None:
@@ -21,9 +21,9 @@ def _no_batchnorm(model: nn.Module, who: str) -> None:
         )
 
 
-@DEFENCES.register("dpsgd")
+@DEFENSES.register("dpsgd")
 @dataclass(frozen=True)
-class DPSGD(Defence):
+class DPSGD(Defense):
     """DP-SGD (Abadi et al. 2016): every image's gradient clipped to ``clip``, the mean taken, noise sigma x clip / B.
 
     For :func:`~glutils.defenses.epsilon`, sigma is the noise multiplier. The attacker simulates the clipping and
@@ -43,8 +43,8 @@ class DPSGD(Defence):
     first = True
 
     def __post_init__(self) -> None:
-        _check.number("clip", self.clip, above=0)
-        _check.number("sigma", self.sigma, at_least=0)
+        _validate.number("clip", self.clip, above=0)
+        _validate.number("sigma", self.sigma, at_least=0)
 
     def check(self, protocol: Protocol, model: nn.Module) -> None:
         if type(protocol) is not FedSGD:
@@ -70,9 +70,9 @@ class DPSGD(Defence):
         return {name: torch.einsum("b,b...->...", factor, g) / len(images) for name, g in each_one.items()}
 
 
-@DEFENCES.register("dp_update")
+@DEFENSES.register("dp_update")
 @dataclass(frozen=True)
-class DPUpdate(Defence):
+class DPUpdate(Defense):
     """User-level privacy (DP-FedAvg, McMahan et al. 2018): the whole update clipped to ``clip``, noise sigma x clip.
 
     Here every client adds its own noise (local privacy), so that the server sees nothing else; with a trusted sum each
@@ -89,8 +89,8 @@ class DPUpdate(Defence):
     title = "DP-FedAvg, local"
 
     def __post_init__(self) -> None:
-        _check.number("clip", self.clip, above=0)
-        _check.number("sigma", self.sigma, at_least=0)
+        _validate.number("clip", self.clip, above=0)
+        _validate.number("sigma", self.sigma, at_least=0)
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
         scale = float(self.sigma) * float(self.clip)
@@ -104,9 +104,9 @@ class DPUpdate(Defence):
         return float(self.sigma) * float(self.clip)
 
 
-@DEFENCES.register("dp_scalars")
+@DEFENSES.register("dp_scalars")
 @dataclass(frozen=True)
-class DPScalars(Defence):
+class DPScalars(Defense):
     """Private zeroth-order scalars: every image's slope clipped to ``clip``, the mean taken, noise sigma x clip / B.
 
     In the manner of DPZero (Zhang et al. 2024): one dimension of noise for each direction, however large the model.
@@ -127,8 +127,8 @@ class DPScalars(Defence):
     first = True
 
     def __post_init__(self) -> None:
-        _check.number("clip", self.clip, above=0)
-        _check.number("sigma", self.sigma, at_least=0)
+        _validate.number("clip", self.clip, above=0)
+        _validate.number("sigma", self.sigma, at_least=0)
 
     @property
     def each_bound(self) -> float:

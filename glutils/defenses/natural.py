@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .. import _check, models
+from .. import _validate, models
 from ..protocols import Protocol
-from .base import DEFENCES, Defence, last_matrix
+from .base import DEFENSES, Defense, last_matrix
 from .sparsification import Masked
 
 
-@DEFENCES.register("mixup")
+@DEFENSES.register("mixup")
 @dataclass(frozen=True)
-class Mixup(Defence):
+class Mixup(Defense):
     """Every image mixed with another of the batch, labels alike (Zhang et al. 2018); shares from Beta(alpha, alpha).
 
     An attack then finds the mixtures. With one image nothing is mixed, so at least two are needed.
@@ -30,7 +30,7 @@ class Mixup(Defence):
     first = True
 
     def __post_init__(self) -> None:
-        _check.number("alpha", self.alpha, above=0)
+        _validate.number("alpha", self.alpha, above=0)
 
     def client(self, protocol, model, images, labels, generator, **how):
         if len(images) < 2:
@@ -44,9 +44,9 @@ class Mixup(Defence):
         return protocol.transmit(model, mixed, share[:, None] * labels + (1 - share)[:, None] * labels[order], **how)
 
 
-@DEFENCES.register("prune_last")
+@DEFENSES.register("prune_last")
 @dataclass(frozen=True)
-class PruneLast(Defence):
+class PruneLast(Defense):
     """Keeps back the smallest numbers of the last linear layer's gradient, bias included; with ``keep=0`` all of them.
 
     That layer tells the labels and the features. The adversary sees the zeros and compares the rest.
@@ -60,7 +60,7 @@ class PruneLast(Defence):
     title = "Pruned last layer"
 
     def __post_init__(self) -> None:
-        _check.number("keep", self.keep, at_least=0, at_most=1)
+        _validate.number("keep", self.keep, at_least=0, at_most=1)
 
     def check(self, protocol: Protocol, model: nn.Module) -> None:
         models.last_linear(model)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-from .. import _check
+from .. import _validate
 from ..protocols import Payload, mapped
-from .base import DEFENCES, Defence, flat, random_like
+from .base import DEFENSES, Defense, flat, random_like
 
 
 @dataclass(frozen=True)
-class _Noise(Defence):
+class _Noise(Defense):
     """Independent noise on every number.
 
     Args:
@@ -25,8 +25,8 @@ class _Noise(Defence):
     relative: bool = False
 
     def __post_init__(self) -> None:
-        _check.number("sigma", self.sigma, at_least=0)
-        _check.instance("relative", self.relative, bool)
+        _validate.number("sigma", self.sigma, at_least=0)
+        _validate.instance("relative", self.relative, bool)
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
         scale = float(self.sigma) * (_rms(payload) if self.relative else 1.0)
@@ -38,7 +38,7 @@ class _Noise(Defence):
         return float(self.sigma) * _rms(payload) / (1 + self.sigma**2) ** 0.5  # what is seen holds the noise too
 
 
-@DEFENCES.register("gaussian_noise")
+@DEFENSES.register("gaussian_noise")
 @dataclass(frozen=True)
 class GaussianNoise(_Noise):
     """Normal noise on every number.
@@ -54,7 +54,7 @@ class GaussianNoise(_Noise):
         return random_like(tensor, generator)
 
 
-@DEFENCES.register("laplace_noise")
+@DEFENSES.register("laplace_noise")
 @dataclass(frozen=True)
 class LaplaceNoise(_Noise):
     """Laplace noise on every number.

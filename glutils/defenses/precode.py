@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .. import _check, models
+from .. import _validate, models
 from ..protocols import FedSGD, Protocol
-from .base import DEFENCES, Defence, random_like
+from .base import DEFENSES, Defense, random_like
 
 
 class Bottleneck(nn.Module):
@@ -44,22 +44,22 @@ def precode(model: nn.Module, width: int = 256, *, seed: int = 0) -> nn.Module:
     Raises:
         ValueError: the model has no linear layer, or a bottleneck already.
     """
-    width = _check.integer("width", width, at_least=1)
+    width = _validate.integer("width", width, at_least=1)
     if any(isinstance(module, Bottleneck) for module in model.modules()):
         raise ValueError("model must have no bottleneck yet, this one has")
     built = copy.deepcopy(model)
     name, layer = models.last_linear(built)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_check.integer("seed", seed, at_least=0))
+        torch.manual_seed(_validate.integer("seed", seed, at_least=0))
         bottleneck = Bottleneck(layer.in_features, width).to(layer.weight)
     parent, _, child = name.rpartition(".")
     setattr(built.get_submodule(parent), child, nn.Sequential(bottleneck, layer))
     return built.train(model.training)
 
 
-@DEFENCES.register("precode")
+@DEFENSES.register("precode")
 @dataclass(frozen=True)
-class Precode(Defence):
+class Precode(Defense):
     """The gradient of a model with a random bottleneck: what follows it depends on chance that nobody else knows.
 
     Use with ``gl.defenses.precode(model)``. The attacker simulates the mean.
@@ -74,7 +74,7 @@ class Precode(Defence):
     first = True
 
     def __post_init__(self) -> None:
-        _check.number("beta", self.beta, at_least=0)
+        _validate.number("beta", self.beta, at_least=0)
 
     def check(self, protocol: Protocol, model: nn.Module) -> None:
         if type(protocol) is not FedSGD:

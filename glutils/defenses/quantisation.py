@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 import torch
 
-from .. import _check
+from .. import _validate
 from ..protocols import Payload, mapped
-from .base import DEFENCES, Defence, flat, random_like
+from .base import DEFENSES, Defense, flat, random_like
 
 SOFT = 0.1
 """Width of the smooth step with which an attacker stands in for a sign, in root mean squares of the tensor."""
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-@DEFENCES.register("sign")
+@DEFENSES.register("sign")
 @dataclass(frozen=True)
-class Sign(Defence):
+class Sign(Defense):
     """One bit a number: its sign (signSGD, Bernstein et al. 2018), times the tensor's mean absolute value if asked.
 
     The attacker replaces the step by tanh(g / (0.1 rms)), which is as good as a step for numbers that matter and has a
@@ -33,7 +33,7 @@ class Sign(Defence):
     slopes = False
 
     def __post_init__(self) -> None:
-        _check.instance("scaled", self.scaled, bool)
+        _validate.instance("scaled", self.scaled, bool)
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
         return mapped(payload, lambda tensor: tensor.sign() * self._scale(tensor))
@@ -49,9 +49,9 @@ class Sign(Defence):
         return tensor.abs().mean() if self.scaled else 1.0
 
 
-@DEFENCES.register("qsgd")
+@DEFENSES.register("qsgd")
 @dataclass(frozen=True)
-class QSGD(Defence):
+class QSGD(Defense):
     """Stochastic rounding to ``levels`` steps between 0 and the tensor's length; unbiased (Alistarh et al. 2017).
 
     Args:
@@ -62,7 +62,7 @@ class QSGD(Defence):
     title = "QSGD"
 
     def __post_init__(self) -> None:
-        _check.integer("levels", self.levels, at_least=1)
+        _validate.integer("levels", self.levels, at_least=1)
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
         def rounded(tensor: torch.Tensor) -> torch.Tensor:
@@ -77,9 +77,9 @@ class QSGD(Defence):
         return mapped(payload, rounded)
 
 
-@DEFENCES.register("bits")
+@DEFENSES.register("bits")
 @dataclass(frozen=True)
-class Bits(Defence):
+class Bits(Defense):
     """Rounding to 2^bits - 1 equal steps between plus and minus the tensor's greatest absolute value (int8 and fewer).
 
     Args:
@@ -92,8 +92,8 @@ class Bits(Defence):
     title = "Fixed-point"
 
     def __post_init__(self) -> None:
-        _check.integer("bits", self.bits, at_least=2, at_most=16)
-        _check.instance("stochastic", self.stochastic, bool)
+        _validate.integer("bits", self.bits, at_least=2, at_most=16)
+        _validate.instance("stochastic", self.stochastic, bool)
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
         return mapped(payload, lambda tensor: self._rounded(tensor, generator))
@@ -123,9 +123,9 @@ class Bits(Defence):
         return (low + (random_like(tensor, generator, "uniform") < share - low).to(tensor.dtype)) * step
 
 
-@DEFENCES.register("half")
+@DEFENSES.register("half")
 @dataclass(frozen=True)
-class Half(Defence):
+class Half(Defense):
     """Sixteen-bit floating point; a reader of the DLG paper (Zhu et al. 2019) knows that it does not protect.
 
     Args:
@@ -136,7 +136,7 @@ class Half(Defence):
     title = "Half precision"
 
     def __post_init__(self) -> None:
-        _check.choice("format", self.format, HALVES)
+        _validate.choice("format", self.format, HALVES)
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
         dtype = HALVES[self.format]

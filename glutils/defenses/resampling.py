@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .. import _check, models
+from .. import _validate, models
 from ..protocols import Protocol, ZerothOrder
-from .base import DEFENCES, Defence
+from .base import DEFENSES, Defense
 
 PER = ("direction", "message")
 
 
-@DEFENCES.register("resample")
+@DEFENSES.register("resample")
 @dataclass(frozen=True)
-class Resample(Defence):
+class Resample(Defense):
     """Each scalar is the slope of the loss on ``images`` of the client's images, drawn anew and kept to itself.
 
     Per message all scalars of a message are about the same images, as with ``gl.federation.train(local_batch=)``; per
@@ -37,8 +37,8 @@ class Resample(Defence):
     first = True
 
     def __post_init__(self) -> None:
-        _check.integer("images", self.images, at_least=1)
-        _check.choice("per", self.per, PER)
+        _validate.integer("images", self.images, at_least=1)
+        _validate.choice("per", self.per, PER)
 
     def check(self, protocol: Protocol, model: nn.Module) -> None:
         if type(protocol) is not ZerothOrder:

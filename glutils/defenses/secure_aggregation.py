@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .. import _check
+from .. import _validate
 
 PRIME = 2**521 - 1
 """Of the field in which keys are shared (Shamir 1979); a Mersenne prime above every 256-bit key."""
@@ -35,8 +35,8 @@ class FixedPoint:
     bits: int = 32
 
     def __post_init__(self) -> None:
-        _check.number("step", self.step, above=0)
-        _check.integer("bits", self.bits, at_least=8, at_most=64)
+        _validate.number("step", self.step, above=0)
+        _validate.integer("bits", self.bits, at_least=8, at_most=64)
 
     def encode(self, numbers: torch.Tensor, clients: int = 1) -> np.ndarray:
         """Ring elements (uint64) of numbers, rounded to the nearest step.
@@ -44,8 +44,8 @@ class FixedPoint:
         Raises:
             ValueError: numbers so large that the sum of ``clients`` such vectors could leave the ring.
         """
-        _check.instance("numbers", numbers, torch.Tensor)
-        _check.finite("numbers", numbers)
+        _validate.instance("numbers", numbers, torch.Tensor)
+        _validate.finite("numbers", numbers)
         scaled = numbers.detach().double().cpu().reshape(-1) / self.step
         largest, room = float(scaled.abs().max()) + 0.5 if len(scaled) else 0.0, 2.0 ** (self.bits - 1)
         if largest * clients >= room:
@@ -110,10 +110,10 @@ def secure_sum(
         ValueError: fewer clients than the threshold stay or answer, a ring too small for the sum, vectors of different
             shapes, a threshold that would let the server open a client by itself.
     """
-    coding = FixedPoint() if coding is None else _check.instance("coding", coding, FixedPoint)
+    coding = FixedPoint() if coding is None else _validate.instance("coding", coding, FixedPoint)
     count, shape = len(vectors), _shapes(vectors)
     threshold = math.ceil(2 * count / 3) if threshold is None else threshold
-    threshold = _check.integer("threshold", threshold, at_least=count // 2 + 1, at_most=count)
+    threshold = _validate.integer("threshold", threshold, at_least=count // 2 + 1, at_most=count)
     dropped, silent = (_clients(n, who, count) for n, who in (("dropped", dropped), ("silent", silent)))
     stayed = [i for i in range(count) if i not in dropped]
     answering = [i for i in stayed if i not in silent]
@@ -215,18 +215,18 @@ def combine(points: Mapping[int, int], threshold: int) -> int:
 def _entropy(seed: int | None, client: int) -> bytes:
     if seed is None:
         return secrets.token_bytes(32)
-    return hashlib.sha256(b"%d of %d" % (client, _check.integer("seed", seed, at_least=0))).digest()
+    return hashlib.sha256(b"%d of %d" % (client, _validate.integer("seed", seed, at_least=0))).digest()
 
 
 def _shapes(vectors: Sequence[torch.Tensor]) -> torch.Size:
     if len(vectors) < 2:
         raise ValueError(f"vectors must come from at least 2 clients, got {len(vectors)}")
     for i, vector in enumerate(vectors):
-        _check.instance(f"vectors[{i}]", vector, torch.Tensor)
+        _validate.instance(f"vectors[{i}]", vector, torch.Tensor)
         if vector.shape != vectors[0].shape:
             raise ValueError(f"vectors[{i}] must have shape {tuple(vectors[0].shape)}, got {tuple(vector.shape)}")
     return vectors[0].shape
 
 
 def _clients(name: str, who: Collection[int], count: int) -> frozenset[int]:
-    return frozenset(_check.integer(name, i, at_least=0, at_most=count - 1) for i in who)
+    return frozenset(_validate.integer(name, i, at_least=0, at_most=count - 1) for i in who)

@@ -8,15 +8,15 @@ import torch
 from torch import nn
 from torch.func import vjp, vmap
 
-from .. import _check, models
+from .. import _validate, models
 from ..protocols import Protocol
-from .base import DEFENCES, Defence, last_matrix
+from .base import DEFENSES, Defense, last_matrix
 from .sparsification import Masked
 
 
-@DEFENCES.register("soteria")
+@DEFENSES.register("soteria")
 @dataclass(frozen=True)
-class Soteria(Defence):
+class Soteria(Defense):
     """Zeroes those columns of the last linear layer's weight gradient whose features depend on the pixels the most.
 
     For feature f of the layer's input r the score is ``|d r_f / d x| / |r_f|``, over the whole batch; the columns with
@@ -36,7 +36,7 @@ class Soteria(Defence):
     first = True
 
     def __post_init__(self) -> None:
-        if _check.number("prune", self.prune, at_least=0) >= 1:
+        if _validate.number("prune", self.prune, at_least=0) >= 1:
             raise ValueError(f"prune must be less than 1, got {self.prune}")
 
     def check(self, protocol: Protocol, model: nn.Module) -> None:

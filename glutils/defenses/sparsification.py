@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import torch
 
-from .. import _check
+from .. import _validate
 from ..protocols import Payload, mapped
-from .base import DEFENCES, Defence, flat, unflat
+from .base import DEFENSES, Defense, flat, unflat
 
 SCOPES = ("global", "tensor")
 
 
 @dataclass(frozen=True)
-class Masked(Defence):
+class Masked(Defense):
     """What the adversary makes of a sparse payload: it compares the numbers that were sent, and no others.
 
     Args:
@@ -35,21 +35,21 @@ class Masked(Defence):
 
 
 @dataclass(frozen=True)
-class _Sparse(Defence):
+class _Sparse(Defense):
     keep: float | int
     kinds = ("gradient", "delta")
 
     def __post_init__(self) -> None:
-        _check.number("keep", self.keep, above=0, at_most=1)
+        _validate.number("keep", self.keep, above=0, at_most=1)
 
-    def informed(self, payload: Payload) -> Defence:
+    def informed(self, payload: Payload) -> Defense:
         return Masked(mapped(payload, lambda tensor: (tensor != 0).to(tensor.dtype)))
 
     def _count(self, tensor: torch.Tensor) -> int:
         return max(1, math.ceil(float(self.keep) * tensor.numel()))
 
 
-@DEFENCES.register("topk")
+@DEFENSES.register("topk")
 @dataclass(frozen=True)
 class TopK(_Sparse):
     """The largest numbers, by absolute value; zeros for all others (Aji and Heafield 2017; DGC, Lin et al. 2018).
@@ -73,8 +73,8 @@ class TopK(_Sparse):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check.choice("scope", self.scope, SCOPES)
-        _check.instance("feedback", self.feedback, bool)
+        _validate.choice("scope", self.scope, SCOPES)
+        _validate.instance("feedback", self.feedback, bool)
 
     @property
     def remembers(self) -> bool:
@@ -98,7 +98,7 @@ class TopK(_Sparse):
         return torch.zeros_like(values).index_copy(0, chosen, values[chosen]).view(tensor.shape)
 
 
-@DEFENCES.register("randomk")
+@DEFENSES.register("randomk")
 @dataclass(frozen=True)
 class RandomK(_Sparse):
     """Random numbers of all tensors, divided by the fraction so that the mean stays right (Wangni et al. 2018).
@@ -116,7 +116,7 @@ class RandomK(_Sparse):
         kept = torch.zeros_like(values).index_copy(0, chosen, values[chosen] * (values.numel() / count))
         return unflat(kept, payload)
 
-    def informed(self, payload: Payload) -> Defence:
+    def informed(self, payload: Payload) -> Defense:
         mask = super().informed(payload).mask
         numbers = flat(mask)  # the client's own factor: a number that was chosen may be zero
         return Masked(mapped(mask, lambda tensor: tensor * (numbers.numel() / self._count(numbers))))

@@ -16,8 +16,8 @@ from torch import nn
 
 from .. import _files, models
 from ..data.batch import Batch
+from ..observation.transcripts import Round
 from ..protocols import NamedTensors, Payload
-from ..transcript import Round
 
 FORMAT = "glutils federation 1"
 INDEX = "run.json"

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from .. import _check, data, models
+from .. import _validate, data, models
 from ..data.batch import Batch
+from ..observation.transcripts import Transcript
 from ..solvers.engine import wanted
-from ..transcript import Transcript
 from .checkpoint import Checkpoint, fingerprint
 from .run import Run
 from .settings import checked
@@ -78,8 +78,8 @@ def train(
     how = {"rounds": rounds, "lr": lr, "decay": decay, "local_steps": local_steps, "local_batch": local_batch}
     how |= {"sampled": sampled, "unbiased": unbiased, "record": record, "batched": batched}
     run = Run(**checked(protocol, model, clients, **how))
-    run.generator.manual_seed(_check.integer("seed", seed, at_least=0))
-    test = data.public(run.clients[0]) if test is None else _check.instance("test", test, Batch)
+    run.generator.manual_seed(_validate.integer("seed", seed, at_least=0))
+    test = data.public(run.clients[0]) if test is None else _validate.instance("test", test, Batch)
     shelf = None
     if checkpoint is not None:
         if any(entry.remembers for entry in run.protocols):

@@ -11,8 +11,8 @@ from torch import nn
 
 from .. import models, zo
 from ..data.batch import Batch
+from ..observation.transcripts import Round, Transcript, advance, total
 from ..protocols import Payload, Protocol, kept
-from ..transcript import Round, Transcript, advance, total
 from . import together
 from .checkpoint import fingerprint
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from .. import _check
+from .. import _validate
 from ..data.batch import Batch
 from ..protocols import Protocol
 
@@ -29,16 +29,16 @@ def checked(
     batched: Any,
 ) -> dict[str, Any]:
     """What :class:`~glutils.federation.run.Run` is made from; ``TypeError`` or ``ValueError`` naming the argument."""
-    rounds = _check.integer("rounds", rounds, at_least=1)
+    rounds = _validate.integer("rounds", rounds, at_least=1)
     protocols = _each_round(protocol, rounds)
     first = protocols[0]
-    local_steps = _check.integer("local_steps", local_steps, at_least=1)
-    clients = tuple(_check.instance("clients", client, Batch) for client in clients)
+    local_steps = _validate.integer("local_steps", local_steps, at_least=1)
+    clients = tuple(_validate.instance("clients", client, Batch) for client in clients)
     if not clients:
         raise ValueError("clients must hold at least one Batch, got none")
     if local_batch is not None:
-        local_batch = _check.integer("local_batch", local_batch, at_least=1, at_most=min(map(len, clients)))
-    decay = _check.number("decay", decay, above=0, at_most=1)
+        local_batch = _validate.integer("local_batch", local_batch, at_least=1, at_most=min(map(len, clients)))
+    decay = _validate.number("decay", decay, above=0, at_most=1)
     if first.kind == "delta":
         for name, value, default in (("lr", lr, None), ("decay", decay, 1.0)):
             if value != default:
@@ -47,7 +47,7 @@ def checked(
     elif lr is None:
         raise ValueError("lr must be given for gradient and scalar protocols, got None")
     else:
-        lr = _check.number("lr", lr, above=0)
+        lr = _validate.number("lr", lr, above=0)
     if local_steps > 1 and first.kind != "scalars":
         raise ValueError(f"local_steps must be 1 for {type(first).__name__}, got {local_steps}")
     for client in clients:
@@ -62,9 +62,9 @@ def checked(
         "local_steps": local_steps,
         "local_batch": local_batch,
         "sampled": _sampled(sampled, len(clients)),
-        "unbiased": _check.instance("unbiased", unbiased, bool),
+        "unbiased": _validate.instance("unbiased", unbiased, bool),
         "recorded": _recorded(record, len(clients)),
-        "batched": _check.instance("batched", batched, bool),
+        "batched": _validate.instance("batched", batched, bool),
     }
 
 
@@ -73,8 +73,8 @@ def _sampled(sampled: Any, clients: int) -> int:
     if sampled is None:
         return clients
     if isinstance(sampled, float):
-        return math.ceil(_check.number("sampled", sampled, above=0, at_most=1) * clients - 1e-9)
-    return _check.integer("sampled", sampled, at_least=1, at_most=clients)
+        return math.ceil(_validate.number("sampled", sampled, above=0, at_most=1) * clients - 1e-9)
+    return _validate.integer("sampled", sampled, at_least=1, at_most=clients)
 
 
 def _recorded(record: Any, clients: int) -> tuple[int, ...] | None:
@@ -82,7 +82,7 @@ def _recorded(record: Any, clients: int) -> tuple[int, ...] | None:
         return None
     if isinstance(record, (str, Mapping)) or not isinstance(record, Iterable):
         raise TypeError(f"record must be a list of client indices, or None for all, got {record!r}")
-    return tuple(sorted({_check.integer("record", k, at_least=0, at_most=clients - 1) for k in record}))
+    return tuple(sorted({_validate.integer("record", k, at_least=0, at_most=clients - 1) for k in record}))
 
 
 def _each_round(protocol: Any, rounds: int) -> list[Protocol]:
@@ -94,7 +94,7 @@ def _each_round(protocol: Any, rounds: int) -> list[Protocol]:
     if len(protocol) != rounds:
         raise ValueError(f"protocol must hold one protocol for each of {rounds} rounds, got {len(protocol)}")
     for turn, entry in enumerate(protocol):
-        _check.instance(f"protocol of round {turn}", entry, Protocol)
+        _validate.instance(f"protocol of round {turn}", entry, Protocol)
         if type(entry) is not type(protocol[0]) or getattr(entry, "lr", None) != getattr(protocol[0], "lr", None):
             raise ValueError(f"protocol of round {turn} must be of the first one's kind and lr, got {entry}")
     return list(protocol)

@@ -14,8 +14,8 @@ from torch import nn
 from torch.func import grad, vmap
 
 from .. import models
+from ..observation.transcripts import total
 from ..protocols import FedAvg, FedSGD, Payload, Protocol, ZerothOrder
-from ..transcript import total
 
 Data = Sequence[tuple[torch.Tensor, torch.Tensor]]
 LARGEST = 2**18

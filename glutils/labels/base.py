@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from scipy.optimize import nnls
 
-from .. import _check
+from .. import _validate
 from .._registry import Registry
 from ..observation import Observation
 
@@ -99,7 +99,7 @@ def infer(name: str, seen: Observation, **options) -> LabelEstimate:
             could. TypeError: an option that the rule does not have.
     """
     card = _RULES.get(name)
-    _check.instance("seen", seen, Observation)
+    _validate.instance("seen", seen, Observation)
     allowed = [option for option in inspect.signature(card.run).parameters if option != "seen"]
     for option in options:
         if option not in allowed:
@@ -124,7 +124,7 @@ def rounded(fractional: torch.Tensor, total: int) -> torch.Tensor:
     Raises:
         ValueError: fractions that are not finite.
     """
-    fractional = _check.finite("fractional", fractional.double()).clamp(min=0)
+    fractional = _validate.finite("fractional", fractional.double()).clamp(min=0)
     counts = fractional.floor()
     while (missing := total - int(counts.sum())) > 0:
         step = torch.zeros_like(counts)

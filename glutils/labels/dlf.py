@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .. import _check
+from .. import _validate
 from ..observation import Observation
 from . import head as heads
 from .base import Card, LabelEstimate, counted, register
@@ -47,8 +47,8 @@ def dlf(
         samples: how many.
         seed: of the random ones.
     """
-    _check.choice("points", points, POINTS)
-    _check.instance("class_agnostic", class_agnostic, bool)
+    _validate.choice("points", points, POINTS)
+    _validate.instance("class_agnostic", class_agnostic, bool)
     head = heads.read(seen)
     images = heads.dummies(seen, dummies, samples, seed)
     (p, a, notes), (p_end, a_end, _) = (means(seen, head, state, images) for state in (head.start, head.end))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .. import _check, models
+from .. import _validate, models
 from ..observation import Observation, local_steps
 
 DUMMIES = ("flat", "uniform", "normal", "zeros", "ones", "public")
@@ -95,8 +95,8 @@ def dummies(seen: Observation, kind: str, samples: int, seed: int) -> torch.Tens
     Raises:
         ValueError: an unknown kind, or ``"public"`` where the observation holds none.
     """
-    _check.choice("dummies", kind, DUMMIES)
-    samples, seed = _check.integer("samples", samples, at_least=1), _check.integer("seed", seed, at_least=0)
+    _validate.choice("dummies", kind, DUMMIES)
+    samples, seed = _validate.integer("samples", samples, at_least=1), _validate.integer("seed", seed, at_least=0)
     like = next(seen.model.parameters())
     if kind == "public":
         return need_public(seen, "dummies='public'").images.to(like)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .. import _check
+from .. import _validate
 from ..observation import Observation
 from .base import Card, LabelEstimate, counted, register
 from .head import need_bias, read
@@ -35,7 +35,7 @@ def ilrg(seen: Observation, *, points: str = "start") -> LabelEstimate:
         points: at which state of a delta the last layer predicts: ``"start"``, as for a gradient, or the ``"average"``
             of predictions before the first and after the last step (not in the paper).
     """
-    _check.choice("points", points, POINTS)
+    _validate.choice("points", points, POINTS)
     head = read(seen)
     bias, notes = need_bias(head, "ilrg", "geng"), head.notes
     silent = bias == 0

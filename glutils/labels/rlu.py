@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .. import _check
+from .. import _validate
 from ..observation import Observation
 from .base import Card, LabelEstimate, counted, register, shares
 from .head import Head, need_bias, need_public, read, responses
@@ -45,13 +45,13 @@ def rlu(seen: Observation, *, between: str = "drift", draws: int = 1000, seed: i
     Raises:
         ValueError: no public images, or a class of which there is none.
     """
-    _check.choice("between", between, BETWEEN)
-    _check.integer("draws", draws, at_least=1)
+    _validate.choice("between", between, BETWEEN)
+    _validate.integer("draws", draws, at_least=1)
     head = read(seen)
     bias = need_bias(head, "rlu", "llg_plus")
     public = need_public(seen, "label rule 'rlu'")
     every_class(public.labels, seen.classes, "rlu", "ilrg")
-    generator = torch.Generator().manual_seed(_check.integer("seed", seed, at_least=0))
+    generator = torch.Generator().manual_seed(_validate.integer("seed", seed, at_least=0))
     laws = _laws(seen, head, public) if between == "drift" else _path(seen, head, public)
     matrix = sum(erroneous(_softmax_means(law, draws, generator)) for law in laws) / len(laws)
     return counted(head.size * shares(matrix, -bias), head.size, head.notes)

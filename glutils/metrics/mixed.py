@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from .. import _check
+from .. import _validate
 
 
 def correlations(images: Any, truth: Any) -> torch.Tensor:
@@ -23,7 +23,7 @@ def correlations(images: Any, truth: Any) -> torch.Tensor:
         TypeError: not floating-point tensors. ValueError: other shapes.
     """
     for name, value in (("images", images), ("truth", truth)):
-        _check.instance(name, value, torch.Tensor)
+        _validate.instance(name, value, torch.Tensor)
         if not value.is_floating_point():
             raise TypeError(f"{name} must be floating point, got {value.dtype}")
         if value.ndim != 4 or 0 in value.shape:
@@ -62,7 +62,7 @@ def recovered(images: Any, truth: Any, *, above: Any = 60.0) -> torch.Tensor:
     For attacks that find some images exactly and others not at all; no matching, any number of images. The other
     arguments as in `correlations`.
     """
-    above = _check.number("above", above, above=0)
+    above = _validate.number("above", above, above=0)
     correlations(images, truth)  # checks both
     one, other = (stack.detach().cpu().double().flatten(1) for stack in (images, truth))
     return (one[:, None] - other[None]).square().mean(2).nan_to_num(nan=1.0).amin(0) < 10 ** (-above / 10)

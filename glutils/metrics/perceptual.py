@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from .. import _check, _torchvision
+from .. import _torchvision, _validate
 
 BACKBONES = {"alex": "alexnet-owt-*.pth", "vgg": "vgg16-*.pth", "squeeze": "squeezenet1_1-*.pth"}
 SMALLEST = 64  # pixels; smaller images leave nothing for the deeper layers to see
@@ -23,7 +23,7 @@ SMALLEST = 64  # pixels; smaller images leave nothing for the deeper layers to s
 
 def find(net: Any, weights: Any = None) -> Path | None:
     """The backbone's file: ``weights`` itself, or the one in torch's hub cache; ``None`` if there is none there."""
-    _check.choice("net", net, BACKBONES)
+    _validate.choice("net", net, BACKBONES)
     if weights is not None:
         path = Path(weights)
         if not path.is_file():

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from .. import _check, _torchvision
+from .. import _torchvision, _validate
 from . import perceptual
 
 CAP = 100.0  # dB; what an image counts as at most in an average over several
@@ -154,7 +154,7 @@ def warn_once(message: str) -> None:
 
 def _pair(images: Any, truth: Any) -> tuple[torch.Tensor, torch.Tensor]:
     for name, value in (("images", images), ("truth", truth)):
-        _check.instance(name, value, torch.Tensor)
+        _validate.instance(name, value, torch.Tensor)
         if not value.is_floating_point():
             raise TypeError(f"{name} must be floating point, got {value.dtype}")
     if truth.ndim != 4 or 0 in truth.shape:

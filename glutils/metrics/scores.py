@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .. import _check
+from .. import _validate
 from ..data.batch import Batch
 from . import perceptual, pixels
 
@@ -113,7 +113,7 @@ def score(result: Any, batch: Any, *, public: Any = None, controls: Any = None, 
     Raises:
         TypeError, ValueError: naming the argument of a wrong type, size, shape or range.
     """
-    _check.instance("batch", batch, Batch)
+    _validate.instance("batch", batch, Batch)
     images, found = _reconstructed("result", result, batch)
     truth = batch.images.cpu()
     net, notes = _backbone(lpips_net, truth.shape[1])
@@ -165,8 +165,8 @@ def summary(scores: Any, metric: Any = "psnr") -> Summary:
 
     ``metric`` is "psnr" (dB), "ssim", "mse", "lpips" or "label_accuracy". A NaN run makes all three NaN.
     """
-    _check.choice("metric", metric, (*METRICS, "label_accuracy"))
-    _check.instance("scores", scores, Iterable)
+    _validate.choice("metric", metric, (*METRICS, "label_accuracy"))
+    _validate.instance("scores", scores, Iterable)
     values = []
     for one in scores:
         if not isinstance(one, (Score, Real)) and not (isinstance(one, torch.Tensor) and one.ndim == 0):
@@ -181,7 +181,7 @@ def summary(scores: Any, metric: Any = "psnr") -> Summary:
 
 def _backbone(asked: Any, channels: int) -> tuple[str | None, list[str]]:
     """The network to take LPIPS with, or ``None`` and the reason; who asked for one by name is also warned."""
-    net = _check.choice("lpips_net", "alex" if asked is None else asked, perceptual.BACKBONES)
+    net = _validate.choice("lpips_net", "alex" if asked is None else asked, perceptual.BACKBONES)
     if perceptual.find(net) is not None and channels in (1, 3):
         return net, []
     unfit = f"LPIPS is nan: it takes images of 1 or 3 channels, not {channels}."
@@ -215,7 +215,7 @@ def _named(controls: Any) -> Mapping[str, Any]:
 
 def _public_stacks(public: Any, batch: Batch) -> dict[str, torch.Tensor]:
     """For each private image: the mean public image of its class, and the public image nearest to it."""
-    _check.instance("public", public, Batch)
+    _validate.instance("public", public, Batch)
     if public.shape != batch.shape or public.classes != batch.classes:
         raise ValueError(
             f"public must have image shape {batch.shape} and classes {batch.classes!r} like the private batch, "

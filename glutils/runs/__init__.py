@@ -1,12 +1,6 @@
-"""Runs and what they leave behind."""
+"""Notebooks and functions run with checked parameters, one by one or as a grid, and the records that runs leave."""
 
-from . import conditions, defended, leaderboard
-from .defense_sweep import DefenseSweep, defense_sweep
-from .reconstruct import Experiment, reconstruct
 from .records import MissingRecord, Record, load, record, rows_from
 from .sweep import Failure, Sweep, sweep
 
-__all__ = [
-    "DefenseSweep", "Experiment", "Failure", "MissingRecord", "Record", "Sweep", "conditions", "defended",
-    "defense_sweep", "leaderboard", "load", "reconstruct", "record", "rows_from", "sweep",
-]  # fmt: skip
+__all__ = ["Failure", "MissingRecord", "Record", "Sweep", "load", "record", "rows_from", "sweep"]

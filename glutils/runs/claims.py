@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import _check
+from .. import _validate
 from . import notebook, records
 
 VERDICTS = ("holds", "holds partly", "does not hold", "not measured")
@@ -72,7 +72,7 @@ def load(path: str | Path, folder: str | Path) -> list[Claim]:
         where = f"{Path(path).name}, {row.get('claim', '?')!r:.70}"
         if strangers := set(row) - FIELDS:
             raise ValueError(f"{where}: fields must be among {', '.join(sorted(FIELDS))}, got {sorted(strangers)}")
-        _check.choice(f"{where}: verdict", row["verdict"], VERDICTS)
+        _validate.choice(f"{where}: verdict", row["verdict"], VERDICTS)
         try:
             found.append(_claim(text["source"], row, books, Path(folder)))
         except (ValueError, KeyError, NameError) as error:
@@ -104,7 +104,7 @@ def _claim(source: str, row: Mapping[str, Any], books: dict[str, records.Record]
 
 def _value(book: records.Record, where: Mapping[str, Any], column: str, how: str) -> float:
     """One number from the rows of a record that agree with ``where``; a list there means any of its entries."""
-    take = TAKE[_check.choice("how a value is summed up", how, TAKE)]
+    take = TAKE[_validate.choice("how a value is summed up", how, TAKE)]
     values = []
     for row in book.rows:
         if all(row.get(key) in (want if isinstance(want, list) else [want]) for key, want in where.items()):

@@ -25,7 +25,7 @@ from typing import Any
 import numpy
 import torch
 
-from .. import _check, _files, metrics
+from .. import _files, _validate, metrics
 
 SOURCE = Path(__file__).resolve().parents[2]  # what holds the package: a checkout, or site-packages
 PARTS = ("torch", "torchvision", "numpy", "glutils")
@@ -104,8 +104,8 @@ def record(
         name=name,
         parameters=encode("parameters", parameters),
         rows=encode("rows", rows),
-        seeds=[_check.integer("seeds", seed) for seed in seeds],
-        seconds=None if seconds is None else _check.number("seconds", seconds, at_least=0),
+        seeds=[_validate.integer("seeds", seed) for seed in seeds],
+        seconds=None if seconds is None else _validate.number("seconds", seconds, at_least=0),
         device=_device(device),
         versions=_versions(),
         commit=_commit(),

@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from .. import _check, _files
+from .. import _files, _validate
 from ..solvers.engine import wanted
 from . import records
 from .tasks import Task, grid_points, key_of, outcome
@@ -108,10 +108,10 @@ def sweep(
     task = Task.of(task)
     points = {key_of(point): point for point in grid_points(task, grid)}
     if workers is not None:
-        _check.integer("workers", workers, at_least=0)
+        _validate.integer("workers", workers, at_least=0)
         if cluster is not None:
             raise ValueError(f"workers must be None where a cluster is given, which has its own; got {workers}")
-    _check.number("timeout", timeout, above=0)
+    _validate.number("timeout", timeout, above=0)
     where = Path(folder) if folder is not None else records.project() / "data" / "sweeps" / task.name
     _claim(where, task)
     there = {key: _stored(where, key, point) for key, point in points.items()}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import _check
+from .. import _validate
 from .figures import emit, words
 from .frames import image_tag, montage, named, png, slider_tag, width_of
 from .images import stack
@@ -51,7 +51,7 @@ class Frame:
         words("alt", self.alt), words("title", self.title)
         for label, share, text in self.bars:
             words("a bar's label", label), words("a bar's text", text)
-            _check.number(f"bar {label!r}", share, at_least=0, at_most=1)
+            _validate.number(f"bar {label!r}", share, at_least=0, at_most=1)
 
     @property
     def html(self) -> str:
@@ -104,7 +104,7 @@ def choice_html(frames: Any, *, name: Any, axes: Any, label: Any, caption: Any =
         TypeError, ValueError: naming the argument.
     """
     ident = f"frames-{named(name)}"
-    _check.instance("frames", frames, Mapping)
+    _validate.instance("frames", frames, Mapping)
     if not isinstance(axes, Sequence) or isinstance(axes, str) or not axes:
         raise TypeError(f"axes must be a list of labels, got {axes!r}")
     for key, series in frames.items():

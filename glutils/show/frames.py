@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .. import _check, metrics
+from .. import _validate, metrics
 from .figures import decibels, emit, words
 from .images import stack
 
@@ -57,14 +57,14 @@ def frames_html(
         TypeError, ValueError: naming the argument.
     """
     ident = f"frames-{named(name)}"
-    _check.instance("pngs", pngs, Sequence), _check.instance("alts", alts, Sequence)
+    _validate.instance("pngs", pngs, Sequence), _validate.instance("alts", alts, Sequence)
     if not pngs or len(pngs) != len(alts):
         raise ValueError(f"pngs and alts must be equally many and not none, got {len(pngs)} and {len(alts)}")
     if not all(isinstance(png, bytes) and png.startswith(b"\x89PNG") for png in pngs):
         raise TypeError("pngs must be the bytes of PNG files")
     last = len(pngs) - 1
-    start = last if start is None else _check.integer("start", start, at_least=0, at_most=last)
-    _check.integer("width", width, at_least=1)
+    start = last if start is None else _validate.integer("start", start, at_least=0, at_most=last)
+    _validate.integer("width", width, at_least=1)
     said = [words("an alt text", alt) for alt in alts]
     images = "\n".join(
         image_tag(png, alt, width, shown=index == start)
@@ -135,7 +135,7 @@ def scrubber(
     if not getattr(history, "frames", None):
         raise ValueError("result must have a history with frames; run the attack with frames kept")
     words("alt", alt)
-    _check.integer("max_frames", max_frames, at_least=2)
+    _validate.integer("max_frames", max_frames, at_least=2)
     frames = [stack("result.history.frames", frame) for frame in history.frames]
     beside, order = None, slice(None)
     if truth is not None:

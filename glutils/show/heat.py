@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from .. import _check
+from .. import _validate
 from .figures import figure, style, words
 
 EMPTY = "#f0f0f0"
@@ -28,10 +28,10 @@ def heat(cells: Any, *, low: Any, high: Any, label: Any, caption: Any = None) ->
         TypeError, ValueError: no cells, a key that is not a pair, a number that is not finite, ``high`` not above
             ``low``.
     """
-    _check.instance("cells", cells, Mapping)
+    _validate.instance("cells", cells, Mapping)
     if not cells or not all(isinstance(key, tuple) and len(key) == 2 for key in cells):
         raise ValueError("cells must map (row, column) to (number or None, text), and hold at least one")
-    low, high = _check.number("low", low), _check.number("high", high)
+    low, high = _validate.number("low", low), _validate.number("high", high)
     if high <= low:
         raise ValueError(f"high must be above low={low}, got {high}")
     for key, (number, _) in cells.items():

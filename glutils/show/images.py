@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from .. import _check
+from .. import _validate
 from .figures import decibels, figure, style, words
 
 WIDTH, LARGEST, GAP = 4.8, 1.5, 0.06  # inches: the figure, an image at most, the space between images
@@ -34,9 +34,9 @@ def gallery(images_by_row: Any, *, notes: Any = None, columns: Any = 8, alt: Any
     """
     if not isinstance(images_by_row, Mapping) or not images_by_row:
         raise TypeError(f"images_by_row must map titles to images, got {images_by_row!r:.80}")
-    _check.integer("columns", columns, at_least=1)
+    _validate.integer("columns", columns, at_least=1)
     notes = {} if notes is None else notes
-    _check.instance("notes", notes, Mapping)
+    _validate.instance("notes", notes, Mapping)
     strangers = [title for title in notes if title not in images_by_row]
     if strangers:
         raise ValueError(f"notes must be for rows among {list(images_by_row)}, got {strangers}")

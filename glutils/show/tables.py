@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .. import _check
+from .. import _validate
 from .figures import emit, words
 
 
@@ -56,7 +56,7 @@ def table_html(rows: Any, *, columns: Any = None, caption: Any = None, digits: A
 
 def _cells(rows: Any, columns: Any, digits: Any) -> tuple[list[tuple[str, bool]], list[list[str]]]:
     """Headings, each with whether its column holds numbers, and the cells as text."""
-    _check.integer("digits", digits, at_least=0)
+    _validate.integer("digits", digits, at_least=0)
     if isinstance(rows, (str, Mapping)) or not isinstance(rows, Sequence):
         raise TypeError(f"rows must be a list of mappings, got {type(rows).__name__}")
     if not all(isinstance(row, Mapping) for row in rows):

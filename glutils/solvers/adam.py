@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from .. import _check
+from .. import _validate
 from .engine import Trace
 
 SCHEDULES = ("constant", "steps", "cosine")
@@ -59,8 +59,8 @@ def adam(
         late: note with each loss the tensors after that loss's step and noise, not those it was evaluated at (as
             ZeroGLA's code does).
     """
-    _check.choice("schedule", schedule, SCHEDULES)
-    _check.number("lr", lr, above=0)
+    _validate.choice("schedule", schedule, SCHEDULES)
+    _validate.number("lr", lr, above=0)
     variables = tuple(v.detach().clone().contiguous().requires_grad_() for v in start)
     optimiser = torch.optim.Adam(variables, lr=lr)
     for step in range(iterations if late else iterations + 1):

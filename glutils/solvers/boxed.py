@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from .. import _check
+from .. import _validate
 from .engine import Trace
 from .least_squares import LeastSquares
 
@@ -38,11 +38,11 @@ def boxed(
     Returns:
         u, shape (D,).
     """
-    low, high = _check.number("low", low), _check.number("high", high)
+    low, high = _validate.number("low", low), _validate.number("high", high)
     if not low < high:
         raise ValueError(f"high must be greater than low ({low}), got {high}")
-    iterations = _check.integer("iterations", iterations, at_least=1)
-    lam = _check.number("damping", damping, above=0)
+    iterations = _validate.integer("iterations", iterations, at_least=1)
+    lam = _validate.number("damping", damping, above=0)
     u = start.clamp(low, high)
     r, slope = problem.evaluate(u)
     total = float(r.square().sum())

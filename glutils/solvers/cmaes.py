@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from .. import _check
+from .. import _validate
 from .engine import Trace
 
 Population = Callable[[torch.Tensor], torch.Tensor]
@@ -53,8 +53,8 @@ def cmaes(
     unknowns = start.numel()
     if unknowns < 2:
         raise ValueError(f"start must hold at least 2 numbers for CMA-ES, got {unknowns}")
-    size = population_size(unknowns) if population is None else _check.integer("population", population, at_least=2)
-    evaluations = _check.integer("evaluations", evaluations, at_least=size + 1)
+    size = population_size(unknowns) if population is None else _validate.integer("population", population, at_least=2)
+    evaluations = _validate.integer("evaluations", evaluations, at_least=size + 1)
     options = {
         "popsize": size,
         "seed": math.nan,  # leave numpy's generator alone
@@ -63,7 +63,7 @@ def cmaes(
         "verb_log": 0,
     }
     search = cma.CMAEvolutionStrategy(
-        start.detach().double().cpu().numpy(), _check.number("spread", spread, above=0), options
+        start.detach().double().cpu().numpy(), _validate.number("spread", spread, above=0), options
     )
     step = used = 0
     while used + size < evaluations and not search.stop():

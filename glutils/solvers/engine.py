@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from tqdm.auto import tqdm
 
-from .. import _check
+from .. import _validate
 
 FRAMES = 24
 """Most reconstructions that a history keeps for the scrubber, the first and the last among them."""
@@ -154,11 +154,11 @@ def search(
     Raises:
         RuntimeError: every restart diverged before its first step.
     """
-    iterations = _check.integer("iterations", iterations, at_least=0)
-    restarts = _check.integer("restarts", restarts, at_least=1)
-    seed = _check.integer("seed", seed, at_least=0)
-    _check.choice("keep", keep, ("lowest", "last"))
-    deadline = math.inf if seconds is None else time.monotonic() + _check.number("seconds", seconds, above=0)
+    iterations = _validate.integer("iterations", iterations, at_least=0)
+    restarts = _validate.integer("restarts", restarts, at_least=1)
+    seed = _validate.integer("seed", seed, at_least=0)
+    _validate.choice("keep", keep, ("lowest", "last"))
+    deadline = math.inf if seconds is None else time.monotonic() + _validate.number("seconds", seconds, above=0)
     show = wanted(progress)
     best: Trace | None = None
     finals: list[float] = []

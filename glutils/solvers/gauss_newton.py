@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .. import _check
+from .. import _validate
 from .engine import Trace
 from .least_squares import LeastSquares, Linear, unit
 
@@ -66,7 +66,7 @@ def gauss_newton(
     Returns:
         The noise sigma that the attacker believes to be in r (root mean square).
     """
-    descent = _Descent(problem, start, _check.number("damping", damping, above=0), prior, centre)
+    descent = _Descent(problem, start, _validate.number("damping", damping, above=0), prior, centre)
     trace.note(0, descent.rms**2, (start,))
     for step in range(1, iterations + 1):
         descent.linearise()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from .. import _check
+from .. import _validate
 from .adam import Objective
 from .engine import Abandon, Trace
 
@@ -32,7 +32,7 @@ def lbfgs(
             infinity; the trace then abandons the restart.
         hopeless: called with (outer step, loss); True abandons the restart.
     """
-    _check.number("lr", lr, above=0)
+    _validate.number("lr", lr, above=0)
     variables = tuple(v.detach().clone().contiguous().requires_grad_() for v in start)
     optimiser = torch.optim.LBFGS(
         variables,

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import torch
 
-from .. import _check
+from .. import _validate
 from .engine import Trace
 
 Population = Callable[[torch.Tensor], torch.Tensor]
@@ -109,9 +109,9 @@ def turbo(
         How many candidates were evaluated.
     """
     bo, unknowns = pieces(), start.numel()
-    batch = _check.integer("batch", batch, at_least=1)
-    evaluations = _check.integer("evaluations", evaluations, at_least=3 * batch)
-    width = _check.number("width", width, above=0)
+    batch = _validate.integer("batch", batch, at_least=1)
+    evaluations = _validate.integer("evaluations", evaluations, at_least=3 * batch)
+    width = _validate.number("width", width, above=0)
     state = _State(objective, start, trace, width, batch)
     seed = int(torch.randint(2**31, (), generator=generator))
     with bo.seeded(seed), bo.exact(10_000), warnings.catch_warnings():

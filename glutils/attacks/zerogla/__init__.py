@@ -1,0 +1,13 @@
+"""ZeroGLA: images from scalars. The published search, and this book's own, which solves the equations."""
+
+from .ablation import VARIANTS, ablation
+from .attack import zerogla
+from .consistency import inconsistent_rounds, misfits, without_strangers
+from .equations import singular_values
+from .first_order import PUBLISHED, QUIRKS
+from .rank import gradient_rank_bound
+
+__all__ = [
+    "PUBLISHED", "QUIRKS", "VARIANTS", "ablation", "gradient_rank_bound", "inconsistent_rounds", "misfits",
+    "singular_values", "without_strangers", "zerogla",
+]  # fmt: skip

@@ -1,0 +1,190 @@
+"""Do all messages of a transcript come from one client? What only a reconstruction can tell.
+
+Two clients of equal size whose payloads were exchanged in a round leave no trace in the training run: the mean of their
+scalars is the same. But one set of images does not explain both. So find the images, look at the misfit of each round,
+and leave out those that do not fit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+
+from ... import _validate
+from ...observation import Observation
+from ...priors import smoothness
+from ...solvers import Trace, gauss_newton
+from ..base import Reconstruction
+from .equations import ScalarEquations
+
+NOISE, OUTLIER = 10.0, 5.0
+"""A message fits if its misfit is within this many times the expected noise; it is strange if, beyond that, it lies
+more than so many robust standard deviations above the median message."""
+
+FLOOR = 1e-6
+"""Misfit relative to the scalars' spread that counts as none where the expected noise is even smaller."""
+
+
+def misfits(seen: Observation, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """How badly images explain each message, shape (messages,), and how badly the true ones would.
+
+    Root mean squares of simulated minus observed scalars, in units of the standard deviation of all scalars observed.
+    The second number is the client's round-off, which the attacker finds by running the client's arithmetic itself.
+
+    Args:
+        seen: an observation of scalars.
+        images: (B, C, H, W).
+        labels: (B,) int64, or (B, classes) probabilities.
+    """
+    equations = _equations(seen, labels)
+    u = images.detach().to(equations.targets).flatten()
+    noise, _ = equations.calibrate(u)
+    return _by_message(seen, equations.residual(u)), noise
+
+
+def inconsistent_rounds(seen: Observation, images: torch.Tensor, labels: torch.Tensor) -> list[int]:
+    """Numbers of the rounds whose scalars do not follow from these images, although most rounds' scalars do.
+
+    A message is strange if its misfit is above ten times the noise that the attacker expects and more than five robust
+    standard deviations (of the logarithm, by median and quartiles) above the median message. Images that explain no
+    round accuse none: look at the attacker's loss first, or let :func:`without_strangers` find better ones.
+
+    Args:
+        seen, images, labels: see :func:`misfits`.
+
+    Raises:
+        ValueError: an observation that does not hold scalars.
+    """
+    found, noise = misfits(seen, images, labels)
+    strange = _strange(found, noise)
+    return sorted({message.number for message, odd in zip(seen.rounds, strange.tolist(), strict=True) if odd})
+
+
+def without_strangers(
+    seen: Observation,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    most: float = 0.3,
+    iterations: int = 20,
+) -> tuple[torch.Tensor, list[int]]:
+    """Refit without the rounds that fit worst, until what is left fits: trimmed least squares (Rousseeuw 1984).
+
+    Messages of another client are gross errors: least squares spreads them over all rounds, but they still stick out.
+    The worst are dropped, the images solved again from where they are, and so on. In the end every round is judged by
+    the images that the consistent ones gave, so an honest round that was dropped on the way comes back.
+
+    Args:
+        seen: an observation of scalars, several messages.
+        images: (B, C, H, W), where an attack on all of ``seen`` ended.
+        labels: (B,) int64, or (B, classes) probabilities; they stay as they are.
+        most: largest part of the messages that may be dropped, in (0, 0.5).
+        iterations: most Gauss-Newton steps of each refit.
+
+    Returns:
+        Images (B, C, H, W), float64, and the numbers of the inconsistent rounds. The given images and no rounds, if all
+        rounds fit already, or if no set of images was found that explains the rest: then nothing is known.
+
+    Raises:
+        ValueError: not scalars, ``most`` out of range, or so few scalars that any round could be explained away.
+    """
+    most = _validate.number("most", most, above=0, at_most=0.5)
+    iterations = _validate.integer("iterations", iterations, at_least=1)
+    equations = _equations(seen, labels)
+    u = images.detach().to(equations.targets).flatten()
+    if equations.count <= len(u):
+        raise ValueError(
+            f"seen must hold more scalars than the {len(u)} unknowns to accuse a round, got {equations.count}"
+        )
+    found, noise = misfits(seen, images, labels)
+    if _fits(found, noise):
+        return images, []
+    grey, best = torch.full_like(u, 0.5), u
+    prior = lambda v: smoothness(seen.shape, v.view(seen.shape)).to(v)  # noqa: E731
+    kept = torch.ones(len(seen.rounds), dtype=torch.bool)
+    while True:
+        kept = _trimmed(found, kept)
+        rest = tuple(message for message, keep in zip(seen.rounds, kept.tolist(), strict=True) if keep)
+        if sum(len(message.payload) for message in rest) <= len(u) or (~kept).sum() > most * len(kept):
+            return images, []
+        trace = Trace(iterations, "last")
+        gauss_newton(
+            _equations(replace(seen, rounds=rest), labels), best, trace, iterations=iterations, prior=prior, centre=grey
+        )
+        best = trace.best[0]
+        found, noise = misfits(seen, best.view(seen.shape), labels)
+        if _fits(found[kept], noise):
+            break
+    strange = _strange(found, noise)
+    return best.view(seen.shape), sorted({seen.rounds[i].number for i in strange.nonzero()[:, 0].tolist()})
+
+
+def checked(result: Reconstruction, seen: Observation) -> Reconstruction:
+    """A reconstruction that explains all rounds as it is; another with a note that names the rounds that do not fit.
+
+    For the end of an attack on a transcript. Where a consistent majority of rounds was found, the images are those that
+    explain it, and the loss is that of the consistent rounds. Where none was found, only the note is added.
+    """
+    unknowns, scalars = result.images.numel(), seen.scalars
+    if len(seen.rounds) < 3 or seen.local_batch is not None or scalars <= unknowns:
+        return result
+    found, noise = misfits(seen, result.images, result.labels)
+    if _fits(found, noise):
+        return result
+    total = float(found.square().mean().sqrt())
+    images, rounds = result.images, []
+    if total < 0.7 * math.sqrt(1 - unknowns / scalars):  # better than random numbers in place of scalars are explained
+        images, rounds = without_strangers(seen, result.images, result.labels)
+    if not rounds:
+        note = f"the scalars are not explained: misfit {total:.2g} of their spread, {noise:.1g} expected from round-off"
+        return replace(result, notes=(*result.notes, note))
+    found, _ = misfits(seen, images, result.labels)
+    fits = torch.tensor([message.number not in rounds for message in seen.rounds])
+    note = f"left out rounds {rounds}: their scalars do not follow from the images that explain all others"
+    return replace(
+        result,
+        images=images,
+        loss=float(found[fits].square().mean()),
+        notes=(*result.notes, note),
+        diagnostics=result.diagnostics | {"left out": float(len(rounds))},
+    )
+
+
+def _equations(seen: Observation, labels: torch.Tensor) -> ScalarEquations:
+    _validate.instance("seen", seen, Observation)
+    if seen.kind != "scalars":
+        raise ValueError(f"seen must hold scalars, got a payload of kind {seen.kind!r}")
+    if seen.local_batch is not None:
+        raise ValueError("seen must hold messages about all images of the client, got mini-batches")
+    return ScalarEquations(seen, lambda u: (u.view(seen.shape), labels), math.prod(seen.shape))
+
+
+def _by_message(seen: Observation, r: torch.Tensor) -> torch.Tensor:
+    return torch.stack([part.square().mean().sqrt() for part in r.split([len(m.payload) for m in seen.rounds])])
+
+
+def _fits(found: torch.Tensor, noise: float) -> bool:
+    return float(found.max()) < NOISE * max(noise, FLOOR)
+
+
+def _score(found: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
+    """Robust standard deviations above the median of ``among``, on a logarithmic scale."""
+    logs, typical = found.clamp_min(1e-300).log(), among.clamp_min(1e-300).log()
+    low, middle, high = typical.quantile(torch.tensor([0.25, 0.5, 0.75]).to(typical))
+    return (logs - middle) / ((high - low) / 1.35).clamp_min(0.05)
+
+
+def _strange(found: torch.Tensor, noise: float) -> torch.Tensor:
+    return (found > NOISE * max(noise, FLOOR)) & (_score(found, found) > OUTLIER)
+
+
+def _trimmed(found: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """The messages within 2.5 robust standard deviations of those kept; at least a fiftieth more is dropped."""
+    now = _score(found, found[kept]) < 2.5
+    least = int((~kept).sum()) + math.ceil(len(found) / 50)
+    if int((~now).sum()) < least:
+        now = torch.ones_like(kept)
+        now[found.topk(min(least, len(found))).indices] = False
+    return now

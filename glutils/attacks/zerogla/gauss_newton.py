@@ -1,0 +1,231 @@
+"""Gauss-Newton ZeroGLA: the scalars solved as the equations they are. This book's own attack."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+
+from ... import _validate
+from ...models.smooth import has_kinks, sharpen, smoothed
+from ...observation import Observation
+from ...priors import latent, smoothness
+from ...solvers import Continued, Trace, gauss_newton, search
+from ...solvers.boxed import boxed
+from ..base import Reconstruction, reconstruction
+from ..matching.objective import normal_start
+from .coarse_to_fine import DAMPING, STEPS, climb, halvings
+from .consistency import checked
+from .equations import ScalarEquations
+from .latent_space import learned
+from .rank import count_equations
+
+PRIORS = ("tv", "smooth", "none")
+SHARPNESS = tuple(2.0**k for k in range(13))
+"""Of the smooth networks that lead to a ReLU network."""
+SMOOTH_STEPS = 6
+"""Steps on each of them."""
+JOINT_STEPS = 60
+"""Most steps with soft labels or weights."""
+BOX_STEPS = 20
+"""Most steps between bounds."""
+SURE = 0.9
+"""Soft labels are replaced by the likeliest classes once every image is this sure of its own."""
+
+
+def newton(
+    seen: Observation,
+    *,
+    seed: int = 0,
+    iterations: int | None = None,
+    restarts: int | None = None,
+    prior: str | latent.Latent = "tv",
+    components: int | None = None,
+    spread: float | int | None = None,
+    soften: bool | None = None,
+    box: bool = False,
+    coarse: int | None = None,
+    check: bool = True,
+    seconds: float | int | None = None,
+    progress: bool | None = None,
+) -> Reconstruction:
+    """Levenberg-Marquardt on the scalars' equations, in float64.
+
+    Labels that the adversary was not told are solved for together with the images: class probabilities of every image,
+    as a softmax of further unknowns, until they are sure; then the likeliest classes are taken and the images solved
+    alone. So is it with mini-batches, if the client drew some of its images for each message and kept to itself which:
+    the weights of all images in every message's loss are further unknowns, and once they are sure they are rounded.
+
+    Args:
+        iterations: of the last stage; default 40. Soft labels and weights take up to 60 before it.
+        restarts: random starts, ranked by the attacker's own loss; the search ends with the first whose scalars fit to
+            ten times their noise. Default: 1; 4 for several images, which may fall into a false minimum where two
+            images of a class are mixed, or unknown labels; 3 for a network with kinks.
+        spread: standard deviation of the start around grey. Default: 0.01, and 0.1 for several images, which have to
+            become different.
+        prior: what decides where the scalars do not: ``"tv"`` (total variation), ``"smooth"`` (squared differences) or
+            ``"none"`` (distance from grey). Its weight follows from the noise that the attacker finds in its own
+            simulation of the client; no truth enters. Priors learned from public images, which the adversary must hold,
+            replace the pixels as unknowns: a :class:`~glutils.priors.latent.Latent` or the name of one, see
+            :func:`~glutils.attacks.zerogla.latent_space.learned`; ``components`` is theirs.
+        soften: whether to come to a network with ReLU layers through smooth ones (swish of sharpness 1 to 4,096, a few
+            steps each, every one starting where the last one ended). Default: if it has such layers.
+        box: at the end, drop the prior and keep the pixels within [0, 1] instead
+            (:func:`~glutils.solvers.boxed.boxed`). It helps where noisy scalars determine the pixels, but barely, and
+            many of them are black: float32 clients with several images of a class.
+        coarse: how often the image is halved in height and width; the search begins there, with the first few scalars,
+            and doubles it again (:func:`~glutils.attacks.zerogla.coarse_to_fine.climb`). Default: for one image of
+            more than 4,096 unknowns as often as leaves 16 pixels a side, else 0.
+        check: of a transcript, test whether the images explain every round; if not, look for rounds of another client
+            and leave them out.
+
+    Returns:
+        The reconstruction, with ``diagnostics["noise"]``: root mean square of the noise that the attacker finds in the
+        scalars, relative to their standard deviation; and, for mini-batches, ``diagnostics["sure"]``: fraction of the
+        messages whose images are known. Of a transcript, ``notes`` names the rounds that these images do not explain,
+        see :func:`~glutils.attacks.zerogla.consistency.checked`.
+    """
+    for entry in getattr(seen.protocol, "defenses", ()):
+        if not entry.slopes:
+            raise ValueError(f"solver must be 'lbfgs' or 'adam' for scalars behind {entry}: Gauss-Newton needs slopes")
+    iterations = 40 if iterations is None else iterations
+    if isinstance(prior, latent.Latent) or _validate.choice("prior", prior, (*PRIORS, *latent.NAMES)) in latent.NAMES:
+        if soften:
+            raise ValueError(f"soften does nothing with the learned prior {prior!r}; got {soften!r}")
+        how = {"seed": seed, "restarts": restarts, "spread": spread, "seconds": seconds, "progress": progress}
+        return learned(seen, prior, components=components, iterations=iterations, **how)
+    if components is not None:
+        raise ValueError(f"components belongs to 'pca' and generators, not to prior={prior!r}; got {components!r}")
+    kinks = has_kinks(seen.model)
+    if soften and not kinks:
+        raise ValueError("soften needs a model with ReLU layers, which this one has not; got True")
+    several = seen.shape[0] > 1 or seen.labels is None
+    spread = (0.1 if several else 0.01) if spread is None else _validate.number("spread", spread, at_least=0)
+    search_for = _Search(seen, prior, iterations, kinks and soften is not False, box, coarse)
+    notes, extra = count_equations(seen, search_for.unknowns)
+    if box and seen.scalars < search_for.unknowns:
+        raise ValueError(f"box needs at least as many scalars as unknowns; {notes[0]}")
+    state = {"noise": 0.0}
+    if search_for.drawn:
+        state["sure"] = 0.0
+
+    def solve(trace, generator):
+        start = 0.5 + spread * normal_start(seen, generator, torch.float64).flatten()
+        state["noise"] = search_for.solve(start, trace)
+        if search_for.drawn:
+            state["sure"] = search_for.sure
+
+    found = search(
+        solve,
+        iterations=search_for.steps,
+        restarts=(4 if several else 3 if kinks else 1) if restarts is None else restarts,
+        seed=seed,
+        seconds=seconds,
+        keep="last",  # the weight of the prior changes on the way, so losses of different steps do not compare
+        good=lambda loss: loss < (10 * state["noise"]) ** 2,
+        progress=progress,
+        label="zerogla gauss-newton",
+        view=lambda variables: variables[0].view(seen.shape),
+    )
+    images, labels = found.variables
+    result = reconstruction(found, images.view(seen.shape), labels, *notes, **extra, **state)
+    return checked(result, seen) if check else result
+
+
+class _Search:
+    """The stages of one restart. The trace notes pixels, and the labels that go with them.
+
+    The unknowns u: pixels, then a score for every image and class if labels are unknown, then a weight for every
+    message and image if the client drew mini-batches.
+    """
+
+    def __init__(self, seen: Observation, prior: str, iterations: int, soften: bool, box: bool, coarse: int | None):
+        self.seen, self.iterations, self.soften, self.prior, self.box = seen, iterations, soften, prior, box
+        self.drawn = seen.local_batch if seen.local_batch not in (None, seen.shape[0]) else 0
+        self.pixels = torch.Size(seen.shape).numel()
+        self.scores = 0 if seen.labels is not None else seen.shape[0] * seen.classes
+        self.weights = len(seen.rounds) * seen.shape[0] if self.drawn else 0
+        self.unknowns = self.pixels + self.scores + self.weights
+        joint = bool(self.scores) or bool(self.weights)
+        self.coarse = halvings(seen, coarse, pixels_alone=not (joint or has_kinks(seen.model)))
+        self.steps = iterations + soften * SMOOTH_STEPS * len(SHARPNESS) + JOINT_STEPS * joint + BOX_STEPS * box
+        self.steps += STEPS * self.coarse
+        self.labels = self.chosen = None
+        observed = dataclasses.replace(seen, model=smoothed(seen.model)) if soften else seen
+        self.equations = ScalarEquations(observed, lambda u: self.decode(u), self.unknowns, weighted=bool(self.drawn))
+
+    def decode(self, u: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Images; labels: told, taken as known, or soft; for mini-batches the weights of images in messages."""
+        count = self.seen.shape[0]
+        images, labels = u[: self.pixels].view(self.seen.shape), self.labels
+        if labels is None:
+            labels = u[self.pixels : self.pixels + self.scores].view(count, self.seen.classes).softmax(1)
+        if not self.drawn:
+            return images, labels
+        if self.chosen is not None:
+            return images, labels, self.chosen.to(u.dtype)
+        # far tighter a prior than that of pixels: a weight is 1 / count, or a third more or less
+        return images, labels, (1 + u[-self.weights :].view(-1, count) / 3) / count
+
+    def solve(self, start: torch.Tensor, trace: Trace) -> float:
+        """All stages; the noise that the attacker finds in the scalars."""
+        u = torch.cat([start, start.new_zeros(self.scores + self.weights)])
+        self.labels, self.chosen, self.sure = self.seen.labels, None, 0.0
+        for sharpness in SHARPNESS if self.soften else ():
+            sharpen(self.equations.model, sharpness)
+            self.equations.offset.zero_()
+            self._stage(u, trace, SMOOTH_STEPS, calibrate=False)
+            u = self.last
+        sharpen(self.equations.model, math.inf)
+        if self.coarse:
+            return self._last(climb(self.seen, start, trace, self.coarse, self.prior), trace, damping=DAMPING)
+        if not (self.scores or self.weights):
+            return self._last(u, trace)
+        noise = self._stage(u, trace, JOINT_STEPS, until=None if self.weights else self._labels_are_sure)
+        self._round()
+        if self.weights and self.sure < 1:
+            return noise
+        return self._last(self.last[: self.pixels], trace, damping=1e-4)
+
+    def _last(self, u: torch.Tensor, trace: Trace, **options) -> float:
+        """Pixels alone."""
+        noise = self._stage(u, trace, self.iterations, **options)
+        if self.box:
+            boxed(self.equations, self.last, Continued(trace, self._lift), iterations=BOX_STEPS)
+        return noise
+
+    def _labels_are_sure(self, u: torch.Tensor) -> bool:
+        return float(self.decode(u)[1].amax(1).min()) > SURE
+
+    def _round(self) -> None:
+        """The likeliest labels; the likeliest images of every message, if all are within a quarter of being sure."""
+        _, labels, *weights = self.decode(self.last)
+        if weights:
+            shares = weights[0] * self.drawn
+            chosen = torch.zeros_like(shares).scatter_(1, shares.topk(self.drawn, 1).indices, 1.0)
+            self.sure = float(((shares - chosen).abs() < 0.25).all(1).double().mean())
+            if self.sure < 1:
+                return
+            self.chosen = chosen / self.drawn
+        self.labels = labels if labels.dim() == 1 else labels.argmax(1)
+
+    def _stage(self, u: torch.Tensor, trace: Trace, iterations: int, **options) -> float:
+        self.equations.unknowns = len(u)
+        centre = torch.cat([torch.full_like(u[: self.pixels], 0.5), torch.zeros_like(u[self.pixels :])])
+        noting = Continued(trace, self._lift)
+        return gauss_newton(
+            self.equations, u, noting, iterations=iterations, prior=self._matrix, centre=centre, **options
+        )
+
+    def _lift(self, variables: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        (self.last,) = variables
+        labels = self.decode(self.last)[1]
+        return self.last[: self.pixels], labels if labels.dim() == 1 else labels.argmax(1)
+
+    def _matrix(self, u: torch.Tensor) -> torch.Tensor:
+        """The matrix of the quadratic prior at u, sparse; what is not a pixel has a weak one of its own."""
+        if self.prior == "none":
+            return u  # the identity
+        pixels = u[: self.pixels].view(self.seen.shape) if self.prior == "tv" else None
+        return smoothness(self.seen.shape, pixels, others=len(u) - self.pixels).to(u.device)

@@ -1,0 +1,136 @@
+"""Gauss-Newton ZeroGLA in the coordinates of a latent: what a prior learned from public images leaves unknown."""
+
+from __future__ import annotations
+
+import torch
+
+from ... import _validate
+from ...observation import Observation
+from ...priors import latent
+from ...priors.latent import Affine, Latent, WithRest
+from ...solvers import Continued, gauss_newton, search
+from ..base import Reconstruction, need_labels, reconstruction
+from .equations import ScalarEquations
+from .rank import count_equations
+
+EXACT = 1e-6
+"""Root mean square misfit of the scalars, relative to their spread, that counts as noise where there is less."""
+
+ROUGH = 1e-4
+"""The misfit at which a search may end below D scalars, where the prior decides, and not in the eleventh digit."""
+
+
+def learned(
+    seen: Observation,
+    prior: str | Latent,
+    *,
+    components: int | None = None,
+    seed: int = 0,
+    iterations: int = 40,
+    restarts: int | None = None,
+    spread: float | int | None = None,
+    seconds: float | int | None = None,
+    progress: bool | None = None,
+) -> Reconstruction:
+    """Levenberg-Marquardt in z, which is standard normal before any scalar is seen.
+
+    A latent with a rest is solved twice: with the rest at zero, then with all of z, from there. Of several starts the
+    one with the largest posterior probability is kept: the attacker's loss is ``mean r^2 + sigma^2 |z|^2 / K``, with
+    sigma the noise that it finds in the scalars. The search ends early with a z that explains the scalars and whose
+    length is that of a standard normal one with as many numbers as the scalars determine, or at most 2 times that,
+    squared.
+
+    Args:
+        prior: a latent, or its name: :data:`glutils.priors.latent.NAMES`. A name needs public images.
+        components: numbers per image of a latent that is given by name. Default: a quarter of the scalars per image, at
+            least 1, at most 8 for a generator, and at most what the public images allow.
+        iterations: of each of the two.
+        restarts: default 1 where images are an affine function of z, else 8.
+        spread: of the starts after the first, which is z = 0: standard deviation of z, default 1.
+
+    Returns:
+        The reconstruction; ``diagnostics["surprise"]``: ``|z|^2`` over its expected value. Well above 1, what the
+        scalars say and what public images look like do not go together.
+    """
+    labels = need_labels(seen, "zerogla")
+    spread = 1.0 if spread is None else _validate.number("spread", spread, at_least=0)
+    whole = _latent(prior, components, seen, seed, progress)
+    part = whole.latent if isinstance(whole, WithRest) else whole
+    shape = (seen.shape[0], whole.size)
+    equations = ScalarEquations(seen, *_aimed(whole, seen, labels))
+    notes, extra = count_equations(seen, equations.unknowns)
+    determined = min(equations.count, equations.unknowns)
+    state, pixels = {"starts": 0}, labels.new_empty(seen.shape).numel()
+    exact = EXACT if equations.count >= pixels else ROUGH
+    how = {} if equations.count >= equations.unknowns else {"accuracy": exact}
+
+    def stage(used, z, trace):
+        """Solve for the first numbers of z, as many as the latent has; sigma. The trace gets all of z."""
+        equations.decode, equations.unknowns = _aimed(used, seen, labels)
+        start = z[:, : used.size].flatten()
+
+        def lift(variables):
+            full = z.clone()
+            full[:, : used.size] = variables[0].view(len(z), used.size)
+            return (full.flatten(),)
+
+        lifted = Continued(trace, lift)
+        return gauss_newton(equations, start, lifted, iterations=iterations, centre=torch.zeros_like(start), **how)
+
+    def solve(trace, generator):
+        z = equations.targets.new_zeros(shape)
+        if state["starts"]:
+            z[:, : part.size] = spread * torch.randn(shape[0], part.size, generator=generator).to(z)
+        state["starts"] += 1
+        if part is not whole:
+            stage(part, z, trace)
+            z = trace.best[0].view(shape)
+        state["noise"] = sigma = max(stage(whole, z, trace), 0.0)
+        state["misfit"], length = trace.loss, float(trace.best[0].square().sum())
+        state["surprise"] = length / determined
+        trace.loss += max(sigma, exact) ** 2 * length / equations.count
+
+    found = search(
+        solve,
+        iterations=iterations * (1 if part is whole else 2),
+        restarts=(1 if isinstance(part, Affine) else 8) if restarts is None else restarts,
+        seed=seed,
+        seconds=seconds,
+        keep="last",  # the weight of the prior changes on the way, so losses of different steps do not compare
+        good=lambda loss: state["surprise"] < 2 and state["misfit"] < max(10 * state["noise"], ROUGH) ** 2,
+        progress=progress,
+        label="zerogla gauss-newton",
+        view=lambda variables: whole.report(variables[0].view(shape)),
+    )
+    z = found.variables[0].view(shape)
+    extra |= {"noise": state.get("noise", 0.0), "surprise": float(z.square().sum()) / determined}
+    return reconstruction(found, whole.report(z), labels, *notes, **extra)
+
+
+def _aimed(used: Latent, seen: Observation, labels: torch.Tensor):
+    """What makes equations for pixels into equations for the numbers of a latent: decode and unknowns."""
+    shape = (seen.shape[0], used.size)
+    return lambda u: (used.decode(u.view(shape)), labels), shape[0] * shape[1]
+
+
+def _latent(prior: str | Latent, components: int | None, seen: Observation, seed: int, progress) -> Latent:
+    """The latent that is meant, or why it cannot be had."""
+    shape = tuple(seen.shape[1:])
+    if isinstance(prior, Latent):
+        if components is not None:
+            raise ValueError(f"components belongs to a latent given by name, this has {prior.size}; got {components!r}")
+        if prior.shape != shape:
+            raise ValueError(f"prior must be a latent of images {shape}, got one of {prior.shape}")
+        return prior
+    if seen.public is None:
+        raise ValueError(f"prior={prior!r} learns from public images: observe(..., knows={{'public'}}, public=...)")
+    if seen.public.shape != shape:
+        raise ValueError(f"public must hold images of shape {shape}, got {seen.public.shape}")
+    if prior == "gaussian":
+        if components is not None:
+            raise ValueError(f"components does nothing with prior='gaussian', got {components!r}")
+        return latent.Gaussian.fit(seen.public)
+    if components is None:
+        most = min(len(seen.public) - 1, seen.public.images[0].numel(), *(() if prior == "pca" else (8,)))
+        components = max(1, min(seen.scalars // (4 * seen.shape[0]), most))
+    return latent.fit(prior, seen.public, components, seed=seed, progress=progress)

@@ -1,0 +1,256 @@
+"""Rounds of scalars as parts of one system of equations: one large round, or many small ones at once.
+
+A part holds its share of V grad_theta l(theta; x, y) and of its derivatives in u, the vector that images and labels
+are decoded from. A large round streams its directions in blocks. Many small ones of the same shape (a transcript) are
+stacked, and one vectorised call does the work of a loop over rounds.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import jvp, vjp, vmap
+
+from ... import models, zo
+from ...observation.transcripts import Round
+from ...protocols import Protocol
+
+Decode = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+"""u to images (B, C, H, W) and labels; and, where each message is of a weighted batch, weights (messages, B)."""
+
+STACK = 2**28
+"""Most bytes of float64 directions in one stack."""
+
+
+class OneRound:
+    """One message; V may be larger than memory."""
+
+    def __init__(self, model: nn.Module, decode: Decode, entry: Round, chunk: int = 256):
+        self.model, self.decode, self.protocol, self.chunk = model, decode, entry.protocol, chunk
+        self.directions = _directions(model, entry)
+        self.count = len(self.directions)
+        self.params = state_of(model, entry)
+
+    def _gradient(self, u: torch.Tensor, params: models.Parameters) -> torch.Tensor:
+        images, labels = self.decode(u)
+        return models.flatten(torch.func.grad(lambda p: models.loss(self.model, p, images, labels))(params))
+
+    def evaluate(self, u: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """r = V g(u) - target, shape (K,), and its pullback to u, shape (D,)."""
+        g, pull = vjp(lambda v: self._gradient(v, self.params), u)
+        r, (back,) = self.directions.match([g], target)
+        return r, pull(back)[0]
+
+    def product(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The derivative of V g along v, shape (K,), and its pullback to u: one pass over V for both."""
+        moved = along(lambda w: self._gradient(w, self.params), u, v)
+        onward, (back,) = self.directions.match([moved], moved.new_zeros(self.count))
+        return onward, vjp(lambda w: self._gradient(w, self.params), u)[1](back)[0]
+
+    def pull(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        """The pullback of r, shape (D,)."""
+        _, pull = vjp(lambda v: self._gradient(v, self.params), u)
+        return pull(self.directions.combine(r))[0]
+
+    def rows(self, u: torch.Tensor, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+        """Rows of the Jacobian, chunk by chunk, each (n, D): one vectorised pullback through g for each chunk."""
+        params = {name: p.to(dtype) for name, p in self.params.items()}
+        _, pull = vjp(lambda v: self._gradient(v, params), u.to(dtype))
+        for start, stop in self.directions.blocks(self.chunk):
+            yield vmap(pull)(self.directions.rows(start, stop, dtype))[0]
+
+    def differences(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """At u: exact slopes, the client's differences in float64, and its round-off, each (K,)."""
+        images, labels = (part.detach() for part in self.decode(u))
+        protocol, model, directions = self.protocol, self.model, self.directions
+        exact = zo.exact_slopes(model, images, labels, directions, dtype=torch.float64, params=self.params)
+        if protocol.scheme == "exact":
+            fine = exact
+        else:
+            how = {"mu": protocol.mu, "scheme": protocol.scheme}
+            fine = zo.slopes(model, images, labels, directions, dtype=torch.float64, params=self.params, **how)
+        if protocol.dtype == "float64":
+            loss = float(models.loss(model, self.params, images, labels))
+            noise = torch.full_like(fine, zo.roundoff(loss, protocol.mu, torch.float64, protocol.scheme))
+        else:
+            coarse = {name: p.float() for name, p in self.params.items()}
+            how = {"mu": protocol.mu, "scheme": protocol.scheme, "params": coarse}
+            noise = zo.slopes(model, images, labels, directions, **how).double() - fine
+        return exact, fine, noise
+
+
+class ManyRounds:
+    """R messages of K scalars each, from number ``first`` on, stacked: parameters (R, ...), directions (R, K, d)."""
+
+    def __init__(self, model: nn.Module, decode: Decode, entries: Sequence[Round], first: int = 0):
+        self.model, self.decode, self.protocol = model, decode, entries[0].protocol
+        every = [state_of(model, entry) for entry in entries]
+        self.params = {name: torch.stack([params[name] for params in every]) for name in every[0]}
+        self.directions = torch.stack([_directions(model, entry).rows(dtype=torch.float64) for entry in entries])
+        self.shape = self.directions.shape[:2]
+        self.count = self.shape.numel()
+        self.first = first
+
+    def _decoded(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Images, labels, and the weights of this stack's messages (R, B), if there are weights."""
+        images, labels, *weights = self.decode(u)
+        return images, labels, weights[0][self.first : self.first + self.shape[0]] if weights else None
+
+    def _decoded_for_one(self, u: torch.Tensor, number: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """The same for the ``number``-th message of the stack: its weights are (B,)."""
+        images, labels, weights = self._decoded(u)
+        return images, labels, None if weights is None else weights[number]
+
+    def _gradients(self, u: torch.Tensor) -> torch.Tensor:
+        images, labels, weights = self._decoded(u)
+        grad = torch.func.grad(lambda p, w: models.loss(self.model, p, images, labels, w))
+        grads = vmap(grad, in_dims=(0, None if weights is None else 0))(self.params, weights)
+        return torch.cat([part.flatten(1) for part in grads.values()], 1)
+
+    def _project(self, vectors: torch.Tensor) -> torch.Tensor:
+        return (self.directions @ vectors[:, :, None]).flatten()
+
+    def _combine(self, r: torch.Tensor) -> torch.Tensor:
+        return (r.view(self.shape)[:, None] @ self.directions)[:, 0]
+
+    def evaluate(self, u: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`OneRound.evaluate`."""
+        g, pull = vjp(self._gradients, u)
+        r = self._project(g) - target
+        return r, pull(self._combine(r))[0]
+
+    def push(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """The derivative of all scalars along v."""
+        return self._project(along(self._gradients, u, v))
+
+    def product(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`OneRound.product`."""
+        onward = self.push(u, v)
+        return onward, self.pull(u, onward)
+
+    def pull(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        """See :meth:`OneRound.pull`."""
+        return vjp(self._gradients, u)[1](self._combine(r))[0]
+
+    def rows(self, u: torch.Tensor, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+        """See :meth:`OneRound.rows`."""
+        of, size = partial(self._rows_of_one, u.to(dtype)), max(1, 512 // self.shape[1])
+        for start in range(0, self.shape[0], size):
+            params = {name: p[start : start + size].to(dtype) for name, p in self.params.items()}
+            numbers = torch.arange(self.shape[0], device=u.device)[start : start + size]
+            yield vmap(of)(params, self.directions[start : start + size].to(dtype), numbers).flatten(0, 1)
+
+    def _rows_of_one(
+        self, u: torch.Tensor, params: models.Parameters, directions: torch.Tensor, number: torch.Tensor
+    ) -> torch.Tensor:
+        """The rows (K, D) of one message, the ``number``-th of the stack."""
+        pull = vjp(lambda v: self._gradient_of_one(v, params, number), u)[1]
+        return vmap(pull)(directions)[0]
+
+    def _gradient_of_one(self, u: torch.Tensor, params: models.Parameters, number: torch.Tensor) -> torch.Tensor:
+        images, labels, own = self._decoded_for_one(u, number)
+        return models.flatten(torch.func.grad(lambda p: models.loss(self.model, p, images, labels, own))(params))
+
+    def differences(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """See :meth:`OneRound.differences`."""
+        batch = self._decoded(u.detach())
+        exact = self._project(self._gradients(u)).detach()
+        protocol = self.protocol
+        fine = exact if protocol.scheme == "exact" else self._differences(batch, torch.float64)
+        if protocol.dtype == "float64":
+            images, labels, weights = batch
+            in_dims = (0, None if weights is None else 0)
+            losses = vmap(lambda p, w: models.loss(self.model, p, images, labels, w), in_dims)(self.params, weights)
+            unit = zo.roundoff(1.0, protocol.mu, torch.float64, protocol.scheme)
+            return exact, fine, (unit * losses.abs())[:, None].expand(self.shape).flatten()
+        return exact, fine, self._differences(batch, torch.float32).double() - fine
+
+    def _differences(self, batch: tuple[torch.Tensor | None, ...], dtype: torch.dtype) -> torch.Tensor:
+        """What the clients would send if these were their images; see :func:`glutils.zo.slopes`."""
+        images, labels, weights = (p.to(dtype) if p is not None and p.is_floating_point() else p for p in batch)
+        mu = self.protocol.mu
+
+        def slopes(params: models.Parameters, directions: torch.Tensor, own: torch.Tensor | None) -> torch.Tensor:
+            theta = models.flatten(params)
+
+            def loss(at: torch.Tensor) -> torch.Tensor:
+                return models.loss(self.model, models.unflatten(at, params), images, labels, own)
+
+            if self.protocol.scheme == "exact":
+                grad = torch.func.grad(lambda p: models.loss(self.model, p, images, labels, own))(params)
+                return directions @ models.flatten(grad)
+            here = loss(theta) if self.protocol.scheme == "forward" else None
+            return vmap(partial(zo.difference, loss, theta, mu, here))(directions)
+
+        params = {name: p.to(dtype) for name, p in self.params.items()}
+        in_dims = (0, 0, None if weights is None else 0)
+        return vmap(slopes, in_dims, chunk_size=16)(params, self.directions.to(dtype), weights).flatten().detach()
+
+
+def parts(
+    model: nn.Module, decode: Decode, rounds: Sequence[Round], chunk: int = 256, weighted: bool = False
+) -> list[OneRound | ManyRounds]:
+    """Consecutive rounds that are alike in stacks as large as :data:`STACK` allows, every other one alone.
+
+    ``weighted`` messages, and those of clients that cut each image's slope, are stacked in any case.
+    """
+    from .clipped_rounds import ClippedRounds
+
+    dim = sum(p.numel() for p in models.parameters(model).values())
+    found, held, first = [], [], 0
+
+    def close() -> None:
+        if held and not (held[0].protocol.each_bound is held[0].protocol.mean_bound is None):
+            found.append(ClippedRounds(model, decode, tuple(held), first))
+        elif len(held) == 1 and not weighted:
+            found.append(OneRound(model, decode, held[0], chunk))
+        elif held:
+            found.append(ManyRounds(model, decode, tuple(held), first))
+        held.clear()
+
+    for number, entry in enumerate(rounds):
+        size = 8 * dim * entry.protocol.directions * (len(held) + 1)
+        if held and (not _alike(held[0].protocol, entry.protocol) or size > STACK):
+            close()
+        if not held:
+            first = number
+        held.append(entry)
+    close()
+    return found
+
+
+def _alike(one: Protocol, other: Protocol) -> bool:
+    """Whether two messages differ in seed and state alone."""
+    names = ("directions", "mu", "scheme", "law", "dtype", "each_bound", "mean_bound")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
+
+
+def _directions(model: nn.Module, entry: Round) -> zo.Directions:
+    """The directions of a message, times 0 where a defence left nothing of the scalar."""
+    directions, weights = entry.protocol.draw(model), kept(entry)
+    return directions if weights is None else directions.weighted(weights)
+
+
+def kept(entry: Round) -> torch.Tensor | None:
+    """1 for scalars that came through the client's defence, 0 for those that were cut off, (K,); None: all did."""
+    return getattr(entry.protocol, "weights", lambda payload: None)(entry.payload)
+
+
+def state_of(model: nn.Module, entry: Round) -> models.Parameters:
+    """The state at which a message's slopes were taken, in float64; for a client that moves meanwhile, its estimate."""
+    own = {} if entry.parameters is None else entry.parameters
+    state = models.parameters(model, torch.float64) | {name: p.detach().double() for name, p in own.items()}
+    middle = getattr(entry.protocol, "state", None)
+    return state if middle is None else middle(state, entry.payload, entry.protocol.draw(model))
+
+
+def along(function: Callable[[Any], torch.Tensor], u: Any, v: Any) -> torch.Tensor:
+    """The derivative of ``function`` at u along v, both a tensor or named tensors, by forward mode."""
+    with warnings.catch_warnings():  # forward mode loads decompositions that torch itself calls deprecated
+        warnings.filterwarnings("ignore", "`torch.jit.script`", DeprecationWarning)
+        return jvp(function, (u,), (v,))[1]

@@ -1,0 +1,42 @@
+"""Self-checks for the book's exercises: ``gl.exercises.invert_layer(yours)`` tries random cases and says what differs.
+
+A check gives a verdict that shows itself as a text, and is true if the function passed. ``gl.exercises.invert_layer``
+by itself shows what to write; ``gl.exercises.names()`` lists all exercises.
+"""
+
+from .attacks import (
+    best_margin,
+    cosine_distance,
+    count_unsmoothed,
+    dlg_objective,
+    expected_copies,
+    label_by_sign,
+    last_layer_features,
+    nearest_image,
+    photos_from_rows,
+)
+from .base import EXERCISES, Case, Exercise, Verdict
+from .counting import paired_interval, permuted, replay, rounds_needed, unseen_change
+from .defenses import (
+    clip_and_average,
+    combine_neurons,
+    masked_distance,
+    masked_messages,
+    noise_needed,
+    noise_share,
+    steps_allowed,
+    topk,
+)
+from .foundations import central_slope, estimate_gradient, gauss_newton_step, invert_layer, residuals_and_jacobian
+from .reality import mean_gradient
+
+names = EXERCISES.names
+
+__all__ = [
+    "Case", "Exercise", "Verdict", "best_margin", "central_slope", "clip_and_average", "combine_neurons",
+    "cosine_distance", "count_unsmoothed", "dlg_objective", "estimate_gradient", "expected_copies",
+    "gauss_newton_step", "invert_layer", "label_by_sign", "last_layer_features", "masked_distance",
+    "masked_messages", "mean_gradient", "names", "nearest_image", "noise_needed", "noise_share", "paired_interval",
+    "permuted", "photos_from_rows", "replay", "residuals_and_jacobian", "rounds_needed", "steps_allowed", "topk",
+    "unseen_change",
+]  # fmt: skip

@@ -1,0 +1,215 @@
+"""Under which conditions an attack runs where nothing else is said: the one table that every attack joins."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import _validate, data, models, observation, protocols
+from ..attacks.base import ATTACKS
+from ..attacks.closed_form import decoder
+from ..attacks.malicious import imprint
+from ..observation import Observation
+from ..priors import latent
+
+UPDATES = ("gradient", "delta", "scalars", "average", "estimate", "short estimate")
+"""What the attack is given, one of the three payload kinds or something that stands for a gradient, as the average of a
+parameter difference over its steps, or the estimate from scalars, with the factor d that makes it unbiased or, like the
+reference code of ZeroGLA, without it. See :func:`glutils.observation.as_gradient`."""
+SENT = {"average": "delta", "estimate": "scalars", "short estimate": "scalars"}
+"""What the client sends where the attack is given a stand-in for the gradient."""
+SCALARS_PER_PIXEL = 1.25
+"""Directions per unknown pixel where nothing else is said, enough for ZeroGLA's equations to have one solution."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What one attack needs.
+
+    Attributes:
+        model: the network's name, see :func:`glutils.models.build`.
+        network: its options.
+        knows: what the adversary is told beyond the protocol.
+        budget: number of gradient evaluations that the attacker may spend, to the attack's options; ``None`` for an
+            attack that searches nothing.
+        largest: images in a batch at most; ``None`` for no limit.
+        change: network, public data and seed to the network that a malicious server sends out instead.
+        learn: observation and seed to options, where something is learned from public data before the attack.
+        fits_any: whether what is learned is about images alone, and not about the network.
+        load: path of trained weights and observation to the same options.
+    """
+
+    model: str
+    network: Mapping[str, Any] = field(default_factory=dict)
+    knows: tuple[str, ...] = ("labels",)
+    budget: Callable[[int], dict[str, Any]] | None = None
+    largest: int | None = None
+    change: Callable[[nn.Module, data.Batch, int], nn.Module] | None = None
+    learn: Callable[[Observation, int], dict[str, Any]] | None = None
+    fits_any: bool = False
+    load: Callable[[str, Observation], dict[str, Any]] | None = None
+
+
+def _every(evaluations: int) -> dict[str, Any]:
+    return {"iterations": evaluations, "restarts": 1}
+
+
+def _steps(evaluations: int) -> dict[str, Any]:
+    return {"iterations": evaluations}
+
+
+def _lbfgs(evaluations: int) -> dict[str, Any]:
+    """One start; an outer step is 20 inner ones, each with about 1.25 evaluations of its line search."""
+    return {"iterations": max(1, evaluations // 25), "restarts": 1}
+
+
+def _own(evaluations: int) -> dict[str, Any]:
+    """The attack's own settings: its steps do not evaluate gradients, or cost something else entirely."""
+    return {}
+
+
+def _decoder(seen: Observation, seed: int) -> dict[str, Any]:
+    """FGLA's decoder, trained for the observed network on the public images."""
+    return {"decoder": decoder.train(seen.model, seen.public, seed=seed, progress=False).decoder}
+
+
+def _generator(seen: Observation, seed: int) -> dict[str, Any]:
+    """A convolutional generator, trained together with the latent numbers of the public images."""
+    return {"prior": latent.GLO.fit(seen.public, LATENT, seed=seed, progress=False)}
+
+
+def _loaded(path: str, seen: Observation) -> dict[str, Any]:
+    return {"prior": latent.load(path, tuple(seen.shape[1:]), LATENT)}
+
+
+def _imprint(model: nn.Module, public: data.Batch, seed: int) -> nn.Module:
+    """The network behind RTF's malicious block."""
+    return imprint.imprint(model, public, seed=seed)
+
+
+LATENT = 32
+"""Numbers in z of a generator."""
+PLAYERS = {"dmgan": "it takes part in the training as a client and reads no client's update (chapter 12)"}
+"""Attacks that no observation can be given to, and why."""
+PUBLIC = ("labels", "public")
+GENERATIVE = {"learn": _generator, "fits_any": True, "load": _loaded}
+SMOOTH = {"model": "lenet"}
+KINKED = {"model": "convnet"}
+LINEAR = {"model": "mlp", "network": {"activation": "relu"}}
+
+CONDITIONS: dict[str, Conditions] = {
+    "dlg": Conditions(**SMOOTH, knows=(), budget=_lbfgs),
+    "idlg": Conditions(**SMOOTH, knows=(), budget=_lbfgs, largest=1),
+    "dlg_adam": Conditions(**SMOOTH, knows=(), budget=_every),
+    "dlg_cosine": Conditions(**SMOOTH, knows=(), budget=_every),
+    "grnn": Conditions(**SMOOTH, knows=(), budget=_every),
+    "rgap": Conditions("convnet", {"activation": "leaky_relu", "hidden": None}, knows=(), largest=1),
+    "zerogla": Conditions(**SMOOTH, budget=_own),
+    "ig": Conditions(**KINKED, budget=_every),
+    "stg": Conditions("resnet8", knows=("labels", "batch_stats"), budget=_every),
+    "fgla": Conditions(**KINKED, knows=PUBLIC, learn=_decoder, load=lambda path, seen: {"decoder": path}),
+    "ggl": Conditions(**KINKED, knows=PUBLIC, budget=_every, **GENERATIVE),
+    "gias": Conditions(**KINKED, knows=PUBLIC, budget=_every, **GENERATIVE),
+    "igims": Conditions(**KINKED, knows=PUBLIC, budget=_steps, **GENERATIVE),
+    "dlf": Conditions(**KINKED, budget=_every),
+    "fc_inversion": Conditions(**LINEAR, knows=(), largest=1),
+    "cpa": Conditions(**LINEAR, budget=_own),
+    "cpa_fi": Conditions(**KINKED, budget=lambda evaluations: {"inversion": evaluations}),
+    "rtf": Conditions(**KINKED, knows=PUBLIC, change=_imprint),
+}
+
+
+def of(attack: str) -> Conditions:
+    """The conditions of an attack; for one that has no entry yet, a ReLU network and the attack's own defaults."""
+    ATTACKS.get(attack)
+    if attack in PLAYERS:
+        raise ValueError(f"attack {attack!r} cannot be run on an update: {PLAYERS[attack]}")
+    return CONDITIONS.get(attack, Conditions("convnet", knows=PUBLIC, budget=_own))
+
+
+def options_of(attack: str) -> list[str]:
+    """Names of the options that an attack takes."""
+    return [name for name in inspect.signature(ATTACKS.get(attack).run).parameters if name not in ("seen", "seed")]
+
+
+def update_of(attack: str, update: str | None = None) -> str:
+    """What the attack is given: as asked, else the first kind on its card; ``ValueError`` if it cannot read that."""
+    kinds = ATTACKS.get(attack).kinds
+    if update is None:
+        return kinds[0]
+    _validate.choice("update", update, UPDATES)
+    needed = "gradient" if update in SENT else update
+    if needed not in kinds:
+        can = [name for name in ATTACKS.names() if needed in ATTACKS.get(name).kinds]
+        raise ValueError(
+            f"update must be one that attack {attack!r} reads ({', '.join(kinds)}), got {update!r}; "
+            f"attacks that read it: {', '.join(can)}"
+        )
+    return update
+
+
+def protocol_of(update: str, batch: data.Batch, *, directions: int | None = None, seed: int = 0) -> protocols.Protocol:
+    """The protocol that sends an update of this kind."""
+    update = SENT.get(update, update)
+    if update == "gradient":
+        return protocols.FedSGD()
+    if update == "delta":
+        return protocols.FedAvg(epochs=1, batch_size=max(1, len(batch) // 2), lr=0.01)
+    if directions is None:
+        directions = int(SCALARS_PER_PIXEL * batch.images.numel())
+    return protocols.ZerothOrder(directions=directions, mu=1e-4, dtype="float64", seed=seed)
+
+
+def network_of(
+    attack: str, batch: data.Batch, *, model: str | None = None, public: data.Batch | None = None, seed: int = 0
+) -> nn.Module:
+    """The network that is attacked: the one of the conditions, or another by name; changed where the attack does so."""
+    conditions = of(attack)
+    own = model is None or model == conditions.model
+    network = models.build(model or conditions.model, batch, seed=seed, **(conditions.network if own else {}))
+    if conditions.change is None:
+        return network
+    if public is None:
+        raise ValueError(f"public must be given for {attack!r}, which changes the network with its help")
+    return conditions.change(network, public, seed)
+
+
+def observed(
+    attack: str,
+    batch: data.Batch,
+    *,
+    update: str | None = None,
+    model: str | None = None,
+    directions: int | None = None,
+    public: data.Batch | None = None,
+    seed: int = 0,
+) -> Observation:
+    """What the adversary holds after the client has sent its update, with the knowledge that this attack needs.
+
+    Args:
+        attack: name of the attack.
+        batch: the private batch.
+        update: one of :data:`UPDATES`; default: the first kind that the attack reads.
+        model: name of a network, in place of the conditions' own.
+        directions: number of scalars; default: :data:`SCALARS_PER_PIXEL` per unknown pixel.
+        public: public data; passed on, and used to change the network, if the conditions say so.
+        seed: of the network's weights and of the directions.
+
+    Raises:
+        ValueError: an update that the attack cannot read; more images than it can.
+    """
+    conditions, update = of(attack), update_of(attack, update)
+    if conditions.largest is not None and len(batch) > conditions.largest:
+        raise ValueError(f"batch must hold at most {conditions.largest} image(s) for {attack!r}, got {len(batch)}")
+    network = network_of(attack, batch, model=model, public=public, seed=seed)
+    protocol = protocol_of(update, batch, directions=directions, seed=seed)
+    told = {"public": public} if "public" in conditions.knows else {}
+    with torch.no_grad():
+        payload = protocol.transmit(network, batch.images, batch.labels)
+    seen = observation.observe(network, protocol, payload, batch, knows=conditions.knows, **told)
+    return observation.as_gradient(seen, unbiased=update != "short estimate") if update in SENT else seen

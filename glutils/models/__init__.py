@@ -1,0 +1,23 @@
+"""Networks that clients train (:func:`build`), and pure functions of their parameters and of images."""
+
+from .functional import (
+    Parameters,
+    batchnorm_mode,
+    check_deterministic,
+    flatten,
+    gradient,
+    last_linear,
+    logits,
+    loss,
+    own_precision,
+    parameters,
+    stateless,
+    unflatten,
+)
+from .zoo import ACTIVATIONS, Normalise, build, cnn, convnet, lenet, mlp, names, resnet8, resnet18, resnet50, vgg16
+
+__all__ = [
+    "ACTIVATIONS", "Normalise", "Parameters", "batchnorm_mode", "build", "check_deterministic", "cnn", "convnet",
+    "flatten", "gradient", "last_linear", "lenet", "logits", "loss", "mlp", "names", "own_precision", "parameters",
+    "resnet18", "resnet50", "resnet8", "stateless", "unflatten", "vgg16",
+]  # fmt: skip

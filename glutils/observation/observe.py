@@ -1,0 +1,180 @@
+"""What the adversary holds: everything it saw, everything it was told, and nothing else."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import _validate, models, priors
+from ..data.batch import Batch
+from ..protocols import Payload, Protocol, mapped
+from .transcripts import Round, Transcript, check_payload
+
+KNOWLEDGE = ("labels", "batch_stats", "public")
+"""What ``knows`` may name: the private labels, the batch norm statistics of the private batch, public data."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """All that the adversary holds. Made by :func:`glutils.observe`; attacks read nothing else.
+
+    Attributes:
+        model: the attacker's own copy of the global model.
+        rounds: the messages, in order.
+        shape: (B, C, H, W) of the private batch; the batch size is known in every threat model of this book.
+        classes: number of classes.
+        knows: what was told beyond the protocol; see :data:`KNOWLEDGE`.
+        labels: (B,) int64 if told, else None.
+        statistics: exact batch norm statistics of the private batch if told, else None.
+        public: public data if told, else None.
+        batchnorm: mode of the model's batch norm layers when the client ran it: "train", "eval", or None.
+        beyond_protocol: of ``knows``, what this protocol never sends; results that use it are marked.
+        local_batch: images behind each message if the client drew mini-batches (which ones is not known), else None.
+    """
+
+    model: nn.Module
+    rounds: tuple[Round, ...]
+    shape: tuple[int, int, int, int]
+    classes: int
+    knows: frozenset[str] = frozenset()
+    labels: torch.Tensor | None = None
+    statistics: Any = None
+    public: Batch | None = None
+    batchnorm: str | None = None
+    beyond_protocol: frozenset[str] = field(default_factory=frozenset)
+    local_batch: int | None = None
+
+    def to(self, device: torch.device | str) -> Observation:
+        """The same observation on ``device``."""
+        move = lambda value: mapped(value, lambda tensor: tensor.to(device))  # noqa: E731
+        rounds = tuple(replace(r, payload=move(r.payload), parameters=move(r.parameters)) for r in self.rounds)
+        return replace(
+            self,
+            model=copy.deepcopy(self.model).to(device),
+            rounds=rounds,
+            labels=move(self.labels),
+            statistics=move(self.statistics),
+            public=None if self.public is None else self.public.to(device),
+        )
+
+    @property
+    def protocol(self) -> Protocol:
+        """The protocol of the first round."""
+        return self.rounds[0].protocol
+
+    @property
+    def payload(self) -> Payload:
+        """The payload of the first round."""
+        return self.rounds[0].payload
+
+    @property
+    def scalars(self) -> int:
+        """How many scalars all messages of a scalar protocol hold."""
+        return sum(len(message.payload) for message in self.rounds)
+
+    @property
+    def kind(self) -> str:
+        """What kind of payload was seen, one of ``"gradient"``, ``"delta"`` and ``"scalars"``."""
+        return self.protocol.kind
+
+
+def observe(
+    model: Any,
+    protocol: Any = None,
+    payload: Any = None,
+    batch: Any = None,
+    *,
+    client: Any = None,
+    rounds: Any = None,
+    knows: Iterable[str] = (),
+    public: Any = None,
+) -> Observation:
+    """What an honest-but-curious server holds: after one message, or of one client after a whole training run.
+
+    ``observe(model, protocol, payload, batch, knows=...)`` or ``observe(transcript, client=k, knows=...)``.
+
+    Args:
+        model: the global model in the state and mode in which the client ran it (it is copied), or a
+            :class:`~glutils.observation.transcripts.Transcript`.
+        protocol: how the payload was made; its seed is public.
+        payload: what ``protocol.transmit`` returned.
+        batch: the private batch. Only its size and shape, and what ``knows`` names, are passed on.
+        client: which client of the transcript; its messages alone are passed on.
+        rounds: of a transcript, the rounds that the adversary saw (indices); default: all.
+        knows: any of ``"labels"``, ``"batch_stats"``, ``"public"``.
+        public: public data of the same kind; needed if and only if ``knows`` names ``"public"``.
+
+    Raises:
+        TypeError, ValueError: a payload of the wrong kind, shape or with non-finite entries; unknown knowledge; batch
+            statistics of a model without batch norm; a batch norm mode other than the client's; a transcript whose
+            messages do not lead from one state to the next (the message names the round).
+    """
+    knows = _knowledge(knows)
+    if ("public" in knows) != (public is not None):
+        raise ValueError("public must be given if and only if knows names 'public'")
+    if isinstance(model, Transcript):
+        transcript, model = model, model.model
+        if client is None or protocol is not None or payload is not None or batch is not None:
+            raise TypeError("of a transcript, observe takes client=... and neither protocol, payload nor batch")
+        seen = transcript.of(client)
+        if rounds is not None:
+            chosen = {_validate.integer("rounds", r, at_least=0, at_most=transcript.rounds - 1) for r in rounds}
+            seen = tuple(message for message in seen if message.number in chosen)
+            if not seen:
+                raise ValueError(f"client {client} sent nothing in rounds {sorted(chosen)}")
+        batch, size = transcript.clients[client], transcript.local_batch
+        if "batch_stats" in knows:
+            raise ValueError("knows must not name 'batch_stats' for a transcript: they would change with every round")
+    else:
+        if client is not None or rounds is not None:
+            raise TypeError("client and rounds belong to a transcript; got a model")
+        _validate.instance("protocol", protocol, Protocol)
+        _validate.instance("batch", batch, Batch)
+        models.check_deterministic(model)
+        check_payload("payload", model, Round(protocol, payload))
+        protocol.check(model, batch.images, batch.labels)
+        seen, size = (Round(protocol.observed(payload), payload),), None
+    mode = models.batchnorm_mode(model)
+    for message in seen:
+        sent = getattr(message.payload, "batchnorm", mode)
+        if sent != mode:
+            raise ValueError(f"model has batch norm in {mode!r} mode, but the payload was computed in {sent!r} mode")
+    statistics = None
+    if "batch_stats" in knows:
+        statistics = priors.batchnorm_statistics(model, batch.images)
+        if not statistics:
+            raise ValueError("knows names 'batch_stats', but the model has no batch norm layers")
+        statistics = {name: (mean.detach(), var.detach()) for name, (mean, var) in statistics.items()}
+    return Observation(
+        model=copy.deepcopy(model),
+        rounds=tuple(replace(message, payload=_received(model, message.payload)) for message in seen),
+        shape=tuple(batch.images.shape),
+        classes=len(batch.classes),
+        knows=knows,
+        labels=batch.labels.clone() if "labels" in knows else None,
+        statistics=statistics,
+        public=public,
+        batchnorm=mode,
+        beyond_protocol=knows & {"batch_stats"},
+        local_batch=size,
+    )
+
+
+def _knowledge(knows: Iterable[str]) -> frozenset[str]:
+    if isinstance(knows, str):
+        raise TypeError(f"knows must be a collection of names, got the string {knows!r}")
+    for name in (found := frozenset(knows)):
+        _validate.choice("knows", name, KNOWLEDGE)
+    return found
+
+
+def _received(model: nn.Module, payload: Payload) -> Payload:
+    """A copy without a graph; named tensors in the order of the model's parameters, which simulation follows."""
+    if isinstance(payload, Mapping):
+        payload = {name: payload[name] for name in models.parameters(model)}
+    return mapped(payload, lambda tensor: tensor.detach().clone())

@@ -1,0 +1,18 @@
+"""What an attacker believes about images before it sees a message: how smooth they are, what their statistics are, and
+(:mod:`glutils.priors.latent`) what public images have in common."""
+
+from .image import (
+    TV_KINDS,
+    Statistics,
+    batchnorm_distance,
+    batchnorm_statistics,
+    noting,
+    running_statistics,
+    smoothness,
+    tv,
+)
+
+__all__ = [
+    "TV_KINDS", "Statistics", "batchnorm_distance", "batchnorm_statistics", "noting", "running_statistics",
+    "smoothness", "tv",
+]  # fmt: skip

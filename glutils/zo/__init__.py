@@ -1,0 +1,17 @@
+"""Zeroth-order queries: public random directions, and the slope of the loss along them.
+
+A zeroth-order client answers K questions. Question i is a direction z_i in parameter space, which everybody can draw
+from a public seed; the answer is one number, the slope of the client's loss along it (Spall 1992;
+DeComFL, Li et al. 2024). With V the K x d matrix whose rows are the directions, the answers are V times the
+gradient, up to the error of finite differences.
+"""
+
+from __future__ import annotations
+
+from .directions import LAWS, MEMORY, Directions
+from .slopes import DTYPES, SCHEMES, difference, estimate, exact_slopes, replay, roundoff, slopes
+
+__all__ = [
+    "DTYPES", "LAWS", "MEMORY", "SCHEMES", "Directions", "difference", "estimate", "exact_slopes", "replay", "roundoff",
+    "slopes",
+]  # fmt: skip
