@@ -173,5 +173,5 @@ def test_zerogla_gets_scalars_and_solves_them(run):
 
 def test_every_attack_has_its_conditions():
     missing = [name for name in gl.attacks.names() if name not in conditions.CONDITIONS | conditions.PLAYERS]
-    assert not missing, f"add an entry to CONDITIONS in glutils/runs/conditions.py for {missing}"
+    assert not missing, f"add an entry to CONDITIONS in glutils/experiments/conditions.py for {missing}"
     assert not [name for name in conditions.CONDITIONS if name not in gl.attacks.names()]
