@@ -13,7 +13,7 @@ import yaml
 from test_book import text as prose
 
 import glutils as gl
-from glutils.attacks.base import ATTACKS
+from glutils.attacks.base import ATTACKS, KINDS, OBSERVATION
 from glutils.defenses.base import DEFENSES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -151,13 +151,58 @@ def test_every_attack_has_a_family_a_chapter_and_a_row_in_the_map(pages):
 
 
 def test_the_map_tells_what_the_cards_tell(pages):
-    assert pages.family(ATTACKS.get("fc_inversion")) == pages.READ_OFF
-    assert pages.family(ATTACKS.get("zerogla")) == pages.PIXELS
-    assert pages.family(ATTACKS.get("ggl")) == pages.GENERATED
-    assert pages.family(ATTACKS.get("dmgan")) == pages.OTHERWISE
+    expected = {"fc_inversion": "closed_form", "cpa": "closed_form", "zerogla": "zerogla", "ggl": "generative",
+                "ig": "matching", "rtf": "malicious", "dmgan": "malicious"}  # fmt: skip
+    assert {name: pages.family(ATTACKS.get(name)) for name in expected} == expected
     readers = [name for name in gl.attacks.names() if pages.facts(name)["scalars"]]
     assert readers == [name for name in gl.attacks.names() if "scalars" in ATTACKS.get(name).kinds]
     assert pages.facts("rtf")["breaks the protocol"] and not pages.facts("ig")["breaks the protocol"]
+    breakers = [name for name in gl.attacks.names() if "malicious" in ATTACKS.get(name).adversary]
+    assert sorted(pages.grouped()["malicious"]) == sorted(breakers)
+    assert {name for name in gl.attacks.names() if pages.facts(name)["no search"]} >= {"fc_inversion", "rgap", "rtf"}
+
+
+def test_families_are_the_folders_of_the_attacks(pages):
+    folders = {path.parent.name for path in (ROOT / "glutils" / "attacks").glob("*/__init__.py")}
+    assert set(pages.FAMILIES) == folders
+    svg, tables = pages.picture(), pages.map_tables()
+    for title, common in pages.FAMILIES.values():
+        assert f">{title}</text>" in svg and f"### {title}\n\n{common}\n" in tables
+        assert common.endswith(".") and len(common) < 150
+    odd = dataclasses.replace(ATTACKS.get("ig"), run=pages.table)
+    with pytest.raises(ValueError, match="IG must lie in a folder of closed_form, .*, got "):
+        pages.family(odd)
+
+
+ADVERSARIES = {"honest-but-curious server", "malicious server", "malicious client"}
+WORDS = ("simulates", "variable", "distance", "prior", "solver", "labels")
+
+
+@pytest.mark.parametrize("name", gl.attacks.names())
+def test_a_card_holds_words_for_a_table_and_no_sentence(name):
+    card = ATTACKS.get(name)
+    assert card.takes in (OBSERVATION, "clients") and card.adversary in ADVERSARIES
+    assert set(card.kinds) <= set(KINDS) and bool(card.kinds) == (card.takes == OBSERVATION)
+    for field in dataclasses.fields(card):
+        value = getattr(card, field.name)
+        if field.name == "run":
+            assert callable(value)
+            continue
+        for words in value if isinstance(value, tuple) else [value]:
+            assert isinstance(words, str) and words.strip() == words and words, field.name
+            assert len(words) <= 45 and not re.search(r"\w\(|\. |\.$|\bcall\b|\bgl\.", words), f"{field.name}: {words}"
+    assert set(WORDS) | {"title", "kinds", "source", "adversary", "takes", "run"} == {
+        field.name for field in dataclasses.fields(card)
+    }
+
+
+def test_the_column_of_what_is_read_holds_kinds_of_messages_only(pages):
+    header, _, *rows = [line.split(" | ") for line in pages.threat_table().splitlines() if line.startswith("|")]
+    assert len(rows) == len(gl.attacks.names())
+    for row in rows:
+        read = row[header.index("Reads")].split(", ")
+        assert set(read) <= set(KINDS) or read == [pages.NO_MESSAGE]
+    assert sum(row[header.index("Reads")] == pages.NO_MESSAGE for row in rows) == 1
 
 
 def test_the_picture_is_small_and_can_be_read_on_a_phone(pages):

@@ -1,8 +1,8 @@
 """The house: every import of the package goes down, and none goes round; read from the sources, without importing them.
 
 The floors are declared once, in the table of CONTRIBUTING.md under "The house on one screen": rooms higher in the table
-may import rooms lower in it. A room is a folder of ``glutils`` (of ``attacks``: a folder or module in it); ``_*`` are the
-helper modules beside them.
+may import rooms lower in it. A room is a folder of ``glutils`` (of ``attacks``: a folder or module in it), and ``_*``
+stands for the helper modules beside them.
 """
 
 import ast
@@ -20,7 +20,7 @@ LONGEST = 300
 
 
 class Arrow(NamedTuple):
-    """One import statement: from a module to a module, at a line; ``runs`` unless it is there for type checkers only."""
+    """An import statement: from a module to a module, at a line; ``runs`` unless it is for type checkers only."""
 
     source: str
     target: str
@@ -79,7 +79,7 @@ def _targets(node, home, known):
 
 
 def room(module):
-    """The room that a module belongs to: ``models``, ``attacks/matching``, ``_*``; the package itself is ``glutils``."""
+    """The room of a module, such as ``models``, ``attacks/matching`` or ``_*``; the package itself is ``glutils``."""
     _, *path = module.split(".")
     if not path:
         return "glutils"
@@ -170,7 +170,7 @@ HOUSE = {
     "high/__init__.py": "from .use import other\n",
     "high/use.py": "from ..low import thing\nother = thing\n",
 }
-TABLE = "## The house on one screen\n\nWords.\n\n| Rooms | What |\n|---|---|\n| `high` | `no` |\n| `low` | |\n| `_*` | |\n"
+TABLE = "## The house on one screen\n\nWords.\n\n| Rooms |\n|---|---|\n| `high` | `no` |\n| `low` | |\n| `_*` | |\n"
 
 
 def built(folder, **changed):

@@ -21,17 +21,31 @@ CHAPTERS = {
     "stg": 8, "fgla": 9, "ggl": 10, "gias": 10, "igims": 10, "cpa": 12, "cpa_fi": 12, "rtf": 12, "dmgan": 12, "dlf": 14,
 }  # fmt: skip
 """Attack to the chapter that explains it."""
-PROTOCOLS = ("FedSGD", "FedAvg", "ZerothOrder")
-READ_OFF = "Read off, without a search"
-OTHERWISE = "Search, but for no matching message"
-GENERATED = "Search what a generator can make"
-PIXELS = "Search the pixels"
+NO_MESSAGE = "no message"
+"""What stands in the place of payload kinds for an adversary that takes part instead of reading."""
 FAMILIES = {
-    READ_OFF: "A division or a system of equations. No guess has to be improved, and no start can be unlucky.",
-    PIXELS: "The attacker guesses an image, computes what it would have sent, and changes the pixels until both agree.",
-    GENERATED: "As before, but the guess is what a generator makes of a few numbers, or of its weights.",
-    OTHERWISE: "What is searched is no image whose message fits: a matrix that unmixes, or a player in the training.",
+    "closed_form": (
+        "Solve the message alone",
+        "The client is not simulated: a division, equations, or a matrix that unmixes take the message apart.",
+    ),
+    "matching": (
+        "Search the pixels",
+        "The attacker guesses an image, computes what it would have sent, and changes the pixels until both agree.",
+    ),
+    "generative": (
+        "Search what a generator can make",
+        "As before, but the guess is what a generator makes of a few numbers, or of its weights.",
+    ),
+    "zerogla": (
+        "Solve for images from scalars",
+        "Every scalar is an equation for the pixels, along a direction that the attacker knows: solve them together.",
+    ),
+    "malicious": (
+        "Break the protocol",
+        "A server that sends a model of its own making, or a client that plays against the others.",
+    ),
 }
+"""Folder of :mod:`glutils.attacks` to the family's title and what its attacks have in common."""
 
 
 def fill(folder: Path, rows: list[dict]) -> None:
@@ -103,18 +117,21 @@ def cards() -> dict[str, object]:
 
 
 def family(card) -> str:
-    """Which of :data:`FAMILIES` an attack belongs to, as its card tells it."""
-    if card.solver.startswith("closed form"):
-        return READ_OFF
-    if card.simulates.startswith("nothing") or not any(protocol in card.simulates for protocol in PROTOCOLS):
-        return OTHERWISE
-    return GENERATED if "generator" in card.variable else PIXELS
+    """Which of :data:`FAMILIES` an attack belongs to: the folder of :mod:`glutils.attacks` that its code is in.
+
+    Raises:
+        ValueError: the code is in none of these folders.
+    """
+    folder = card.run.__module__.removeprefix("glutils.attacks.").split(".")[0]
+    if folder not in FAMILIES:
+        raise ValueError(f"{card.title} must lie in a folder of {', '.join(FAMILIES)}, got {card.run.__module__}")
+    return folder
 
 
 def grouped() -> dict[str, list[str]]:
     """Names of attacks by family, in the order of their chapters."""
     order = sorted(cards(), key=lambda name: (CHAPTERS.get(name, 99), name))
-    return {title: [name for name in order if family(cards()[name]) == title] for title in FAMILIES}
+    return {folder: [name for name in order if family(cards()[name]) == folder] for folder in FAMILIES}
 
 
 def chapter(name: str, words: str = "", up: str = "..") -> str:
@@ -139,7 +156,7 @@ def facts(name: str) -> dict[str, bool]:
         "public images": ours is not None and "public" in ours.knows,
         "breaks the protocol": "malicious" in card.adversary,
         "several images": ours is not None and ours.largest is None,
-        "no search": family(card) == READ_OFF,
+        "no search": card.solver.startswith("closed form"),
     }
 
 
@@ -159,11 +176,11 @@ def picture() -> str:
     for n, (title, kind) in enumerate(zip(titles, kinds, strict=True)):
         x = left + step * n + step / 2
         body.append(f'<text transform="translate({x + 3} {top - 8}) rotate(-60)" fill="{COLOURS[kind]}">{title}</text>')
-    for title, names in grouped().items():
+    for folder, names in grouped().items():
         if not names:
             continue
         y += 8
-        body.append(f'<text x="4" y="{y + 12}" font-weight="bold">{title}</text>')
+        body.append(f'<text x="4" y="{y + 12}" font-weight="bold">{FAMILIES[folder][0]}</text>')
         y += high
         for name in names:
             body.append(f'<line x1="4" x2="{left + 8 * step}" y1="{y + 17}" y2="{y + 17}" stroke="#ddd"/>')
@@ -201,13 +218,14 @@ def map_tables() -> str:
     """The table of attacks, family by family."""
     header = ["Attack", "Simulates", "Variable", "Distance", "Prior", "Solver", "Labels"]
     parts = []
-    for title, names in grouped().items():
+    for folder, names in grouped().items():
+        title, common = FAMILIES[folder]
         rows = [
             (f"{chapter(name, card.title)} {{cite}}`{card.source}`", card.simulates, card.variable, card.distance,
              card.prior, card.solver, card.labels)
             for name in names for card in [cards()[name]]
         ]  # fmt: skip
-        parts.append(f"### {title}\n\n{FAMILIES[title]}\n\n:::{{div}} wide\n{table(header, rows)}\n:::")
+        parts.append(f"### {title}\n\n{common}\n\n:::{{div}} wide\n{table(header, rows)}\n:::")
     return "\n\n".join(parts)
 
 
@@ -221,7 +239,8 @@ def threat_table() -> str:
             card, ours = cards()[name], of(name) if name in CONDITIONS else None
             told = "sees every global model" if ours is None else ", ".join(ours.knows).replace("_", " ") or "nothing"
             most = "" if ours is None else ours.largest or "any"
-            rows.append((chapter(name, card.title), card.adversary, ", ".join(card.kinds), told, most))
+            reads = ", ".join(card.kinds) or NO_MESSAGE
+            rows.append((chapter(name, card.title), card.adversary, reads, told, most))
     header = ["Attack", "Adversary", "Reads", "Is told, in the laboratory", "Images at most"]
     return f":::{{div}} wide\n{table(header, rows)}\n:::"
 
@@ -238,19 +257,18 @@ def path(thing) -> str:
 
 def attacks_reference() -> str:
     """Each attack: how to call it, its paper, its chapter, and what its docstring says."""
+    from glutils.attacks.base import OBSERVATION
+
     parts = []
     for name, card in cards().items():
-        if name in PLAYERS_OF_ROUNDS:
-            call = f"`gl.attacks.{name}(...)`, which plays inside the rounds"
+        if card.takes != OBSERVATION:
+            call = f"`gl.attacks.{name}({card.takes}, ...)`, which takes part in the rounds"
         else:
             call = f'`gl.attack("{name}", seen, ...)`'
         where = chapter(name, up="../..")
         parts.append(f"### {card.title}\n\n{call}. Source: {{cite}}`{card.source}`. Explained in {where}.\n")
         parts.append(entry(path(card.run)))
     return "\n".join(parts)
-
-
-PLAYERS_OF_ROUNDS = ("dmgan",)
 
 
 def labels_reference() -> str:

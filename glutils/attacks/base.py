@@ -16,6 +16,8 @@ from ..observation import Observation
 from ..solvers import Found, History
 
 ATTACKS = Registry("attack")
+KINDS = ("gradient", "delta", "scalars")
+OBSERVATION = "an observation"
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Card:
     Attributes:
         title: name in print.
         adversary: who attacks (attacks' threat-model vocabulary: honest-but-curious server, malicious server, client).
-        kinds: payload kinds that the attack reads: any of "gradient", "delta", "scalars".
+        kinds: payload kinds that the attack reads: any of "gradient", "delta", "scalars"; none if it takes clients.
         simulates: what the attack computes as a client would, on its guess.
         variable: what it searches.
         distance: how it compares messages.
@@ -33,7 +35,9 @@ class Card:
         solver: how it searches.
         labels: where it has them from.
         source: key in the bibliography.
-        run: observation and options to reconstruction.
+        takes: what ``run`` is called with: "an observation", or "clients" for an adversary that takes part in
+            the rounds, whose attack is called by its own name and not through :func:`attack`.
+        run: what it takes, and options, to reconstruction.
     """
 
     title: str
@@ -46,6 +50,7 @@ class Card:
     labels: str
     source: str
     adversary: str = "honest-but-curious server"
+    takes: str = OBSERVATION
     run: Callable[..., Reconstruction] | None = None
 
 
@@ -119,6 +124,11 @@ def attack(name: str, seen: Observation, *, device=None, seed: int = 0, **option
             needed but not known. All before any long work.
     """
     card = ATTACKS.get(name)
+    if card.takes != OBSERVATION:
+        raise ValueError(
+            f"attack {name!r} takes {card.takes}, not an observation, because its adversary takes part in the rounds: "
+            f"call gl.attacks.{name}({card.takes}, ...)"
+        )
     _validate.instance("seen", seen, Observation)
     _validate.integer("seed", seed, at_least=0)
     if seen.kind not in card.kinds:

@@ -37,10 +37,6 @@ from ..base import Card, Reconstruction, reconstruction, register
 from .dmgan_client import Attacker
 
 OPTIMISERS = ("adam", "sgd")
-PLAYS = (
-    "none (the adversary plays inside the rounds, as a client: call gl.attacks.dmgan(clients, tracked=3, rounds=5) "
-    "with the clients instead of an observation)"
-)
 
 
 def with_extra_class(batch: Batch) -> Batch:
@@ -67,7 +63,8 @@ def dmgan_protocol() -> FedAvg:
     "dmgan",
     Card(
         title="DMGAN",
-        kinds=(PLAYS,),
+        kinds=(),
+        takes="clients",
         simulates="nothing: takes part in FedAvg",
         variable="generator weights",
         distance="cross entropy to the tracked class",
