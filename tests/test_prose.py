@@ -1,0 +1,192 @@
+"""What the text says about the code is so: names, parameters and values in pages and notebooks are ones that exist.
+
+Read are the inline literals and the fenced Python of ``book/``, README, CONTRIBUTING and the notebooks' text.
+"""
+
+import ast
+import functools
+import importlib
+import inspect
+import json
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import glutils as gl
+from glutils.solvers import search
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "book").rglob("*.md")), *NOTEBOOKS]
+FENCE = re.compile(r"^ *```(?:python)?\n(.*?)^ *```", flags=re.S | re.M)
+NAME = re.compile(r"\b(?:gl|glutils)(?:\.[A-Za-z_]\w*)+")
+PLACEHOLDERS = {"gl.exercises.NAME"}
+TORCH = {"create_graph", "dim"}
+"""Parameters of PyTorch that the text explains."""
+
+
+def cells(path, kind):
+    found = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.suffix == ".ipynb" else []
+    return ["".join(cell["source"]) for cell in found if cell["cell_type"] == kind]
+
+
+def prose(path):
+    return "\n\n".join(cells(path, "markdown")) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
+
+
+def literals(text):
+    """Inline literals, roles such as ``{term}`...``` left out."""
+    return re.findall(r"(?<![}`])`([^`\n]+)`(?!`)", re.sub(r"```.*?```", "", text, flags=re.S))
+
+
+def resolve(name):
+    """The object behind ``gl.room.thing``; ``AttributeError`` if there is none."""
+    found = gl
+    for part in name.split(".")[1:]:
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            try:
+                found = importlib.import_module(f"{found.__name__}.{part}")
+            except (ImportError, AttributeError):
+                raise AttributeError(f"{name}: there is no {part!r} in {found!r}") from None
+    return found
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_names_of_the_package_exist(path):
+    text = prose(path)
+    code = [*literals(text), *FENCE.findall(text), *cells(path, "code")]
+    for name in {name for part in code for name in NAME.findall(part)} - PLACEHOLDERS:
+        if not name.endswith(".py"):
+            resolve(name)
+
+
+def test_a_name_that_is_gone_is_found():
+    assert NAME.findall("gl.runs.record(x) and `glutils.zo`") == ["gl.runs.record", "glutils.zo"]
+    for name in ("gl.check", "gl.runs.leaderboard", "gl.hidden.as_slopes", "gl.observation.Observation.colour"):
+        with pytest.raises(AttributeError, match=f"{name}: there is no"):
+            resolve(name)
+
+
+# --- parameters and their values
+
+
+@pytest.fixture(scope="module")
+def parameters():
+    """Parameter to the modules of the functions, classes and methods of the package that have it."""
+    found = {}
+    for info in pkgutil.walk_packages(gl.__path__, "glutils."):
+        module = importlib.import_module(info.name)
+        for thing in vars(module).values():
+            if getattr(thing, "__module__", "").startswith("glutils") and callable(thing):
+                methods = [part for part in vars(thing).values() if inspect.isfunction(part)] if isinstance(
+                    thing, type) else []  # fmt: skip
+                for function in (thing, *methods):
+                    for name in _signature(function):
+                        found.setdefault(name, set()).add(thing.__module__)
+    return found
+
+
+def _signature(thing):
+    try:
+        return inspect.signature(thing).parameters
+    except (TypeError, ValueError):
+        return {}
+
+
+def arguments(literal):
+    """Function (``None`` if it is not named) and keyword arguments of ``name=value`` or ``f(name=value)``."""
+    try:
+        tree = ast.parse(literal if re.match(r"[\w.]+\(", literal) else f"_({literal.rstrip('=') + '=...'})"
+                         if literal.endswith("=") else f"_({literal})", mode="eval").body  # fmt: skip
+    except SyntaxError:
+        return None, {}
+    if not isinstance(tree, ast.Call):
+        return None, {}
+    function = ast.unparse(tree.func)
+    return None if function == "_" else function, {word.arg: word.value for word in tree.keywords if word.arg}
+
+
+@functools.cache
+def own(path):
+    """Names that a notebook binds itself: its parameters, and the arguments of functions that it defines."""
+    found = set()
+    for cell in cells(path, "code"):
+        try:
+            tree = ast.parse(re.sub(r"^[%!].*$", "", cell, flags=re.M))
+        except SyntaxError:
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.arg):
+                found.add(node.arg)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.add(node.id)
+    return found
+
+
+def complaints(path, text, parameters):
+    """What literals of a text say of parameters that no function has, or of words that their modules do not know."""
+    found = []
+    for literal in literals(text):
+        function, given = arguments(literal)
+        if function and function.startswith(("gl.", "glutils.")) and function not in PLACEHOLDERS:
+            allowed = _signature(resolve(function))
+            found += [f"{literal}: no {name!r}" for name in given if name not in allowed and not _open(allowed)]
+        for name, value in given.items():
+            if name in TORCH or name in own(path):
+                continue
+            if name not in parameters:
+                found.append(f"{literal}: no function has a parameter {name!r}")
+            elif isinstance(value, ast.Constant) and isinstance(value.value, str):
+                if not any(value.value in words(module) for module in parameters[name]):
+                    found.append(f"{literal}: nothing that has {name!r} knows the word {value.value!r}")
+    return found
+
+
+def _open(allowed):
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in allowed.values())
+
+
+@functools.cache
+def words(module):
+    """Strings that a module's code holds (docstrings are longer), and names in a registry for functions that use one."""
+    tree = ast.parse(inspect.getsource(importlib.import_module(module)))
+    found = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return found | {*gl.attacks.names(), *gl.models.names(), *gl.labels.names(), *gl.defenses.names()}
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_parameters_and_their_words_exist(path, parameters):
+    assert not complaints(path, prose(path), parameters)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('ask for `keep="best"`', "knows the word 'best'"),
+        ("with `flavour=2`", "no function has a parameter 'flavour'"),
+        ("`gl.protocols.FedAvg(rate=0.1)`", "no 'rate'"),
+        ('`keep="last"`, `gl.protocols.FedAvg(epochs=10, lr=0.01)`, {term}`x=y`', None),
+    ],
+)
+def test_wrong_literals_are_found(text, said, parameters):
+    found = complaints(ROOT / "README.md", text, parameters)
+    assert (said in found[0]) if said else not found
+
+
+def test_values_on_the_page_about_attacks_are_accepted_by_the_search_it_describes():
+    """Each ``keyword="value"`` of `search` on the page is passed to it; what is said to be refused, is."""
+    given = [arguments(literal)[1] for literal in literals(prose(ROOT / "book" / "add_an_attack.md"))]
+    given = [(name, value.value) for words in given for name, value in words.items()]
+    assert len(given) >= 2 and {name for name, _ in given} <= set(inspect.signature(search).parameters)
+
+    def solve(trace, generator):
+        trace.note(0, 1.0, (gl.data.sample("digits", count=1).images,))
+
+    for name, value in given:
+        assert search(solve, iterations=0, progress=False, **{name: value}).loss == 1.0
+    with pytest.raises(ValueError, match="keep must be one of"):
+        search(solve, iterations=0, keep="best")
