@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 
 import torch
-from glutils.observation.hidden import as_slopes
+from glutils.observation import as_slopes
 from timing import RESULTS
 
 import glutils as gl

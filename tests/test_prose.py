@@ -20,6 +20,7 @@ from glutils.solvers import search
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "book").rglob("*.md")), *NOTEBOOKS]
+SCRIPTS = sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tools").glob("*.py")])
 FENCE = re.compile(r"^ *```(?:python)?\n(.*?)^ *```", flags=re.S | re.M)
 NAME = re.compile(r"\b(?:gl|glutils)(?:\.[A-Za-z_]\w*)+")
 PLACEHOLDERS = {"gl.exercises.NAME"}
@@ -55,10 +56,10 @@ def resolve(name):
     return found
 
 
-@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", TEXTS + SCRIPTS, ids=lambda path: path.name)
 def test_names_of_the_package_exist(path):
     text = prose(path)
-    code = [*literals(text), *FENCE.findall(text), *cells(path, "code")]
+    code = [text] if path in SCRIPTS else [*literals(text), *FENCE.findall(text), *cells(path, "code")]
     for name in {name for part in code for name in NAME.findall(part)} - PLACEHOLDERS:
         if not name.endswith(".py"):
             resolve(name)
@@ -152,7 +153,7 @@ def _open(allowed):
 
 @functools.cache
 def words(module):
-    """Strings that a module's code holds (docstrings are longer), and names in a registry for functions that use one."""
+    """Strings in a module, and the names of the registries, for functions that take one of those."""
     tree = ast.parse(inspect.getsource(importlib.import_module(module)))
     found = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     return found | {*gl.attacks.names(), *gl.models.names(), *gl.labels.names(), *gl.defenses.names()}
@@ -190,3 +191,18 @@ def test_values_on_the_page_about_attacks_are_accepted_by_the_search_it_describe
         assert search(solve, iterations=0, progress=False, **{name: value}).loss == 1.0
     with pytest.raises(ValueError, match="keep must be one of"):
         search(solve, iterations=0, keep="best")
+
+
+# --- files
+
+
+PATH = re.compile(r"(?<![\w/.])(?:glutils|tests|book|notebooks|tools|benchmarks)/[\w./-]*\w/?")
+LATER = {"glutils/attacks/matching/coarse.py", "tests/test_coarse.py"}
+"""What the page about attacks asks the reader to write."""
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_files_that_the_text_names_exist(path):
+    for literal in literals(prose(path)):
+        for name in PATH.findall(re.sub(r"\S*[<*]\S*", "", literal)):
+            assert name in LATER or (ROOT / name).exists(), f"{path.name}: {name}"

@@ -6,6 +6,7 @@ stands for the helper modules beside them.
 """
 
 import ast
+import importlib.util
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ PACKAGE = ROOT / "glutils"
 SPLIT = ("attacks",)
 """Folders whose parts are rooms of their own; the folder itself, which only hands on names, is a room above them."""
 LONGEST = 300
+SCRIPTS = sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tools").glob("*.py")])
 
 
 class Arrow(NamedTuple):
@@ -157,6 +159,17 @@ def test_nothing_inside_the_package_imports_the_package_itself(found):
 def test_no_file_is_too_long_to_be_read_at_once():
     lengths = {name: len(file.read_text(encoding="utf-8").splitlines()) for name, file in modules(PACKAGE).items()}
     assert not {name: count for name, count in lengths.items() if count > LONGEST}
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_import_names_that_exist(path):
+    """Scripts are not run by the tests, so a name that moved would be missed only when a record is made again."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "glutils":
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                there = hasattr(module, alias.name) or importlib.util.find_spec(f"{node.module}.{alias.name}")
+                assert there, f"{path.name}, line {node.lineno}: {node.module} has no {alias.name}"
 
 
 # --- the checks themselves
