@@ -52,7 +52,7 @@ def count(trained: int, lr: float, epochs: int, rule: str, seed: int, per_client
     about = {"images": len(private), "accuracy": accuracy}
     held = torch.bincount(private.labels, minlength=len(private.classes))
     if rule == "the same for all":
-        even = gl.labels.rounded(torch.full((len(held),), len(private) / len(held)), len(private))
+        even = gl.labels.round_counts(torch.full((len(held),), len(private) / len(held)), len(private))
         return about | {"counted": float(torch.minimum(even, held).sum() / len(private))}
     if rule == "one class":
         return about | {"counted": float(held.double().mean() / len(private))}

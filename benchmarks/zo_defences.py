@@ -15,11 +15,11 @@ import time
 from dataclasses import replace
 
 import torch
-from glutils.observation import as_slopes
 from timing import RESULTS
 
 import glutils as gl
 from glutils.defenses import Defended, get
+from glutils.observation import as_slopes
 from glutils.observation.transcripts import Transcript
 from glutils.protocols.zo_variants import HiddenDirections, SeedPool
 

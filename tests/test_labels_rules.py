@@ -147,7 +147,7 @@ def test_estimates_are_whole(tenfold, rule):
         batch, seen = tenfold[data][0]
         found = labels.infer(rule, seen)
         assert found.rule == rule and found.counts.dtype == torch.int64 and int(found.counts.sum()) == SIZE
-        assert torch.equal(found.labels, base.spelled(found.counts)) and torch.equal(
+        assert torch.equal(found.labels, base.labels_from_counts(found.counts)) and torch.equal(
             found.labels, found.labels.sort()[0]
         )
         for values in (found.confidence, found.fractional):
@@ -259,7 +259,7 @@ def test_little_drift_costs_little(tenfold, publics, rule):
     ],
 )
 def test_rounding(fractions, total, counts):
-    assert base.rounded(torch.tensor(fractions), total).tolist() == counts
+    assert base.round_counts(torch.tensor(fractions), total).tolist() == counts
 
 
 def test_rounding_always_adds_up():
@@ -269,21 +269,21 @@ def test_rounding_always_adds_up():
         classes, total = 2 + i % 11, 1 + i % 37
         raw = torch.randn(classes, generator=generator, dtype=torch.float64)
         fractions = raw * 3 if i % 2 else raw.exp() * total / raw.exp().sum()
-        found = base.rounded(fractions, total)
+        found = base.round_counts(fractions, total)
         assert int(found.sum()) == total and int(found.min()) >= 0
         if not i % 2:  # a fair share is never off by a whole image
             assert float((found - fractions).abs().max()) < 1
     with pytest.raises(ValueError, match="fractional must be finite, got 1 NaN"):
-        base.rounded(torch.tensor([float("nan"), 1.0]), 2)
+        base.round_counts(torch.tensor([float("nan"), 1.0]), 2)
 
 
 def test_two_stages_by_hand():
     """Classes 0 and 3 are negative; then 0 is smallest three times over, with one impact off each time."""
     gradient = torch.tensor([-0.9, 0.1, 0.05, -0.2], dtype=torch.float64)
-    assert llg.two_stages(gradient, -0.2, 5).tolist() == [4, 0, 0, 1]
-    assert llg.two_stages(gradient, -0.2, 1).tolist() == [1, 0, 0, 0]  # no more than there are images
+    assert llg.two_stage_counts(gradient, -0.2, 5).tolist() == [4, 0, 0, 1]
+    assert llg.two_stage_counts(gradient, -0.2, 1).tolist() == [1, 0, 0, 0]  # no more than there are images
     offset = torch.tensor([0.0, 0.55, 0.0, 0.0], dtype=torch.float64)
-    assert llg.two_stages(gradient, -0.2, 6, offset).tolist() == [4, 1, 0, 1]
+    assert llg.two_stage_counts(gradient, -0.2, 6, offset).tolist() == [4, 1, 0, 1]
 
 
 def test_zero_shot_finds_distinct_labels_and_only_those(digits):
@@ -305,10 +305,11 @@ def test_rlu_of_known_confidences_is_exact():
     generator = torch.Generator().manual_seed(0)
     truth = torch.tensor([0.5, 0.0, 0.25, 0.25], dtype=torch.float64)
     confidence = torch.randn(4, 4, generator=generator, dtype=torch.float64).softmax(1)
-    matrix = rlu.erroneous(confidence)
+    matrix = rlu.wrong_confidence_matrix(confidence)
     images = torch.eye(4, dtype=torch.float64)
     by_hand = sum(z * (y - s) for z, y, s in zip(truth, images, confidence, strict=True))
-    assert torch.allclose(matrix @ truth, by_hand) and torch.allclose(rlu.shares(matrix, by_hand), truth, atol=1e-8)
+    assert torch.allclose(matrix @ truth, by_hand)
+    assert torch.allclose(rlu.solve_class_shares(matrix, by_hand), truth, atol=1e-8)
     root = torch.randn(3, 4, generator=generator, dtype=torch.float64)
     law = ([torch.zeros(4, dtype=torch.float64)], [root])
     measured = rlu._softmax_means(law, 200_000, torch.Generator().manual_seed(1))[0]
@@ -436,7 +437,7 @@ def test_metrics_by_hand(digits):
     assert gl.metrics.existence_f1(found, true) == pytest.approx(2 / 3)
     right = torch.bincount(digits.labels, minlength=10)
     for metric in (gl.metrics.count_accuracy, gl.metrics.existence_f1, gl.metrics.existence_jaccard):
-        assert metric(right, digits) == metric(base.counted(right.double(), 5), digits) == 1
+        assert metric(right, digits) == metric(base.count_estimate(right.double(), 5), digits) == 1
         with pytest.raises(ValueError, match="estimate must hold 5 images in 10 classes, got 6 in 10"):
             metric(right + torch.eye(10, dtype=torch.int64)[0], digits)
         with pytest.raises(TypeError, match="estimate must be a LabelEstimate, a Batch or int64 counts"):

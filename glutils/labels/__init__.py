@@ -15,10 +15,10 @@ labels is also what DLG does (``gl.attack("dlg", seen)``), so it is no rule of i
 from . import idlg  # isort: skip  # names() begins with the oldest
 from ..models import last_linear
 from . import alr, bias_corrected, dlf, geng, ilrg, llg, rlu, zero_shot
-from .base import LabelEstimate, infer, names, rounded, table
+from .base import LabelEstimate, infer, names, round_counts, table
 from .head import DUMMIES
 
 __all__ = [
     "DUMMIES", "LabelEstimate", "alr", "bias_corrected", "dlf", "geng", "idlg", "ilrg", "infer", "last_linear", "llg",
-    "names", "rlu", "rounded", "table", "zero_shot",
+    "names", "rlu", "round_counts", "table", "zero_shot",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..observation import Observation
 from . import head as heads
-from .base import Card, LabelEstimate, counted, register
+from .base import Card, LabelEstimate, count_estimate, register
 
 
 @register(
@@ -17,7 +17,7 @@ from .base import Card, LabelEstimate, counted, register
     ),
 )
 def alr(seen: Observation, *, dummies: str = "flat", samples: int = 64, seed: int = 0) -> LabelEstimate:
-    """n_c = B (p_c - g_c), with g the bias gradient and p the mean prediction on dummy inputs.
+    """Counts n_c = B (p_c - g_c), with g the bias gradient and p the mean prediction on dummy inputs.
 
     Exact but for one thing: p should be the mean prediction on the private images. An untrained network says the same
     about every image; a trained one does not, and then dummies say little (``dummies="public"`` says more). It is
@@ -29,7 +29,8 @@ def alr(seen: Observation, *, dummies: str = "flat", samples: int = 64, seed: in
         samples: how many.
         seed: of the random ones.
     """
-    head = heads.read(seen)
+    head = heads.read_head(seen)
     bias = heads.need_bias(head, "alr", "geng")
     _, logits = heads.responses(seen, head, head.start, heads.dummies(seen, dummies, samples, seed))
-    return counted(head.size * (logits.softmax(1).mean(0) - bias), head.size, head.notes)
+    fractional = head.size * (logits.softmax(1).mean(0) - bias)  # survey, eq. (11), with dummies' p for the images' own
+    return count_estimate(fractional, head.size, head.notes)

@@ -1,4 +1,4 @@
-"""What a label rule returns, how rules are found by name, and how fractions of images become whole ones."""
+"""The result of a label rule, the registry of rules, and the rounding of fractional counts to whole ones."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Card:
 
 
 def register(name: str, card: Card) -> Callable:
-    """Decorator: file a rule under ``name`` with its card."""
+    """A decorator that files a rule under ``name`` with its card."""
 
     def add(run: Callable[..., LabelEstimate]) -> Callable[..., LabelEstimate]:
         _RULES.register(name)(dataclasses.replace(card, run=run))
@@ -87,7 +87,7 @@ def table() -> list[dict[str, str]]:
 
 
 def infer(name: str, seen: Observation, **options) -> LabelEstimate:
-    """Apply a label rule to an observation; it reads the first message, and never ``seen.labels``.
+    """The label counts that a rule finds in an observation, from its first message; ``seen.labels`` is never read.
 
     Args:
         name: one of :func:`names`.
@@ -114,7 +114,7 @@ def infer(name: str, seen: Observation, **options) -> LabelEstimate:
     return dataclasses.replace(card.run(seen, **options), rule=name)
 
 
-def rounded(fractional: torch.Tensor, total: int) -> torch.Tensor:
+def round_counts(fractional: torch.Tensor, total: int) -> torch.Tensor:
     """Whole counts (C,) int64 that add up to ``total``: negative ones become 0, the largest remainders get the rest.
 
     The counts are rounded down; while images are missing the class that is furthest below its fraction gets one, and
@@ -136,16 +136,16 @@ def rounded(fractional: torch.Tensor, total: int) -> torch.Tensor:
     return counts.long()
 
 
-def counted(fractional: torch.Tensor, total: int, notes: tuple[str, ...] = ()) -> LabelEstimate:
-    """The estimate of a rule that counts, from its fractions."""
+def count_estimate(fractional: torch.Tensor, total: int, notes: tuple[str, ...] = ()) -> LabelEstimate:
+    """The estimate of a rule that counts, from its fractional counts (C,)."""
     fractional = fractional.double()
-    counts = rounded(fractional, total)
+    counts = round_counts(fractional, total)
     confidence = 1 - 2 * (fractional - counts).abs().clamp(max=0.5)
-    return LabelEstimate(counts, spelled(counts), confidence, fractional, notes=notes)
+    return LabelEstimate(counts, labels_from_counts(counts), confidence, fractional, notes=notes)
 
 
-def picked(scores: torch.Tensor, total: int, notes: tuple[str, ...] = ()) -> LabelEstimate:
-    """The estimate of a rule that takes the ``total`` classes with the smallest scores, once each."""
+def rank_estimate(scores: torch.Tensor, total: int, notes: tuple[str, ...] = ()) -> LabelEstimate:
+    """The estimate of a rule that ranks: the ``total`` classes with the smallest scores (C,), once each."""
     order = scores.double().sort(stable=True)
     counts = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
     counts[order.indices[:total]] = 1
@@ -153,16 +153,20 @@ def picked(scores: torch.Tensor, total: int, notes: tuple[str, ...] = ()) -> Lab
     if total < len(scores):
         far = (scores.double() - order.values[total - 1 : total + 1].mean()).abs()
         confidence = far / far.max().clamp(min=torch.finfo(far.dtype).tiny)
-    return LabelEstimate(counts, spelled(counts), confidence, notes=notes)
+    return LabelEstimate(counts, labels_from_counts(counts), confidence, notes=notes)
 
 
-def spelled(counts: torch.Tensor) -> torch.Tensor:
-    """Counts (C,) as a sorted list of labels."""
+def labels_from_counts(counts: torch.Tensor) -> torch.Tensor:
+    """The labels (B,) int64, ascending, that have these counts (C,)."""
     return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
 
 
-def shares(matrix: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """z (C,) >= 0 with sum 1 that makes |H z - v| least."""
+def solve_class_shares(matrix: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The class shares z (C,), non-negative and of sum 1, that minimise |H z - v|.
+
+    Args:
+        matrix: H (C, C), float64. target: v (C,).
+    """
     scale = SUM * float(matrix.abs().max().clamp(min=torch.finfo(torch.float64).tiny))
     system = torch.cat((matrix, torch.full_like(matrix[:1], scale)))
     known = torch.cat((target, torch.full_like(target[:1], scale)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..observation import Observation
 from .base import Card, LabelEstimate, register
-from .head import need_bias, read
-from .llg import staged
+from .head import need_bias, read_head
+from .llg import two_stage_estimate
 
 
 @register(
@@ -18,11 +18,11 @@ from .llg import staged
     ),
 )
 def bias_corrected(seen: Observation) -> LabelEstimate:
-    """A class with a negative bias gradient is there; impact 1/B of their sum; then the smallest again and again.
+    """Counts from the bias gradient, by LLG's two stages; one image's impact is 1/B of the sum of negative entries.
 
     Needs no assumption about the last layer's inputs, because the bias gradient does not contain them. Of a delta it
     reads the mean gradient.
     """
-    head = read(seen)
+    head = read_head(seen)
     bias = need_bias(head, "bias_corrected", "llg")
-    return staged(bias, float(bias.clamp(max=0).sum()) / head.size, head.size, head.notes)
+    return two_stage_estimate(bias, float(bias.clamp(max=0).sum()) / head.size, head.size, head.notes)

@@ -7,8 +7,8 @@ import torch
 from .. import _validate
 from ..observation import Observation
 from . import head as heads
-from .base import Card, LabelEstimate, counted, register
-from .geng import means
+from .base import Card, LabelEstimate, count_estimate, register
+from .geng import mean_responses
 
 POINTS = ("average", "start", "end")
 
@@ -31,7 +31,7 @@ def dlf(
     samples: int = 64,
     seed: int = 0,
 ) -> LabelEstimate:
-    """Geng's counts for U local steps: the mean over steps u of n_cu = N p_cu - N w_c / (U a_u).
+    """Counts by Geng's rule for U local steps: the mean over steps u of n_cu = N p_cu - N w_c / (U a_u).
 
     w_c is the sum of row c of (theta_0 - theta_U) / lr. p and a, on dummy inputs, are known before the first and after
     the last step and interpolated linearly between; step u starts from the point (u - 1) / U of the way. Of a gradient
@@ -49,13 +49,13 @@ def dlf(
     """
     _validate.choice("points", points, POINTS)
     _validate.instance("class_agnostic", class_agnostic, bool)
-    head = heads.read(seen)
+    head = heads.read_head(seen)
     images = heads.dummies(seen, dummies, samples, seed)
-    (p, a, notes), (p_end, a_end, _) = (means(seen, head, state, images) for state in (head.start, head.end))
+    (p, a, notes), (p_end, a_end, _) = (mean_responses(seen, head, state, images) for state in (head.start, head.end))
     way = {"average": torch.arange(head.steps) / head.steps, "start": torch.zeros(1), "end": torch.ones(1)}[points]
     way = way.to(p)[:, None]
-    p, a = p + way * (p_end - p), a + way * (a_end - a)
+    p, a = p + way * (p_end - p), a + way * (a_end - a)  # survey, eq. (8), from server to client
     if class_agnostic:
         p = torch.full_like(p, 1 / seen.classes)
-    fractional = head.size * (p - head.sums / a).mean(0)  # head.sums is w / U already
-    return counted(fractional, head.size, head.notes + notes)
+    fractional = head.size * (p - head.sums / a).mean(0)  # survey, eq. (9), corrected: head.sums is w / U already
+    return count_estimate(fractional, head.size, head.notes + notes)

@@ -7,8 +7,8 @@ import torch
 from .. import models
 from ..observation import Observation
 from . import head as heads
-from .base import Card, LabelEstimate, counted, register, shares
-from .llg import every_class
+from .base import Card, LabelEstimate, count_estimate, register, solve_class_shares
+from .llg import require_every_class
 
 
 @register(
@@ -23,7 +23,7 @@ from .llg import every_class
     ),
 )
 def geng(seen: Observation, *, dummies: str | None = None, samples: int = 64, seed: int = 0) -> LabelEstimate:
-    """n_c = B p_c - B w_c / a: w_c is row c's sum, p and a the mean prediction and input sum on dummy inputs.
+    """Counts n_c = B p_c - B w_c / a: w_c is row c's sum, p and a mean prediction and input sum on dummy inputs.
 
     Exact if all images had the same a and the dummies' p. Needs no bias. Reads one gradient; of local steps ``"dlf"``
     makes the same estimate along the way.
@@ -40,33 +40,34 @@ def geng(seen: Observation, *, dummies: str | None = None, samples: int = 64, se
     Raises:
         ValueError: input sums that cancel; ``"by_class"`` without public images of every class.
     """
-    head = heads.read(seen)
+    head = heads.read_head(seen)
     if dummies is None:
-        dummies = "by_class" if _every_class_is_public(seen) else "flat"
+        dummies = "by_class" if _has_public_of_every_class(seen) else "flat"
     if dummies == "by_class":
-        return _by_class(seen, head)
-    p, a, notes = means(seen, head, head.start, heads.dummies(seen, dummies, samples, seed))
-    return counted(head.size * (p - head.sums / a), head.size, head.notes + notes)
+        return _estimate_by_class(seen, head)
+    p, a, notes = mean_responses(seen, head, head.start, heads.dummies(seen, dummies, samples, seed))
+    fractional = head.size * (p - head.sums / a)  # survey, eq. (7)
+    return count_estimate(fractional, head.size, head.notes + notes)
 
 
-def _every_class_is_public(seen: Observation) -> bool:
+def _has_public_of_every_class(seen: Observation) -> bool:
     return seen.public is not None and len(seen.public.labels.unique()) == seen.classes == len(seen.public.classes)
 
 
-def _by_class(seen: Observation, head: heads.Head) -> LabelEstimate:
-    """Counts that explain the row sums best if an image of class k has the mean response of public ones of class k."""
+def _estimate_by_class(seen: Observation, head: heads.Head) -> LabelEstimate:
+    """The counts that explain the row sums best if images of a class respond as its public images do on average."""
     public = heads.need_public(seen, "dummies='by_class'")
-    every_class(public.labels, seen.classes, "geng", "ilrg")
+    require_every_class(public.labels, seen.classes, "geng", "ilrg")
     inputs, logits = heads.responses(seen, head, head.start, public.images)
     sums = inputs.sum(1)
     own = torch.stack([sums[public.labels == c].mean() for c in range(seen.classes)])
     drawn = logits.softmax(1) * sums[:, None]
     rows = torch.stack([drawn[public.labels == c].mean(0) for c in range(seen.classes)])
-    found = shares(rows.T - torch.diag(own), head.sums)
-    return counted(head.size * found, head.size, head.notes + heads.signed(inputs))
+    found = solve_class_shares(rows.T - torch.diag(own), head.sums)
+    return count_estimate(head.size * found, head.size, head.notes + heads.negative_inputs_note(inputs))
 
 
-def means(
+def mean_responses(
     seen: Observation, head: heads.Head, params: models.Parameters, images: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
     """Mean prediction (C,) and mean input sum () of a model state on ``images``, and notes.
@@ -78,4 +79,4 @@ def means(
     a = inputs.sum(1).mean()
     if float(a.abs()) <= 1e-12 * float(inputs.abs().sum(1).mean()):
         raise ValueError("dummies make the last layer's inputs sum to 0; label rule 'alr' reads the bias instead")
-    return logits.softmax(1).mean(0), a, heads.signed(inputs)
+    return logits.softmax(1).mean(0), a, heads.negative_inputs_note(inputs)

@@ -1,4 +1,4 @@
-"""What rules read: the last layer's gradient, and what inputs of the attacker's own choice do to that layer."""
+"""The last layer's gradient, which rules read, and the last layer's responses to inputs of the attacker's choice."""
 
 from __future__ import annotations
 
@@ -45,8 +45,12 @@ class Head:
         return self.weight.sum(1)
 
 
-def read(seen: Observation) -> Head:
-    """The head of the first message; ``ValueError`` if the model's last linear layer does not give the classes."""
+def read_head(seen: Observation) -> Head:
+    """The last layer's gradient in the first message.
+
+    Raises:
+        ValueError: the model's last linear layer does not give the classes.
+    """
     name, layer = models.last_linear(seen.model)
     if layer.out_features != seen.classes:
         raise ValueError(f"model's last linear layer must give {seen.classes} classes, got {layer.out_features}")
@@ -148,8 +152,8 @@ def responses(
     return torch.cat(caught), torch.cat(logits)
 
 
-def signed(features: torch.Tensor) -> tuple[str, ...]:
-    """The note of rules that take for granted that the last layer's inputs are not negative."""
+def negative_inputs_note(features: torch.Tensor) -> tuple[str, ...]:
+    """The note that some of these last-layer inputs are negative, for rules that assume none; empty if none is."""
     share = float((features < 0).double().mean())
     if not share:
         return ()

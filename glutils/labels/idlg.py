@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..observation import Observation
-from .base import Card, LabelEstimate, picked, register
-from .head import dummies, read, responses, signed
+from .base import Card, LabelEstimate, rank_estimate, register
+from .head import dummies, negative_inputs_note, read_head, responses
 
 
 @register(
@@ -27,13 +27,13 @@ def idlg(seen: Observation) -> LabelEstimate:
     Raises:
         ValueError: a batch, of which the rule would name the most over-represented class only, or no gradient.
     """
-    head = read(seen)
+    head = read_head(seen)
     if head.size != 1:
         raise ValueError(
             f"label rule 'idlg' reads the label of one image, got a batch of {head.size}; "
             "label rule 'ilrg' counts those of a batch"
         )
     if head.bias is not None:
-        return picked(head.bias, 1, head.notes)
+        return rank_estimate(head.bias, 1, head.notes)  # survey, eq. (5)
     inputs, _ = responses(seen, head, head.start, dummies(seen, "uniform", 16, 0))
-    return picked(head.sums, 1, head.notes + signed(inputs))
+    return rank_estimate(head.sums, 1, head.notes + negative_inputs_note(inputs))

@@ -6,8 +6,8 @@ import torch
 
 from .. import _validate
 from ..observation import Observation
-from .base import Card, LabelEstimate, counted, register
-from .head import need_bias, read
+from .base import Card, LabelEstimate, count_estimate, register
+from .head import need_bias, read_head
 
 POINTS = ("start", "average")
 
@@ -36,18 +36,18 @@ def ilrg(seen: Observation, *, points: str = "start") -> LabelEstimate:
             of predictions before the first and after the last step (not in the paper).
     """
     _validate.choice("points", points, POINTS)
-    head = read(seen)
+    head = read_head(seen)
     bias, notes = need_bias(head, "ilrg", "geng"), head.notes
     silent = bias == 0
     if bool(silent.any()):
         notes += (f"classes {silent.nonzero().flatten().tolist()} have a bias gradient of 0",)
     inputs = torch.where(silent[:, None], 0.0, head.weight / torch.where(silent, 1.0, bias)[:, None])
     states = (head.start,) if points == "start" else (head.start, head.end)
-    predicted = sum(_predict(head.name, state, inputs) for state in states) / len(states)
+    predicted = sum(_predict(head.name, state, inputs) for state in states) / len(states)  # survey, eq. (12)
     classes = torch.eye(len(bias), dtype=torch.float64, device=bias.device)
-    system = torch.cat((predicted.T - classes, torch.ones_like(bias)[None]))
+    system = torch.cat((predicted.T - classes, torch.ones_like(bias)[None]))  # survey, eq. (11): one row for each class
     known = head.size * torch.cat((bias, torch.ones_like(bias[:1])))
-    return counted(torch.linalg.pinv(system) @ known, head.size, notes)
+    return count_estimate(torch.linalg.pinv(system) @ known, head.size, notes)
 
 
 def _predict(name: str, state: dict[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 
 from ..observation import Observation
-from .base import Card, LabelEstimate, register, spelled
-from .head import Head, dummies, need_public, read, responses, signed
+from .base import Card, LabelEstimate, labels_from_counts, register
+from .head import Head, dummies, need_public, negative_inputs_note, read_head, responses
 
 
-def two_stages(gradient: torch.Tensor, impact: float, total: int, offset: torch.Tensor | None = None) -> torch.Tensor:
-    """Counts (C,) int64 from one number per class, each image of a class adding ``impact`` < 0 to its own.
+def two_stage_counts(
+    gradient: torch.Tensor, impact: float, total: int, offset: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Counts (C,) int64 from one number per class (C,), to which each image of the class adds ``impact`` < 0.
 
     Stage 1: a negative entry proves that its class is there; every such class counts once. Stage 2: ``offset``, what an
     absent class shows, is taken off; then the class with the smallest entry counts once more, until there are
@@ -30,17 +32,17 @@ def two_stages(gradient: torch.Tensor, impact: float, total: int, offset: torch.
     return counts
 
 
-def staged(gradient, impact: float, total: int, notes: tuple[str, ...], offset=None) -> LabelEstimate:
-    """The estimate of the two stages; its fractions are entries in units of one impact."""
+def two_stage_estimate(gradient, impact: float, total: int, notes: tuple[str, ...], offset=None) -> LabelEstimate:
+    """The estimate of :func:`two_stage_counts`; its fractional counts are the entries in units of one impact."""
     if not impact < 0:
         raise ValueError(
             f"payload shows no class: an image more must make its class's entry smaller, but would add {impact:.3g} "
             "(no negative entry, or a last layer with negative inputs); label rule 'ilrg' reads rows and bias together"
         )
-    counts = two_stages(gradient, impact, total, offset)
+    counts = two_stage_counts(gradient, impact, total, offset)
     fractional = (gradient if offset is None else gradient - offset) / impact
     confidence = 1 - 2 * (fractional - counts).abs().clamp(max=0.5)
-    return LabelEstimate(counts, spelled(counts), confidence, fractional, notes=notes)
+    return LabelEstimate(counts, labels_from_counts(counts), confidence, fractional, notes=notes)
 
 
 @register(
@@ -53,16 +55,18 @@ def staged(gradient, impact: float, total: int, notes: tuple[str, ...], offset=N
     ),
 )
 def llg(seen: Observation) -> LabelEstimate:
-    """Row sums g_c of the weight gradient; impact (1 + 1/C) / B times the sum of the negative ones; two stages.
+    """Counts from the row sums of the weight gradient, in two stages; the impact is estimated from the negative sums.
+
+    One image's impact is (1 + 1/C) / B times the sum of the negative row sums.
 
     Needs nothing but the message. Takes for granted that the last layer's inputs are not negative. Of a delta it reads
     the mean gradient, as the paper does.
     """
-    head = read(seen)
+    head = read_head(seen)
     inputs, _ = responses(seen, head, head.start, dummies(seen, "uniform", 16, 0))
     total = float(head.sums.clamp(max=0).sum())
     impact = total * (1 + 1 / seen.classes) / head.size
-    return staged(head.sums, impact, head.size, head.notes + signed(inputs))
+    return two_stage_estimate(head.sums, impact, head.size, head.notes + negative_inputs_note(inputs))
 
 
 @register(
@@ -75,7 +79,7 @@ def llg(seen: Observation) -> LabelEstimate:
     ),
 )
 def llg_star(seen: Observation, *, dummies: str = "flat", samples: int = 64, seed: int = 0) -> LabelEstimate:
-    """LLG with impact and offset measured on dummy inputs, which the owner of the model can feed it.
+    """Counts as by LLG, with impact and offset measured on dummy inputs, which the owner of the model can feed it.
 
     Were all dummies of class c, row c would sum to -(1 - p_c) a / B for each of them and every other row to p a / B,
     with a the sum of the last layer's inputs. So the impact is the mean of the former times 1 + 1/C, and the offset of
@@ -86,10 +90,10 @@ def llg_star(seen: Observation, *, dummies: str = "flat", samples: int = 64, see
         samples: how many.
         seed: of the random ones.
     """
-    head = read(seen)
+    head = read_head(seen)
     inputs, logits = responses(seen, head, head.start, _dummies(seen, dummies, samples, seed))
     sums, p = inputs.sum(1, keepdim=True), logits.softmax(1)
-    return _calibrated(head, (-(1 - p) * sums).mean(0), (p * sums).mean(0), inputs, seen.classes)
+    return _calibrated_estimate(head, (-(1 - p) * sums).mean(0), (p * sums).mean(0), inputs, seen.classes)
 
 
 @register(
@@ -102,23 +106,23 @@ def llg_star(seen: Observation, *, dummies: str = "flat", samples: int = 64, see
     ),
 )
 def llg_plus(seen: Observation) -> LabelEstimate:
-    """LLG with impact and offset measured on public labelled images of every class, which it needs.
+    """Counts as by LLG, with impact and offset measured on public labelled images of every class, which it needs.
 
     Row c of images of class c gives the impact, row c of all others the offset of c.
     """
-    head = read(seen)
+    head = read_head(seen)
     public = need_public(seen, "label rule 'llg_plus'", "llg_star")
-    every_class(public.labels, seen.classes, "llg_plus", "llg_star")
+    require_every_class(public.labels, seen.classes, "llg_plus", "llg_star")
     inputs, logits = responses(seen, head, head.start, public.images)
     sums, p = inputs.sum(1, keepdim=True), logits.softmax(1)
     own = torch.nn.functional.one_hot(public.labels, seen.classes).double()
     impact = (-(1 - p) * sums * own).sum(0) / own.sum(0)
     offset = (p * sums * (1 - own)).sum(0) / (1 - own).sum(0)
-    return _calibrated(head, impact, offset, inputs, seen.classes)
+    return _calibrated_estimate(head, impact, offset, inputs, seen.classes)
 
 
-def every_class(labels: torch.Tensor, classes: int, rule: str, other: str) -> None:
-    """Refuse public data that lack a class."""
+def require_every_class(labels: torch.Tensor, classes: int, rule: str, other: str) -> None:
+    """Raise ``ValueError`` if some class has no public label."""
     missing = [c for c, n in enumerate(torch.bincount(labels, minlength=classes).tolist()) if not n]
     if missing:
         raise ValueError(
@@ -126,9 +130,9 @@ def every_class(labels: torch.Tensor, classes: int, rule: str, other: str) -> No
         )
 
 
-def _calibrated(head: Head, impact: torch.Tensor, offset: torch.Tensor, inputs, classes: int) -> LabelEstimate:
+def _calibrated_estimate(head: Head, impact: torch.Tensor, offset: torch.Tensor, inputs, classes: int) -> LabelEstimate:
     one = float(impact.mean()) * (1 + 1 / classes) / head.size
-    return staged(head.sums, one, head.size, head.notes + signed(inputs), offset)
+    return two_stage_estimate(head.sums, one, head.size, head.notes + negative_inputs_note(inputs), offset)
 
 
 _dummies = dummies  # the options of rules have the same name

@@ -6,9 +6,9 @@ import torch
 
 from .. import _validate
 from ..observation import Observation
-from .base import Card, LabelEstimate, counted, register, shares
-from .head import Head, need_bias, need_public, read, responses
-from .llg import every_class
+from .base import Card, LabelEstimate, count_estimate, register, solve_class_shares
+from .head import Head, need_bias, need_public, read_head, responses
+from .llg import require_every_class
 
 BETWEEN = ("drift", "path")
 
@@ -23,12 +23,12 @@ BETWEEN = ("drift", "path")
     ),
 )
 def rlu(seen: Observation, *, between: str = "drift", draws: int = 1000, seed: int = 0) -> LabelEstimate:
-    """Shares z of the classes from how confident the model is in wrong classes, measured on public labelled images.
+    """Counts from how confident the model is in wrong classes, which public labelled images of every class show.
 
-    S[c, k] is the mean probability of class k for images of class c. The bias moves by -lr g, and on average
-    -g_k = z_k sum_{j != k} S[k, j] - sum_{c != k} z_c S[c, k]. That is H z = -g (eq. 14), solved by least squares with
-    z >= 0 and sum z = 1. S is the mean softmax of draws from a normal law with the mean and covariance of a class's
-    logits.
+    Let z be the classes' shares, and S[c, k] the mean probability of class k for images of class c. The bias moves by
+    -lr g, and on average -g_k = z_k sum_{j != k} S[k, j] - sum_{c != k} z_c S[c, k]. That is H z = -g (survey, eq. 14),
+    solved by least squares with z >= 0 and sum z = 1. S is the mean softmax of draws from a normal law with the mean
+    and covariance of a class's logits.
 
     For E > 1 epochs H is the mean over epochs. S of the first is measured before training, S of the last after it. In
     between, the mean logits are moved by ``b^e |a|^2``: b^e is the bias's move in one epoch, taken as equal for all,
@@ -47,18 +47,19 @@ def rlu(seen: Observation, *, between: str = "drift", draws: int = 1000, seed: i
     """
     _validate.choice("between", between, BETWEEN)
     _validate.integer("draws", draws, at_least=1)
-    head = read(seen)
+    head = read_head(seen)
     bias = need_bias(head, "rlu", "llg_plus")
     public = need_public(seen, "label rule 'rlu'")
-    every_class(public.labels, seen.classes, "rlu", "ilrg")
+    require_every_class(public.labels, seen.classes, "rlu", "ilrg")
     generator = torch.Generator().manual_seed(_validate.integer("seed", seed, at_least=0))
-    laws = _laws(seen, head, public) if between == "drift" else _path(seen, head, public)
-    matrix = sum(erroneous(_softmax_means(law, draws, generator)) for law in laws) / len(laws)
-    return counted(head.size * shares(matrix, -bias), head.size, head.notes)
+    laws = _epoch_laws(seen, head, public) if between == "drift" else _laws_on_the_path(seen, head, public)
+    matrix = sum(wrong_confidence_matrix(_softmax_means(law, draws, generator)) for law in laws) / len(laws)
+    shares = solve_class_shares(matrix, -bias)  # survey, eq. (15)
+    return count_estimate(head.size * shares, head.size, head.notes)
 
 
-def erroneous(confidence: torch.Tensor) -> torch.Tensor:
-    """H (C, C) from S (C, C): row k is the bias entry, column c the class of the images (eq. 14)."""
+def wrong_confidence_matrix(confidence: torch.Tensor) -> torch.Tensor:
+    """H (C, C) from S (C, C): row k is the bias entry, column c the class of the images (survey, below eq. 15)."""
     wrong = confidence - torch.diag(confidence.diagonal())
     return torch.diag(wrong.sum(1)) - wrong.T
 
@@ -66,7 +67,7 @@ def erroneous(confidence: torch.Tensor) -> torch.Tensor:
 Law = tuple[list[torch.Tensor], list[torch.Tensor]]  # for each class: mean logits (C,), a root of the covariance (n, C)
 
 
-def _fit(seen: Observation, head: Head, public, state) -> Law:
+def _fit_law(seen: Observation, head: Head, public, state) -> Law:
     _, logits = responses(seen, head, state, public.images)
     groups = [logits[public.labels == c] for c in range(seen.classes)]
     means = [group.mean(0) for group in groups]
@@ -74,23 +75,23 @@ def _fit(seen: Observation, head: Head, public, state) -> Law:
     return means, roots
 
 
-def _laws(seen: Observation, head: Head, public) -> list[Law]:
-    """The paper's: measured before the first and after the last epoch, extrapolated in between."""
-    first = _fit(seen, head, public, head.start)
+def _epoch_laws(seen: Observation, head: Head, public) -> list[Law]:
+    """One law an epoch, as in the paper: measured before the first and after the last, extrapolated in between."""
+    first = _fit_law(seen, head, public, head.start)
     laws = [first]
     if head.epochs > 1:
         inputs = (head.bias[:, None] * head.weight).sum(0) / head.bias.square().sum().clamp(min=1e-300)
-        last, key = _fit(seen, head, public, head.end), f"{head.name}.bias"
-        move = (head.end[key] - head.start[key]).double() / head.epochs * inputs.square().sum()
+        last, key = _fit_law(seen, head, public, head.end), f"{head.name}.bias"
+        move = (head.end[key] - head.start[key]).double() / head.epochs * inputs.square().sum()  # survey, eq. (18)
         laws += [([mean + e * move for mean in first[0]], first[1]) for e in range(1, head.epochs - 1)] + [last]
     return laws
 
 
-def _path(seen: Observation, head: Head, public) -> list[Law]:
-    """Measured in the middle of each epoch, on the straight line between the two known states."""
+def _laws_on_the_path(seen: Observation, head: Head, public) -> list[Law]:
+    """One law an epoch, measured in the middle of each on the straight line between the two known states."""
     way = [(e + 0.5) / head.epochs for e in range(head.epochs)]
     states = ({name: p + t * (head.end[name] - p) for name, p in head.start.items()} for t in way)
-    return [_fit(seen, head, public, state) for state in states]
+    return [_fit_law(seen, head, public, state) for state in states]
 
 
 def _softmax_means(law: Law, draws: int, generator: torch.Generator) -> torch.Tensor:
@@ -98,5 +99,5 @@ def _softmax_means(law: Law, draws: int, generator: torch.Generator) -> torch.Te
     rows = []
     for mean, root in zip(*law, strict=True):
         noise = torch.randn(draws, len(root), generator=generator, dtype=torch.float64).to(root)
-        rows.append((mean + noise @ root).softmax(1).mean(0))
+        rows.append((mean + noise @ root).softmax(1).mean(0))  # survey, eq. (16)
     return torch.stack(rows)

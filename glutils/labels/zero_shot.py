@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..observation import Observation
-from .base import Card, LabelEstimate, picked, register
-from .head import dummies, read, responses, signed
+from .base import Card, LabelEstimate, rank_estimate, register
+from .head import dummies, negative_inputs_note, read_head, responses
 
 
 @register(
@@ -17,7 +17,7 @@ from .head import dummies, read, responses, signed
     ),
 )
 def zero_shot(seen: Observation) -> LabelEstimate:
-    """The B classes whose rows of the weight gradient have the smallest minimum, once each.
+    """The B classes whose rows of the weight gradient have the smallest minimum, one image each.
 
     One strongly negative entry is enough, where a sum may hide it. The rule takes for granted that all labels differ
     and that the last layer's inputs are not negative. A class that comes twice it cannot see: with half of the batch in
@@ -26,7 +26,7 @@ def zero_shot(seen: Observation) -> LabelEstimate:
     Raises:
         ValueError: more images than classes, so that labels must repeat.
     """
-    head = read(seen)
+    head = read_head(seen)
     if head.size > seen.classes:
         raise ValueError(
             f"label rule 'zero_shot' gives every class at most once, got a batch of {head.size} and {seen.classes} "
@@ -34,4 +34,4 @@ def zero_shot(seen: Observation) -> LabelEstimate:
         )
     inputs, _ = responses(seen, head, head.start, dummies(seen, "uniform", 16, 0))
     distinct = ("takes all labels to be different",) if head.size > 1 else ()
-    return picked(head.weight.min(1).values, head.size, head.notes + distinct + signed(inputs))
+    return rank_estimate(head.weight.min(1).values, head.size, head.notes + distinct + negative_inputs_note(inputs))
