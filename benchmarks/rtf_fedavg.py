@@ -51,7 +51,7 @@ def robbed(
     seen = seen if tampered == "none" else gl.tamper(seen, tampered, seed=seed)
     result = gl.attack("rtf", seen)
     found = gl.metrics.pixels.nearest(result.images.clamp(0, 1), private.images).float()
-    psnr, alone = gl.metrics.psnr(found, private.images), gl.imprint.alone(trap, private.images)
+    psnr, alone = gl.metrics.psnr(found, private.images), gl.imprint.is_alone(trap, private.images)
     mean = gl.metrics.psnr(private.images.mean((2, 3), keepdim=True).expand_as(private.images), private.images)
     copied = (psnr >= COPIED).double()
     return {

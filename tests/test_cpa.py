@@ -82,7 +82,7 @@ def test_the_terms_of_the_objective_against_their_definitions():
     )
     weights = unmixing.Weights(0.5, 0.7, 2.0, 0.3, 0.2, 0.1)
     variables = ((2.5 * rows).float().requires_grad_(),)  # the length of a row plays no part
-    value, _ = unmixing.unmixing(white, weights, image.shape)(variables)
+    value, _ = unmixing.unmixing_objective(white, weights, image.shape)(variables)
     assert float(value) == pytest.approx(float(wanted), rel=1e-5)
 
 
@@ -183,7 +183,7 @@ def test_cpa_refuses_what_it_cannot_do():
 
 def test_the_features_are_the_layers_input(photo):
     model = gl.models.build("convnet", photo)
-    name, layer = module._behind(seen_of(photo, name="convnet"))
+    name, layer = module._layer_behind_convolutions(seen_of(photo, name="convnet"))
     with module.features(model, name) as of:
         found = of(photo.images)
     torch.testing.assert_close(found, model[:5](photo.images))

@@ -174,6 +174,77 @@ def test_private_and_public_digits_share_no_image():
     assert min(torch.bincount(private.labels).min(), torch.bincount(public.labels).min()) > 60
 
 
+@pytest.fixture
+def painted(monkeypatch):
+    """Photographs whose pixels tell their place: red left of the border, green in the gap, blue right of it."""
+
+    def photo(name):
+        width = embedded.LARGEST * 4
+        border, image = int(embedded.PRIVATE_PART * width), torch.zeros(3, 300, width, dtype=torch.uint8)
+        image[0, :, :border] = image[1, :, border : border + embedded.GAP] = image[2, :, border + embedded.GAP :] = 255
+        image[:, torch.arange(300) % 80 < 40] //= 3  # bands: a plain crop would be drawn again and again
+        return image
+
+    monkeypatch.setattr(embedded, "_photo", photo)
+    monkeypatch.setattr(embedded, "CROPS_PER_PHOTO", 4)
+    embedded._all_photos.cache_clear()
+    yield
+    embedded._all_photos.cache_clear()
+
+
+RED, BLUE = [True, False, False], [False, False, True]
+
+
+def colours(*batches: Batch) -> list[bool]:
+    """Which of red, green and blue occur anywhere."""
+    return torch.cat([batch.images for batch in batches]).amax((0, 2, 3)).gt(0).tolist()
+
+
+def test_every_way_to_photographs_stays_on_its_side(painted):
+    """What a client holds lies left of the border, what anyone may hold right of it, whatever function is asked."""
+    for how in (CPU, {"split": "private", **CPU}):
+        private = data.sample("photos", count=40, size=16, seed=3, **how)
+        assert colours(private) == RED and private.source == "photos, private split"
+        assert colours(data.load("photos", size=8, **how)) == RED
+        assert colours(*data.partition("photos", clients=3, per_client=6, size=8, **how)) == RED
+    assert colours(data.sample("photos", count=40, size=16, seed=3, split="public", **CPU)) == BLUE
+    assert colours(data.load("photos", size=8, split="public", **CPU)) == BLUE
+    assert colours(*data.partition("photos", clients=3, per_client=6, size=8, split="public", **CPU)) == BLUE
+    clients = data.partition("photos", clients=2, per_client=4, size=8, **CPU)
+    for public in (data.public("photos", size=8, **CPU), data.public(private, count=40), data.public(clients[0])):
+        assert colours(public) == BLUE and public.source == "photos, public split"
+
+
+def rows(*batches: Batch) -> set:
+    return {tuple(image.flatten().tolist()) for batch in batches for image in batch.images}
+
+
+def test_every_way_to_digits_stays_in_its_split():
+    """The private thousand are those of a frozen stream, written here once more; the others are public."""
+    from sklearn.datasets import load_digits
+
+    order = np.random.RandomState(0).permutation(1797)
+    images = load_digits().images.reshape(1797, -1) / 16
+    mine, others = ({tuple(image.tolist()) for image in images[part]} for part in (order[:1000], order[1000:]))
+    assert len(mine) == 1000 and not mine & others
+    private = data.sample("digits", count=50, seed=2, **CPU)
+    clients = data.partition("digits", clients=5, per_client=20, seed=1, **CPU)
+    assert rows(private, data.load("digits", **CPU)) == mine and rows(*clients) < mine
+    assert rows(*data.partition("digits", clients=2, split="public", **CPU)) == others
+    for public in (data.public("digits", **CPU), data.public(private), data.public(clients[3])):
+        assert rows(public) == others and public.source == "digits, public split"
+    assert rows(data.public(private, count=30, seed=4)) < others
+    assert rows(data.sample("digits", count=30, split="public", **CPU)) < others
+
+
+def test_the_two_splits_of_a_seed_are_drawn_independently():
+    private, public = (pool.generator(7, split) for split in pool.SPLITS)
+    drawn = torch.randint(2**60, (2,), generator=private), torch.randint(2**60, (2,), generator=public)
+    assert not torch.equal(*drawn)
+    again = torch.Generator().manual_seed(14), torch.Generator().manual_seed(15)  # private draws from the even seeds
+    assert all(torch.equal(d, torch.randint(2**60, (2,), generator=g)) for d, g in zip(drawn, again, strict=True))
+
+
 def test_whole_splits():
     everything = data.sample("digits", count=1000, **CPU)
     assert len({tuple(image.flatten().tolist()) for image in everything.images}) == 1000  # without replacement

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 import glutils as gl
 from glutils import models
-from glutils.attacks.malicious.image_statistics import Anchor
+from glutils.attacks.malicious.image_statistics import ImageStatistics
 from glutils.protocols import FedAvg
 
 TRACKED = 3
@@ -41,21 +41,22 @@ def hits(judges, images):
     return [float((model(images).argmax(1) == TRACKED).float().mean()) for model in judges]
 
 
-def test_the_anchor_measures_in_units_of_the_own_images(clients):
+def test_image_statistics_measure_in_units_of_the_own_images(clients):
     own = clients[0]
-    known, flat = Anchor(own.images, own.labels), own.images.flatten(1).double()
-    assert float(known.strangeness(own.images).mean()) == pytest.approx(1, abs=1e-4)
+    known, flat = ImageStatistics(own.images, own.labels), own.images.flatten(1).double()
+    assert float(known.mahalanobis(own.images).mean()) == pytest.approx(1, abs=1e-4)
     spread = flat.T.cov()
     spread += 0.05 * spread.trace() / len(spread) * torch.eye(len(spread))
     y = flat - flat.mean(0)
     expected = (y @ torch.linalg.inv(spread) * y).sum(1)
-    assert torch.allclose(known.strangeness(own.images).double(), expected / expected.mean(), rtol=1e-3)
-    assert float(known.strangeness(torch.rand(20, 1, 8, 8)).min()) > 2
+    assert torch.allclose(known.mahalanobis(own.images).double(), expected / expected.mean(), rtol=1e-3)
+    assert float(known.mahalanobis(torch.rand(20, 1, 8, 8)).min()) > 2
     one = own.images[:1].expand(8, -1, -1, -1)
-    assert float(known.sameness(one)) == 1 and float(known.sameness(torch.stack([one[0] * 0, one[0] * 9]))) == 0
+    assert float(known.mode_collapse_penalty(one)) == 1
+    assert float(known.mode_collapse_penalty(torch.stack([one[0] * 0, one[0] * 9]))) == 0
     generator = torch.Generator().manual_seed(0)
-    assert torch.equal(known.varied(one, 0.0, generator), one)
-    added = known.varied(one, 1.0, generator) - one
+    assert torch.equal(known.add_deviations(one, 0.0, generator), one)
+    added = known.add_deviations(one, 1.0, generator) - one
     among = (added[:, None] - known.deviations[None]).abs().flatten(2).amax(2).amin(1)
     assert float(among.max()) < 1e-6
 

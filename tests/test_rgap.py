@@ -84,9 +84,9 @@ def test_the_scale_of_the_last_gradient_in_closed_form(classes):
     x = torch.randn(6, generator=generator, dtype=torch.float64)
     slope = (weight @ x).softmax(0) - torch.eye(classes, dtype=torch.float64)[1]
     c = float(slope.norm())
-    found = rgap._scales(slope / c, weight @ (x * c))
+    found = rgap._slope_scales(slope / c, weight @ (x * c))
     assert min(abs(value - c) for value in found) < 1e-9
-    assert rgap._scales(-slope / c, weight @ (x * c)) == [] or classes == 2
+    assert rgap._slope_scales(-slope / c, weight @ (x * c)) == [] or classes == 2
 
 
 # --- the rank analysis ---

@@ -114,7 +114,7 @@ def test_expected_number_of_images_alone_against_a_simulation(images, bins):
     thrown = torch.randint(bins, (4000, images), generator=torch.Generator().manual_seed(0))
     counts = torch.nn.functional.one_hot(thrown, bins).sum(1)
     simulated = (counts == 1).sum(1).double()
-    apart = abs(float(simulated.mean()) - blocks.expected_alone(images, bins))
+    apart = abs(float(simulated.mean()) - blocks.expected_alone_count(images, bins))
     assert apart <= 4 * float(simulated.std()) / 4000**0.5 + 1e-12
 
 
@@ -128,7 +128,7 @@ def test_every_image_alone_in_its_bin_is_exact(public, seed, options):
     model = trapped(batch, public, bins=64, **options)
     seen = seen_of(model, batch)
     result = gl.attack("rtf", seen)
-    single = blocks.alone(model, batch.images)
+    single = blocks.is_alone(model, batch.images)
     assert int(single.sum()) >= 4
     assert float(best(result.images, batch.images)[single].min()) > 100
     assert torch.equal(gl.metrics.recovered(result.images, batch.images), single)
@@ -149,7 +149,7 @@ def test_the_trap_does_not_close_with_a_random_second_layer(public):
     for two_sided in (False, True):
         model = trapped(batch, public, equal=False, two_sided=two_sided)
         found = gl.metrics.recovered(gl.attack("rtf", seen_of(model, batch)).images, batch.images)
-        single = blocks.alone(model, batch.images)
+        single = blocks.is_alone(model, batch.images)
         assert torch.equal(found, single) if two_sided else int(found.sum()) <= 1
 
 
@@ -169,7 +169,7 @@ def test_adding_clients_up_does_not_protect_them(public):
     sent = [FedSGD().transmit(model, client.images, client.labels) for client in clients]
     mean = {name: torch.stack([payload[name] for payload in sent]).mean(0) for name in sent[0]}
     result = gl.attack("rtf", gl.observe(model, FedSGD(), mean, whole))
-    found, single = gl.metrics.recovered(result.images, whole.images), blocks.alone(model, whole.images)
+    found, single = gl.metrics.recovered(result.images, whole.images), blocks.is_alone(model, whole.images)
     assert torch.equal(found, single) and int(found.sum()) >= 8
 
 
@@ -177,7 +177,7 @@ def test_one_local_step_of_fedavg_is_a_gradient(public):
     batch = photos()
     model = trapped(batch, public)
     result = gl.attack("rtf", seen_of(model, batch, FedAvg(epochs=1, batch_size=8, lr=0.1)))
-    single = blocks.alone(model, batch.images)
+    single = blocks.is_alone(model, batch.images)
     assert float(best(result.images, batch.images)[single].min()) > 100
 
 
@@ -188,7 +188,7 @@ def test_two_sided_neurons_survive_several_local_steps(public):
         model = trapped(batch, public, two_sided=two_sided, gain=1e-5)
         result = gl.attack("rtf", seen_of(model, batch, protocol))
         found[two_sided] = int((best(result.images, batch.images) > 60).sum())
-    assert found[True] == int(blocks.alone(model, batch.images).sum()) > found[False]
+    assert found[True] == int(blocks.is_alone(model, batch.images).sum()) > found[False]
 
 
 @pytest.mark.parametrize("epochs", [1, 5])
@@ -200,7 +200,7 @@ def test_inside_fedavg_a_sparse_block_with_a_small_gain_still_copies(public, epo
     protocol = FedAvg(epochs=epochs, batch_size=5, lr=0.1, shuffle=seed)
     seen = seen_of(model, batch, protocol)
     copied = best(gl.attack("rtf", seen).images, batch.images) >= 40
-    single = blocks.alone(model, batch.images)
+    single = blocks.is_alone(model, batch.images)
     assert int(single.sum()) >= 6 and float(copied[single].double().mean()) >= 0.5
     wrong = gl.attack("rtf", gl.tamper(seen, "wrong_gradient"))
     assert not bool((best(wrong.images, batch.images) >= 40).any())

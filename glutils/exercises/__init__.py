@@ -5,7 +5,6 @@ by itself shows what to write; ``gl.exercises.names()`` lists all exercises.
 """
 
 from .attacks import (
-    best_margin,
     cosine_distance,
     count_unsmoothed,
     dlg_objective,
@@ -16,7 +15,7 @@ from .attacks import (
     photos_from_rows,
 )
 from .base import EXERCISES, Case, Exercise, Verdict
-from .counting import paired_interval, permuted, replay, rounds_needed, unseen_change
+from .counting import paired_interval, permute, replay, rounds_needed, unseen_change
 from .defenses import (
     clip_and_average,
     combine_neurons,
@@ -28,7 +27,7 @@ from .defenses import (
     topk,
 )
 from .foundations import central_slope, estimate_gradient, gauss_newton_step, invert_layer, residuals_and_jacobian
-from .reality import mean_gradient
+from .reality import best_margin, mean_gradient
 
 names = EXERCISES.names
 
@@ -37,6 +36,6 @@ __all__ = [
     "cosine_distance", "count_unsmoothed", "dlg_objective", "estimate_gradient", "expected_copies",
     "gauss_newton_step", "invert_layer", "label_by_sign", "last_layer_features", "masked_distance",
     "masked_messages", "mean_gradient", "names", "nearest_image", "noise_needed", "noise_share", "paired_interval",
-    "permuted", "photos_from_rows", "replay", "residuals_and_jacobian", "rounds_needed", "steps_allowed", "topk",
+    "permute", "photos_from_rows", "replay", "residuals_and_jacobian", "rounds_needed", "steps_allowed", "topk",
     "unseen_change",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Exercises of chapters 7 to 13: matching gradients, features, priors, labels, prepared models, fair comparisons."""
+"""Exercises of chapters 7 to 12: matching gradients, features, priors, labels, prepared models."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import nn
 
 from ..attacks.malicious import imprint
 from ..protocols import FedSGD
-from .base import Case, exercise, network, normal, uniform, whole
+from .base import Case, exercise, integer, network, normal, uniform
 from .compare import difference
 
 
-def _dlg(model: nn.Module, images: torch.Tensor, logits: torch.Tensor, gradient: dict) -> torch.Tensor:
+def _dlg_loss(model: nn.Module, images: torch.Tensor, logits: torch.Tensor, gradient: dict) -> torch.Tensor:
     found = FedSGD().simulate(model, images, logits.softmax(-1))
     return torch.stack([(found[name] - part).square().sum() for name, part in gradient.items()]).sum()
 
 
-def _by_hand(model, images, probabilities, gradient, graph=True) -> torch.Tensor:
+def _loss_by_hand(model, images, probabilities, gradient, graph=True) -> torch.Tensor:
     """The same with other probabilities, or without a graph."""
     loss = -(probabilities * model(images).log_softmax(-1)).sum(-1).mean()
     found = torch.autograd.grad(loss, list(model.parameters()), create_graph=graph)
@@ -33,10 +33,10 @@ def _by_hand(model, images, probabilities, gradient, graph=True) -> torch.Tensor
     {
         "The value is right, but without create_graph=True it is a constant in the images: nothing could be "
         "optimised.":
-            lambda model, images, logits, gradient: _by_hand(
+            lambda model, images, logits, gradient: _loss_by_hand(
             model, images, logits.softmax(-1), gradient, graph=False
         ),
-        "The soft labels are softmax(logits), not the logits.": lambda model, images, logits, gradient: _by_hand(
+        "The soft labels are softmax(logits), not the logits.": lambda model, images, logits, gradient: _loss_by_hand(
             model, images, logits, gradient
         ),
         "Sum over all entries; a mean per tensor gives small tensors too much weight.": lambda model,
@@ -52,7 +52,7 @@ def dlg_objective(draw: torch.Generator) -> Iterator[Case]:
     """dlg_objective(model, images, logits, gradient): DLG's loss for dummy images, (B, C, H, W), and label logits,
     (B, classes), against a gradient by parameter name; a number that can be differentiated in images and logits."""
     for count in (1, 2, 3):
-        side, classes = whole(draw, 2, 4), whole(draw, 2, 5)
+        side, classes = integer(draw, 2, 4), integer(draw, 2, 5)
         model = network(draw, side**2, 4, classes)
         private, labels = uniform(draw, count, 1, side, side), torch.randint(classes, (count,), generator=draw)
         gradient = {name: part.detach() for name, part in FedSGD().transmit(model, private, labels).items()}
@@ -60,10 +60,10 @@ def dlg_objective(draw: torch.Generator) -> Iterator[Case]:
 
         def judge(answer, again, given=(model, images, logits, gradient)) -> str | None:
             model, images, logits, gradient = given
-            if wrong := difference(float(_dlg(*given).detach()), answer, 1e-4):
+            if wrong := difference(float(_dlg_loss(*given).detach()), answer, 1e-4):
                 return wrong
             ways = []
-            for function in (again, _dlg):
+            for function in (again, _dlg_loss):
                 x, v = images.clone().requires_grad_(), logits.clone().requires_grad_()
                 value = function(model, x, v, gradient)
                 if not value.requires_grad:
@@ -99,7 +99,7 @@ def cosine_distance(draw: torch.Generator) -> Iterator[Case]:
     """cosine_distance(found, target): one minus the cosine of the angle between two gradients, each a list of
     tensors; a number."""
     for count in (2, 3, 4):
-        shapes = [(whole(draw, 1, 5), whole(draw, 1, 5)) for _ in range(count)]
+        shapes = [(integer(draw, 1, 5), integer(draw, 1, 5)) for _ in range(count)]
         found, target = ([normal(draw, *shape) for shape in shapes] for _ in range(2))
         dot, one, other = (
             sum(float((a * b).sum()) for a, b in zip(*pair, strict=True))
@@ -116,10 +116,10 @@ def cosine_distance(draw: torch.Generator) -> Iterator[Case]:
         "one.":
             lambda weight, bias, labels: weight[labels] / bias[labels, None],
         "You subtract the offset from the weights only. The biases have one, too.": lambda weight, bias, labels: (
-            (weight[labels] - _absent(weight, labels)) / bias[labels, None]
+            (weight[labels] - _absent_mean(weight, labels)) / bias[labels, None]
         ),
         "The published share (B - 1)/B of the offset is almost right, but not here: all of it is there.": lambda weight,
-        bias, labels: _features(weight, bias, labels, 1 - 1 / len(labels)),
+        bias, labels: _separate_features(weight, bias, labels, 1 - 1 / len(labels)),
     },
 )
 def last_layer_features(draw: torch.Generator) -> Iterator[Case]:
@@ -127,8 +127,8 @@ def last_layer_features(draw: torch.Generator) -> Iterator[Case]:
     and biases (classes,), the features of every image, (B, features). All B labels are different, some class is
     absent, and the network still predicts 1/classes for everything."""
     for _ in range(3):
-        count, width = whole(draw, 2, 5), whole(draw, 2, 6)
-        classes = count + whole(draw, 1, 5)
+        count, width = integer(draw, 2, 5), integer(draw, 2, 6)
+        classes = count + integer(draw, 1, 5)
         features, labels = uniform(draw, count, width), torch.randperm(classes, generator=draw)[:count]
         slopes = torch.full((count, classes), 1 / classes, dtype=torch.float64)
         slopes[torch.arange(count), labels] -= 1
@@ -136,16 +136,16 @@ def last_layer_features(draw: torch.Generator) -> Iterator[Case]:
         yield Case(f"{count} images, {classes} classes and {width} features", given, features)
 
 
-def _absent(tensor: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def _absent_mean(tensor: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """The mean of the rows of absent classes."""
     present = torch.zeros(len(tensor), dtype=torch.bool)
     present[labels] = True
     return tensor[~present].mean(0)
 
 
-def _features(weight, bias, labels, share: float) -> torch.Tensor:
-    rows = weight[labels] - share * _absent(weight, labels)
-    return rows / (bias[labels] - share * _absent(bias, labels))[:, None]
+def _separate_features(weight, bias, labels, share: float) -> torch.Tensor:
+    rows = weight[labels] - share * _absent_mean(weight, labels)
+    return rows / (bias[labels] - share * _absent_mean(bias, labels))[:, None]
 
 
 @exercise(
@@ -165,8 +165,8 @@ def nearest_image(draw: torch.Generator) -> Iterator[Case]:
     """nearest_image(mean, directions, image): of all images mean + sum_j z_j directions[j] the one nearest to image,
     (D,); the directions are the rows of an (m, D) tensor. Its PSNR is the ceiling of this recipe."""
     for _ in range(3):
-        D = whole(draw, 4, 12)
-        m = whole(draw, 1, D - 2)
+        D = integer(draw, 4, 12)
+        m = integer(draw, 1, D - 2)
         mean, image, directions = uniform(draw, D), uniform(draw, D), normal(draw, m, D)
         basis = torch.linalg.qr(directions.T).Q
         yield Case(f"{m} numbers for {D} pixels", (mean, directions, image), mean + basis @ (basis.T @ (image - mean)))
@@ -188,11 +188,11 @@ def label_by_sign(draw: torch.Generator) -> Iterator[Case]:
     """label_by_sign(weight): the label of a single image, a whole number, from the gradient of the last layer's
     weights, (classes, features). The features are outputs of a ReLU: none is negative, some are zero."""
     for _ in range(5):
-        classes, width = whole(draw, 3, 8), whole(draw, 3, 9)
+        classes, width = integer(draw, 3, 8), integer(draw, 3, 9)
         features = normal(draw, width).relu()
         features[0], features[1] = 0.0, 0.5
         slopes = normal(draw, classes).softmax(0)
-        label = whole(draw, 1, classes - 1)
+        label = integer(draw, 1, classes - 1)
         slopes[label] -= 1
         about = f"{classes} classes and {width} features, the first of them zero"
         yield Case(about, (torch.outer(slopes, features),), label)
@@ -215,7 +215,7 @@ def count_unsmoothed(draw: torch.Generator) -> Iterator[Case]:
     """count_unsmoothed(counts, epsilon): how many images of each class there are, (C,), from the counts, (C,), that a
     gradient gives for labels smoothed with epsilon."""
     for epsilon in (0.1, 0.3, 0.6):
-        classes, images = whole(draw, 3, 9), whole(draw, 5, 30)
+        classes, images = integer(draw, 3, 9), integer(draw, 5, 30)
         true = torch.bincount(torch.randint(classes, (images,), generator=draw), minlength=classes).double()
         smoothed = (1 - epsilon) * true + epsilon * images / classes
         yield Case(f"{images} images, {classes} classes and epsilon = {epsilon:g}", (smoothed, epsilon), true)
@@ -236,8 +236,8 @@ def expected_copies(draw: torch.Generator) -> Iterator[Case]:
     """expected_copies(photos, bins): how many photos are alone in their bin on average, if each falls into any bin
     with the same chance; a number."""
     for _ in range(4):
-        photos, bins = whole(draw, 2, 200), whole(draw, 2, 400)
-        yield Case(f"{photos} photos and {bins} bins", (photos, bins), imprint.expected_alone(photos, bins))
+        photos, bins = integer(draw, 2, 200), integer(draw, 2, 400)
+        yield Case(f"{photos} photos and {bins} bins", (photos, bins), imprint.expected_alone_count(photos, bins))
 
 
 @exercise(
@@ -251,7 +251,7 @@ def expected_copies(draw: torch.Generator) -> Iterator[Case]:
             -weight.diff(dim=0), -bias.diff()
         ),
         "An empty bin gives 0/0. Leave zeros there.": lambda weight, bias: (
-            _steps(weight) / _steps(bias)[:, None]
+            _row_differences(weight) / _row_differences(bias)[:, None]
         ),
     },
 )
@@ -260,7 +260,7 @@ def photos_from_rows(draw: torch.Generator) -> Iterator[Case]:
     weights, (K, n), and biases, (K,). Neuron l fires for all photos in bins l, l + 1, ..., K - 1. Empty bins give
     zeros."""
     for photos, bins in ((3, 5), (4, 9), (6, 8)):
-        n = whole(draw, 2, 6)
+        n = integer(draw, 2, 6)
         images, where = uniform(draw, photos, n), torch.randperm(bins, generator=draw)[:photos]
         where[0] = bins - 1 if not bool((where == bins - 1).any()) else where[0]
         slopes = normal(draw, photos)
@@ -271,37 +271,10 @@ def photos_from_rows(draw: torch.Generator) -> Iterator[Case]:
         yield Case(about, (fires @ images, fires.sum(1)), right)
 
 
-def _steps(rows: torch.Tensor) -> torch.Tensor:
+def _row_differences(rows: torch.Tensor) -> torch.Tensor:
     return rows - torch.cat([rows[1:], torch.zeros_like(rows[:1])])
 
 
 def _quotients(weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     safe = torch.where(bias.abs() > 1e-12, bias, torch.ones_like(bias))[:, None]
     return torch.where(bias.abs()[:, None] > 1e-12, weight / safe, torch.zeros_like(weight))
-
-
-@exercise(
-    "Seed by seed: the attack's PSNR minus that of the control that does best there. Then the median.",
-    {
-        "This compares with one control for all seeds. Another one may be the best elsewhere; take the maximum "
-        "seed by seed.":
-            lambda psnr, controls: float((psnr - controls).median(1).values.min()),
-        "A difference of medians mixes up seeds. Take differences first.": lambda psnr, controls: float(
-            psnr.median() - controls.max(0).values.median()
-        ),
-        "This is the margin over the worst control. The best one counts.": lambda psnr, controls: float(
-            (psnr - controls.min(0).values).median()
-        ),
-        "One outlier moves a mean. Take the median.": lambda psnr, controls: float(
-            (psnr - controls.max(0).values).mean()
-        ),
-    },
-)
-def best_margin(draw: torch.Generator) -> Iterator[Case]:
-    """best_margin(psnr, controls): by how many dB an attack beats its best control, median over an odd number of seeds,
-    from its PSNR, (seeds,), and that of its controls, (controls, seeds); a number."""
-    for _ in range(4):
-        seeds, count = 2 * whole(draw, 2, 5) + 1, whole(draw, 2, 4)
-        psnr, controls = 20 + 8 * normal(draw, seeds), 14 + 5 * normal(draw, count, seeds)
-        ahead = sorted(float(psnr[s]) - max(controls[:, s].tolist()) for s in range(seeds))
-        yield Case(f"{seeds} seeds and {count} controls", (psnr, controls), ahead[seeds // 2])

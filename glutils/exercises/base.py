@@ -1,4 +1,4 @@
-"""What a self-check is: random cases, the answers they should get, and words for what differs."""
+"""Self-checks: random cases, the answers they should get, and the verdict in words."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found. It shows itself as a text in short lines, and is true if the function passed.
+    """The verdict of a check. It shows itself as a text in short lines, and is true if the function passed.
 
     Attributes:
         passed: whether every case was right.
@@ -53,7 +53,7 @@ class Verdict:
         return self.passed
 
     def __repr__(self) -> str:
-        return _lines(self.message)
+        return _wrap(self.message)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Exercise:
     rtol: float = 1e-4
 
     def __call__(self, function: Any, *, seed: Any = 0) -> Verdict:
-        """Try ``function`` on every case, up to the first that is wrong.
+        """The verdict on ``function``, tried on every case up to the first that is wrong.
 
         Args:
             function: what the reader wrote.
@@ -104,7 +104,7 @@ class Exercise:
         return Verdict(True, f"Right: {len(cases)} cases, the last with {cases[-1].about}.")
 
     def __repr__(self) -> str:
-        return _lines(f"{self.task}\nCheck yours with gl.exercises.{self.name}({self.name}).")
+        return _wrap(f"{self.task}\nCheck yours with gl.exercises.{self.name}({self.name}).")
 
     def _try(self, function: Callable, case: Case) -> str | None:
         """What is wrong with the answer to one case, with advice; None if it is right."""
@@ -131,7 +131,7 @@ class Exercise:
         return f"Hint: {self.hint}"
 
 
-def _lines(text: str) -> str:
+def _wrap(text: str) -> str:
     """Text wrapped for a notebook's page; what was indented stays so."""
     wrapped = []
     for line in text.splitlines():
@@ -141,7 +141,7 @@ def _lines(text: str) -> str:
 
 
 def exercise(hint: str, mistakes: Mapping[str, Callable], rtol: float = 1e-4) -> Callable[[Callable], Exercise]:
-    """Make an exercise of a function that draws its cases. Its name is the exercise's, its docstring the task."""
+    """A decorator that makes an exercise of a function drawing its cases; its docstring is the task."""
 
     def make(cases: Callable[[torch.Generator], Iterator[Case]]) -> Exercise:
         task = " ".join((cases.__doc__ or "").split())
@@ -173,6 +173,6 @@ def uniform(draw: torch.Generator, *shape: int) -> torch.Tensor:
     return torch.rand(*shape, generator=draw, dtype=torch.float64)
 
 
-def whole(draw: torch.Generator, low: int, high: int) -> int:
+def integer(draw: torch.Generator, low: int, high: int) -> int:
     """A whole number from low to high, both included."""
     return int(torch.randint(low, high + 1, (), generator=draw))

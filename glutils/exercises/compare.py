@@ -1,4 +1,4 @@
-"""What differs between two answers, in words."""
+"""The difference between two answers, in words."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import torch
 
 
 def difference(expected: Any, answer: Any, rtol: float) -> str | None:
-    """The first thing that differs, or None if ``answer`` is ``expected`` up to ``rtol`` times its largest number.
+    """A sentence on the first difference, or None if ``answer`` is ``expected`` up to ``rtol`` times its largest number.
 
     Args:
         expected: a tensor, a number, or a tuple or list of them. Whole numbers and truth values have to be met exactly.
         answer: anything.
     """
     if isinstance(expected, tuple | list):
-        return _parts(expected, answer, rtol)
+        return _sequence_difference(expected, answer, rtol)
     if isinstance(expected, torch.Tensor) and expected.ndim:
-        return _tensors(expected, answer, rtol)
+        return _tensor_difference(expected, answer, rtol)
     if isinstance(expected, torch.Tensor):
         expected = expected.detach().item()
-    return _numbers(expected, answer, rtol)
+    return _number_difference(expected, answer, rtol)
 
 
-def _parts(expected: Any, answer: Any, rtol: float) -> str | None:
+def _sequence_difference(expected: Any, answer: Any, rtol: float) -> str | None:
     if not isinstance(answer, tuple | list) or len(answer) != len(expected):
-        got = f"{len(answer)}" if isinstance(answer, tuple | list) else _kind(answer)
+        got = f"{len(answer)}" if isinstance(answer, tuple | list) else _describe(answer)
         return f"Expected {len(expected)} values, got {got}."
     for number, (one, other) in enumerate(zip(expected, answer, strict=True), 1):
         if wrong := difference(one, other, rtol):
@@ -34,22 +34,22 @@ def _parts(expected: Any, answer: Any, rtol: float) -> str | None:
     return None
 
 
-def _numbers(expected: Any, answer: Any, rtol: float) -> str | None:
+def _number_difference(expected: Any, answer: Any, rtol: float) -> str | None:
     if isinstance(answer, torch.Tensor) and answer.numel() == 1:
         answer = answer.detach().item()
     if not isinstance(answer, numbers.Real):
-        return f"Expected a number, got {_kind(answer)}."
+        return f"Expected a number, got {_describe(answer)}."
     exact = isinstance(expected, numbers.Integral)
     if expected == answer or (expected != expected and answer != answer):
         return None
     if not exact and abs(answer - expected) <= rtol * abs(expected):
         return None
-    return f"Expected {_short(expected)}, got {_short(answer)}."
+    return f"Expected {_format(expected)}, got {_format(answer)}."
 
 
-def _tensors(expected: torch.Tensor, answer: Any, rtol: float) -> str | None:
+def _tensor_difference(expected: torch.Tensor, answer: Any, rtol: float) -> str | None:
     if not isinstance(answer, torch.Tensor):
-        return f"Expected a tensor of shape {tuple(expected.shape)}, got {_kind(answer)}."
+        return f"Expected a tensor of shape {tuple(expected.shape)}, got {_describe(answer)}."
     if answer.shape != expected.shape:
         turned = answer.ndim == 2 and answer.T.shape == expected.shape and difference(expected, answer.T, rtol) is None
         more = " It is the right answer, transposed." if turned else ""
@@ -61,27 +61,27 @@ def _tensors(expected: torch.Tensor, answer: Any, rtol: float) -> str | None:
         return None
     first = tuple(apart.nonzero()[0].tolist())
     place = ", ".join(map(str, first))
-    said = f"Expected {_short(one[first].item())} at [{place}], got {_short(other[first].item())}; "
+    said = f"Expected {_format(one[first].item())} at [{place}], got {_format(other[first].item())}; "
     largest = float((one - other).abs().nan_to_num(0, 0, 0).max())
-    said += f"{int(apart.sum())} of {one.numel()} entries differ, by up to {_short(largest)}."
+    said += f"{int(apart.sum())} of {one.numel()} entries differ, by up to {_format(largest)}."
     if bad := int((~other.isfinite()).sum()) if bool(one.isfinite().all()) else 0:
         return f"{said} {bad} of yours are not finite."
-    return said + _factor(one.flatten(), other.flatten())
+    return said + _factor_remark(one.flatten(), other.flatten())
 
 
-def _factor(expected: torch.Tensor, answer: torch.Tensor) -> str:
+def _factor_remark(expected: torch.Tensor, answer: torch.Tensor) -> str:
     """A remark if the answer is the right one times a number."""
     one, other = expected.double(), answer.double()
     if not bool(one.isfinite().all() and other.isfinite().all()) or not float(one.norm()):
         return ""
     factor = float(one @ other / (one @ one))
     if factor and float((other - factor * one).norm()) <= 1e-6 * float(other.norm()):
-        return f" It is the right answer times {_short(factor)}."
+        return f" It is the right answer times {_format(factor)}."
     return ""
 
 
-def _kind(answer: Any) -> str:
-    """What an answer is, for a message."""
+def _describe(answer: Any) -> str:
+    """The kind of an answer, in words."""
     if answer is None:
         return "nothing (is there a return?)"
     if isinstance(answer, torch.Tensor):
@@ -89,5 +89,5 @@ def _kind(answer: Any) -> str:
     return f"a {type(answer).__name__}"
 
 
-def _short(number: Any) -> str:
+def _format(number: Any) -> str:
     return str(number) if isinstance(number, int) else f"{number:.4g}"

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from .. import zo
-from .base import Case, exercise, normal, uniform, whole
+from .base import Case, exercise, integer, normal, uniform
 
 
 @exercise(
@@ -27,8 +27,8 @@ def unseen_change(draw: torch.Generator) -> Iterator[Case]:
     """unseen_change(jacobian): a change of the image of length one, (D,), that moves none of the K scalars, from the
     Jacobian, (K, D), with K < D."""
     for _ in range(3):
-        D = whole(draw, 3, 12)
-        K = whole(draw, 1, D - 1)
+        D = integer(draw, 3, 12)
+        K = integer(draw, 1, D - 1)
         J = normal(draw, K, D)
 
         def judge(answer: object, _: object, J: torch.Tensor = J) -> str | None:
@@ -66,7 +66,7 @@ def rounds_needed(draw: torch.Generator) -> Iterator[Case]:
     there are at least as many equations as unknowns, for images of shape (channels, height, width); a whole
     number."""
     for known, channels in ((True, 1), (True, 3), (False, 1), (False, 3)):
-        side, images, classes, K = whole(draw, 4, 12), whole(draw, 1, 10), whole(draw, 2, 12), whole(draw, 2, 7)
+        side, images, classes, K = integer(draw, 4, 12), integer(draw, 1, 10), integer(draw, 2, 12), integer(draw, 2, 7)
         unknowns = images * (channels * side**2 + (0 if known else classes))
         labels = "known labels" if known else "unknown labels"
         K += unknowns % K == 0  # so that rounding matters
@@ -96,8 +96,8 @@ def replay(draw: torch.Generator) -> Iterator[Case]:
     """replay(theta, scalars, directions, lr): the parameters after a round, (d,), from those before, the scalars of all
     clients, (clients, K), and the round's directions of length one, (K, d)."""
     for clients in (1, 3, 5):
-        d, K, lr = whole(draw, 3, 12), whole(draw, 2, 6), float(uniform(draw, 1))
-        drawn = zo.Directions(whole(draw, 0, 999), K, d)
+        d, K, lr = integer(draw, 3, 12), integer(draw, 2, 6), float(uniform(draw, 1))
+        drawn = zo.Directions(integer(draw, 0, 999), K, d)
         theta, scalars = normal(draw, d), normal(draw, clients, K)
         after = zo.replay({"theta": theta}, scalars.mean(0), drawn, lr)["theta"]
         yield Case(f"{clients} client(s) and {K} scalars", (theta, scalars, drawn.rows(dtype=torch.float64), lr), after)
@@ -108,18 +108,18 @@ def replay(draw: torch.Generator) -> Iterator[Case]:
     {
         "Noise changes the values. A permutation keeps every value and takes only its place: all else stays "
         "equal.":
-            lambda scalars, seed: scalars + torch.randn(len(scalars), dtype=scalars.dtype, generator=_seeded(seed)),
+            lambda scalars, seed: scalars + torch.randn(len(scalars), dtype=scalars.dtype, generator=_generator(seed)),
         "Sorting is an order, too, but always the same one. Let the seed choose.": lambda scalars, seed: (
             scalars.sort().values
         ),
         "Nothing has moved.": lambda scalars, seed: scalars.clone(),
     },
 )
-def permuted(draw: torch.Generator) -> Iterator[Case]:
-    """permuted(scalars, seed): the same scalars, (K,), in a random order that the seed decides. Nothing else may
+def permute(draw: torch.Generator) -> Iterator[Case]:
+    """permute(scalars, seed): the same scalars, (K,), in a random order that the seed decides. Nothing else may
     happen: the global random state stays as it was."""
     for _ in range(3):
-        K, seed = whole(draw, 12, 40), whole(draw, 0, 999)
+        K, seed = integer(draw, 12, 40), integer(draw, 0, 999)
         scalars = normal(draw, K)
 
         def judge(answer, again, scalars: torch.Tensor = scalars, seed: int = seed) -> str | None:
@@ -142,7 +142,7 @@ def permuted(draw: torch.Generator) -> Iterator[Case]:
         yield Case(f"{K} scalars", (scalars, seed), judge=judge)
 
 
-def _seeded(seed: int) -> torch.Generator:
+def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
@@ -158,16 +158,14 @@ def _seeded(seed: int) -> torch.Generator:
         "their number.":
             lambda one, other: _interval(one - other, stats.t.ppf(0.975, len(one) - 1) * len(one) ** 0.5, 1),
         "This ignores that both values of a seed belong together. Take differences first.":
-            lambda one, other: _unpaired(
-            one, other
-        ),
+            lambda one, other: _unpaired_interval(one, other),
     },
 )
 def paired_interval(draw: torch.Generator) -> Iterator[Case]:
     """paired_interval(one, other): mean of one - other over seeds, and the two ends of its 95 % interval; three
     numbers. Both arguments have one PSNR for each seed, (n,)."""
     for _ in range(3):
-        n = whole(draw, 3, 8)
+        n = integer(draw, 3, 8)
         one = 20 + 4 * normal(draw, n)
         other = one - 1 + normal(draw, n)
         apart = stats.ttest_rel(one.numpy(), other.numpy()).confidence_interval(0.95)
@@ -180,7 +178,7 @@ def _interval(values: torch.Tensor, factor: float, correction: int) -> tuple[flo
     return mean, mean - half, mean + half
 
 
-def _unpaired(one: torch.Tensor, other: torch.Tensor) -> tuple[float, float, float]:
+def _unpaired_interval(one: torch.Tensor, other: torch.Tensor) -> tuple[float, float, float]:
     mean, n = float(one.mean() - other.mean()), len(one)
     half = stats.t.ppf(0.975, n - 1) * math.sqrt(float(one.var() + other.var()) / n)
     return mean, mean - half, mean + half

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import zo
-from .base import Case, exercise, network, normal, uniform, whole
+from .base import Case, exercise, integer, network, normal, uniform
 
 
 @exercise(
@@ -26,7 +26,7 @@ def invert_layer(draw: torch.Generator) -> Iterator[Case]:
     """invert_layer(weight, bias): from the gradients of a first layer's weights (neurons, inputs) and biases (neurons,)
     for one image, that image, (inputs,). Some neurons may be silent: their gradients are zero."""
     for silent in (0, 1, 3):
-        neurons, inputs = whole(draw, silent + 2, 9), whole(draw, 2, 12)
+        neurons, inputs = integer(draw, silent + 2, 9), integer(draw, 2, 12)
         image, slope = uniform(draw, inputs), normal(draw, neurons)
         slope[:silent] = 0
         about = f"{neurons} neurons ({silent} of them silent) and {inputs} inputs"
@@ -44,7 +44,7 @@ def invert_layer(draw: torch.Generator) -> Iterator[Case]:
         ),
         "This is the exact slope. A client that only evaluates its loss cannot know it; look at the difference "
         "that a finite step makes.":
-            lambda loss, theta, z, mu: _exact(loss, theta) @ z,
+            lambda loss, theta, z, mu: _exact_gradient(loss, theta) @ z,
     },
     rtol=1e-6,
 )
@@ -52,7 +52,7 @@ def central_slope(draw: torch.Generator) -> Iterator[Case]:
     """central_slope(loss, theta, z, mu): the central difference of the function loss at theta, (d,), along the
     direction z, (d,), with smoothing step mu; a number."""
     for mu in (0.5, 0.1, 0.02):
-        d = whole(draw, 2, 8)
+        d = integer(draw, 2, 8)
         cubic, linear, theta, z = normal(draw, 4, d)
 
         def loss(t: torch.Tensor, cubic: torch.Tensor = cubic, linear: torch.Tensor = linear) -> torch.Tensor:
@@ -62,7 +62,7 @@ def central_slope(draw: torch.Generator) -> Iterator[Case]:
         yield Case(f"{d} parameters and mu = {mu:g}", (loss, theta, z, mu), float(right))
 
 
-def _exact(loss: Callable, theta: torch.Tensor) -> torch.Tensor:
+def _exact_gradient(loss: Callable, theta: torch.Tensor) -> torch.Tensor:
     theta = theta.clone().requires_grad_()
     return torch.autograd.grad(loss(theta), theta)[0]
 
@@ -85,8 +85,8 @@ def estimate_gradient(draw: torch.Generator) -> Iterator[Case]:
     """estimate_gradient(scalars, directions): the unbiased estimate of the gradient, (d,), from K scalars, (K,), along
     directions of length one, (K, d)."""
     for _ in range(3):
-        d, K = whole(draw, 3, 12), whole(draw, 2, 6)
-        drawn = zo.Directions(whole(draw, 0, 999), K, d)
+        d, K = integer(draw, 3, 12), integer(draw, 2, 6)
+        drawn = zo.Directions(integer(draw, 0, 999), K, d)
         scalars = normal(draw, K)
         about = f"{K} scalars and {d} parameters"
         yield Case(about, (scalars, drawn.rows(dtype=torch.float64)), zo.estimate(scalars, drawn))
@@ -97,14 +97,14 @@ def estimate_gradient(draw: torch.Generator) -> Iterator[Case]:
     "(create_graph=True), and take the derivative of each with respect to the pixels.",
     {
         "The sign: residuals are the guess's scalars minus those that were sent.": lambda *given: (
-            -_system(*given)[0],
-            _system(*given)[1],
+            -_residuals_and_jacobian(*given)[0],
+            _residuals_and_jacobian(*given)[1],
         ),
         "Both signs are turned. The residuals are the guess's scalars minus those that were sent; the Jacobian is "
         "their derivative.":
-            lambda *given: tuple(-part for part in _system(*given)),
+            lambda *given: tuple(-part for part in _residuals_and_jacobian(*given)),
         "The Jacobian has one row for each scalar and one column for each pixel. Yours is transposed.":
-            lambda *given: (_system(*given)[0], _system(*given)[1].T),
+            lambda *given: (_residuals_and_jacobian(*given)[0], _residuals_and_jacobian(*given)[1].T),
     },
 )
 def residuals_and_jacobian(draw: torch.Generator) -> Iterator[Case]:
@@ -112,15 +112,16 @@ def residuals_and_jacobian(draw: torch.Generator) -> Iterator[Case]:
     from those that were sent, (K,), and the derivatives of the former with respect to the D pixels, (K, D). The
     directions are the rows of a (K, d) tensor, in the order of model.parameters()."""
     for count in (1, 1, 2):
-        pixels, classes, K = whole(draw, 2, 3), whole(draw, 2, 4), whole(draw, 2, 5)
+        pixels, classes, K = integer(draw, 2, 3), integer(draw, 2, 4), integer(draw, 2, 5)
         model = network(draw, pixels**2, 3, classes)
         V = normal(draw, K, sum(p.numel() for p in model.parameters()))
         images, labels = uniform(draw, count, 1, pixels, pixels), torch.randint(classes, (count,), generator=draw)
         given = (model, images, labels, normal(draw, K), V)
-        yield Case(f"{count} image(s) of {pixels} x {pixels} pixels and {K} scalars", given, _system(*given))
+        about = f"{count} image(s) of {pixels} x {pixels} pixels and {K} scalars"
+        yield Case(about, given, _residuals_and_jacobian(*given))
 
 
-def _system(model, images, labels, scalars, directions) -> tuple[torch.Tensor, torch.Tensor]:
+def _residuals_and_jacobian(model, images, labels, scalars, directions) -> tuple[torch.Tensor, torch.Tensor]:
     """Residuals, and their Jacobian by central differences over single pixels."""
 
     def slopes(x: torch.Tensor) -> torch.Tensor:
@@ -136,27 +137,25 @@ def _system(model, images, labels, scalars, directions) -> tuple[torch.Tensor, t
 @exercise(
     "The step solves (J^T J + damping I) step = -J^T r. Let torch.linalg.solve do it.",
     {
-        "The sign: a step along +J^T r makes the residuals larger.": lambda J, r, damping: -_step(J, r, damping),
-        "The damping is missing.": lambda J, r, damping: _step(J, r, 0.0),
+        "The sign: a step along +J^T r makes the residuals larger.": lambda J, r, damping: -_damped_step(J, r, damping),
+        "The damping is missing.": lambda J, r, damping: _damped_step(J, r, 0.0),
         "The damping belongs on the diagonal of J^T J only.": lambda J, r, damping: torch.linalg.solve(
             J.T @ J + damping, -J.T @ r
         ),
         "This is a step along the negative gradient, the one that crawls. The inverse of J^T J is missing.":
-            lambda J, r, damping: (
-            -J.T @ r
-        ),
+            lambda J, r, damping: -J.T @ r,
     },
 )
 def gauss_newton_step(draw: torch.Generator) -> Iterator[Case]:
     """gauss_newton_step(jacobian, residuals, damping): the damped step, (D,), from the Jacobian, (K, D), and the
     residuals, (K,), with R = I."""
     for damping in (0.1, 1.0, 10.0):
-        K, D = whole(draw, 4, 9), whole(draw, 2, 7)
+        K, D = integer(draw, 4, 9), integer(draw, 2, 7)
         J, r = normal(draw, K, D), normal(draw, K)
-        yield Case(f"{K} equations, {D} unknowns and damping {damping:g}", (J, r, damping), _step(J, r, damping))
+        yield Case(f"{K} equations, {D} unknowns and damping {damping:g}", (J, r, damping), _damped_step(J, r, damping))
 
 
-def _step(J: torch.Tensor, r: torch.Tensor, damping: float) -> torch.Tensor:
+def _damped_step(J: torch.Tensor, r: torch.Tensor, damping: float) -> torch.Tensor:
     """By least squares on the equations and the damping, stacked."""
     rows = torch.cat([J, math.sqrt(damping) * torch.eye(J.shape[1], dtype=J.dtype)])
     return torch.linalg.lstsq(rows, torch.cat([-r, r.new_zeros(J.shape[1])])[:, None], driver="gelsd").solution[:, 0]

@@ -1,4 +1,4 @@
-"""Networks that R-GAP can read: chains of layers, and how many equations each layer's gradient gives for its input."""
+"""Networks as chains of layers, as R-GAP reads them, and the equations that a layer's gradient gives for its input."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Layer:
         if isinstance(self.module, nn.Linear):
             return self.unknowns
         weight, out = self.module.weight, self.module.out_channels
-        places = int(np.prod(convolved(self.module, torch.zeros(1, *self.shape).to(weight)).shape[2:]))
+        places = int(np.prod(convolve(self.module, torch.zeros(1, *self.shape).to(weight)).shape[2:]))
         outputs = places * min(out, weight[0].numel())
         return outputs + weight.numel() - out * min(out, places, weight[0].numel())
 
 
 def rank_analysis(model: nn.Module, shape: tuple[int, int, int]) -> list[dict[str, object]]:
-    """Equations against unknowns of every layer, first to last, from the network alone: will R-GAP work?
+    """Equations and unknowns of every layer, first to last, from the network alone; they predict whether R-GAP works.
 
     Args:
         model: as for the attack.
@@ -62,20 +62,20 @@ def rank_analysis(model: nn.Module, shape: tuple[int, int, int]) -> list[dict[st
             "equations": layer.equations,
             "enough": layer.equations >= layer.unknowns,
         }
-        for layer in layers(model, shape)
+        for layer in layer_chain(model, shape)
     ]
 
 
-def layers(model: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
+def layer_chain(model: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
     """The network as a chain of layers with weights; ``ValueError`` with the reason if it is none."""
     found: list[Layer] = []
     x = torch.zeros(1, *shape).to(next(model.parameters()))
-    for name, module in in_order(model):
+    for name, module in modules_in_order(model):
         shape = tuple(x.shape[1:])
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             if found and found[-1].activation is None:
                 raise _refusal(f"layer {name!r} follows layer {found[-1].name!r} without an activation between them")
-            if isinstance(module, nn.Conv2d) and not _plain(module):
+            if isinstance(module, nn.Conv2d) and not _is_plain(module):
                 raise _refusal(f"layer {name!r} is {module}: groups, and padding by name or with other than zeros")
             found.append(Layer(name, module, None, shape))
         elif isinstance(module, INVERTIBLE):
@@ -85,7 +85,7 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
                 raise _refusal(f"activation {name!r} with slope {module.negative_slope} cannot be inverted")
             found[-1] = Layer(found[-1].name, found[-1].module, module, found[-1].shape)
         elif not isinstance(module, (nn.Flatten, nn.Identity)):
-            raise _refusal(f"layer {name!r} is {type(module).__name__}: {_reason(module)}")
+            raise _refusal(f"layer {name!r} is {type(module).__name__}: {_refusal_reason(module)}")
         with torch.no_grad():
             x = module(x)
     if not found or not isinstance(found[-1].module, nn.Linear) or found[-1].activation is not None:
@@ -93,17 +93,17 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
     return found
 
 
-def in_order(model: nn.Module, prefix: str = ""):
+def modules_in_order(model: nn.Module, prefix: str = ""):
     """Names and modules of nested ``nn.Sequential`` containers in the order in which they are applied; any other model
     is a single module."""
     if type(model).forward is not nn.Sequential.forward:
         yield prefix.rstrip("."), model
         return
     for name, child in model._modules.items():  # named_children leaves out a module that comes back
-        yield from in_order(child, f"{prefix}{name}.")
+        yield from modules_in_order(child, f"{prefix}{name}.")
 
 
-def _plain(conv: nn.Conv2d) -> bool:
+def _is_plain(conv: nn.Conv2d) -> bool:
     return conv.groups == 1 and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
 
 
@@ -111,7 +111,7 @@ def _refusal(reason: str) -> ValueError:
     return ValueError(f"attack 'rgap' cannot read this model: {reason}; 'ig' takes any network, 'dlg' any smooth one")
 
 
-def _reason(module: nn.Module) -> str:
+def _refusal_reason(module: nn.Module) -> str:
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return "batch norm is not part of the chain of linear systems"
     if isinstance(module, (nn.ReLU, nn.GELU)):
@@ -121,6 +121,6 @@ def _reason(module: nn.Module) -> str:
     return "only convolutions, linear layers, leaky_relu, tanh, sigmoid and softplus are solved for"
 
 
-def convolved(conv: nn.Conv2d, x: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
-    """The convolution without its bias."""
+def convolve(conv: nn.Conv2d, x: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """Output of a convolution on ``x`` without its bias, with ``weight`` in place of its own if given."""
     return F.conv2d(x, conv.weight if weight is None else weight, None, conv.stride, conv.padding, conv.dilation)

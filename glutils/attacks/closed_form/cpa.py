@@ -50,7 +50,7 @@ def cpa(
     seconds: float | int | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
-    """A batch from the first layer's weight gradient, each row of which is a mixture of all the images.
+    """A batch of images from the first layer's weight gradient, each row of which is a mixture of all of them.
 
     The gradient of a first fully connected layer is D.T X / B: m mixtures of B images, as m microphones hear B guests.
     The rows are centred and whitened; an unmixing is sought whose rows look like images: far from Gaussian, unlike one
@@ -70,25 +70,25 @@ def cpa(
     Raises:
         ValueError: no fully connected layer in front, fewer neurons than images, a single image, or a bad option.
     """
-    name, layer = _front(seen)
+    name, layer = _first_layer(seen)
     count = seen.shape[0]
     if count == 1:
         raise ValueError("attack 'cpa' needs at least two images to tell apart, got 1; 'fc_inversion' solves that case")
-    _enough(layer, count, "cpa", "ig")
+    _require_neurons(layer, count, "cpa", "ig")
     scale = _validate.choice("scale", scale or ("bias" if layer.bias is not None else "range"), ("bias", "range"))
     if scale == "bias" and layer.bias is None:
         raise ValueError("scale='bias' needs a first layer with a bias; scale='range' does not")
     _validate.instance("negentropy", negentropy, bool)
-    numbers = _weights(mi_weight=mi_weight, temperature=temperature, tv_weight=tv_weight)
+    numbers = _validate_weights(mi_weight=mi_weight, temperature=temperature, tv_weight=tv_weight)
     weights = Weights(float(negentropy), *numbers)
-    weight, bias = _payload(seen, name, layer)
+    weight, bias = _layer_gradient(seen, name, layer)
     white = whiten(weight, count)
     images = lambda mixer: sources_of(mixer, weight, bias, scale).view(seen.shape)  # noqa: E731
     mixer, found = separate(
         weight, white, weights, seen.shape, solver, images, iterations=iterations, restarts=restarts, lr=lr, seed=seed,
         seconds=seconds, progress=progress, label="cpa",
     )  # fmt: skip
-    labels, notes = _labels(seen, white)
+    labels, notes = _labels_and_notes(seen, white)
     return reconstruction(found, images(mixer).float(), labels, *notes, sources=float(white.found))
 
 
@@ -125,7 +125,7 @@ def cpa_fi(
     seconds: float | int | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
-    """CPA on the first fully connected layer after convolutions, then images that have the features found.
+    """Images with the features that CPA finds in the first fully connected layer behind convolutions.
 
     Stage 1 unmixes the layer's inputs, the features z. Stage 2 looks for pixels with ``min 1 - cos(F(x), |z|) + TV``,
     box after every step. Features behind a ReLU are non-negative, so their absolute value settles the sign; other
@@ -142,16 +142,16 @@ def cpa_fi(
     Raises:
         ValueError: no fully connected layer behind convolutions, fewer neurons than images, or a bad option.
     """
-    name, layer = _behind(seen)
-    _enough(layer, seen.shape[0], "cpa_fi", "ig")
+    name, layer = _layer_behind_convolutions(seen)
+    _require_neurons(layer, seen.shape[0], "cpa_fi", "ig")
     inversion = _validate.integer("inversion", inversion, at_least=0)
     _validate.number("inversion_lr", inversion_lr, above=0)
     _validate.instance("negentropy", negentropy, bool)
-    smooth, independence, heat, one_sign, sparsity = _weights(
+    smooth, independence, heat, one_sign, sparsity = _validate_weights(
         tv_weight=tv_weight, mi_weight=mi_weight, temperature=temperature, nv_weight=nv_weight, l1_weight=l1_weight
     )
     weights = Weights(float(negentropy), independence, heat, 0.0, one_sign, sparsity)
-    weight, bias = _payload(seen, name, layer)
+    weight, bias = _layer_gradient(seen, name, layer)
     white = whiten(weight, seen.shape[0])
     begin = time.monotonic()
     mixer, first = separate(
@@ -165,7 +165,8 @@ def cpa_fi(
         target = target.abs().float() if bool((grey >= 0).all()) else target.float()
 
         def objective(variables):
-            value = (1 - F.cosine_similarity(of(variables[0]), target)).mean() + smooth * tv(variables[0])
+            alike = F.cosine_similarity(of(variables[0]), target)
+            value = (1 - alike).mean() + smooth * tv(variables[0])  # survey, eq. (24), negated
             return value.detach(), torch.autograd.grad(value, variables)
 
         def solve(trace, generator):
@@ -176,7 +177,7 @@ def cpa_fi(
             solve, iterations=inversion, restarts=1, seed=seed, seconds=left, keep="last", progress=progress,
             label="cpa_fi: inversion",
         )  # fmt: skip
-    labels, notes = _labels(seen, white)
+    labels, notes = _labels_and_notes(seen, white)
     notes += () if first.stopped is None else (f"unmixing: {first.stopped}",)
     extra = {"sources": float(white.found), "unmixing_loss": first.loss}
     return reconstruction(found, found.variables[0], labels, *notes, **extra)
@@ -184,7 +185,7 @@ def cpa_fi(
 
 @contextmanager
 def features(model: nn.Module, layer: str) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
-    """Within this context, a function from images to the input (B, n) of the named layer, with a graph to the images.
+    """A context whose value maps images to the input (B, n) of the named layer, with a graph to the images.
 
     The model runs as a pure function of detached parameters, so that no flag of its own is touched.
     """
@@ -202,13 +203,13 @@ def features(model: nn.Module, layer: str) -> Iterator[Callable[[torch.Tensor], 
         handle.remove()
 
 
-def _parametric(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def _modules_with_parameters(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The modules with parameters of their own, in order."""
     return [(name, m) for name, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))]
 
 
-def _front(seen: Observation) -> tuple[str, nn.Linear]:
-    name, layer = next(iter(_parametric(seen.model)), ("", None))
+def _first_layer(seen: Observation) -> tuple[str, nn.Linear]:
+    name, layer = next(iter(_modules_with_parameters(seen.model)), ("", None))
     if not isinstance(layer, nn.Linear) or layer.in_features != math.prod(seen.shape[1:]):
         raise ValueError(
             f"attack 'cpa' needs a fully connected layer of the pixels in front, got {layer}; for a fully connected "
@@ -217,9 +218,9 @@ def _front(seen: Observation) -> tuple[str, nn.Linear]:
     return name, layer
 
 
-def _behind(seen: Observation) -> tuple[str, nn.Linear]:
+def _layer_behind_convolutions(seen: Observation) -> tuple[str, nn.Linear]:
     """The first fully connected layer, unless it is the model's first layer."""
-    for place, (name, layer) in enumerate(_parametric(seen.model)):
+    for place, (name, layer) in enumerate(_modules_with_parameters(seen.model)):
         if isinstance(layer, nn.Linear):
             if place == 0:
                 raise ValueError("attack 'cpa_fi' needs layers before the fully connected one; here 'cpa' is enough")
@@ -227,7 +228,7 @@ def _behind(seen: Observation) -> tuple[str, nn.Linear]:
     raise ValueError("attack 'cpa_fi' needs a fully connected layer, the model has none; 'ig' needs none")
 
 
-def _enough(layer: nn.Linear, count: int, attack: str, other: str) -> None:
+def _require_neurons(layer: nn.Linear, count: int, attack: str, other: str) -> None:
     if layer.out_features < count:
         raise ValueError(
             f"attack {attack!r} needs as many neurons in the fully connected layer as there are images ({count}), "
@@ -235,18 +236,18 @@ def _enough(layer: nn.Linear, count: int, attack: str, other: str) -> None:
         )
 
 
-def _weights(**given: float | int) -> list[float]:
+def _validate_weights(**given: float | int) -> list[float]:
     return [_validate.number(name, value, at_least=0) for name, value in given.items()]
 
 
-def _payload(seen: Observation, name: str, layer: nn.Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _layer_gradient(seen: Observation, name: str, layer: nn.Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
     prefix = f"{name}." if name else ""
     if prefix + "weight" not in seen.payload:
         raise ValueError(f"the payload holds no gradient of {prefix + 'weight'!r}: that layer is frozen")
     return seen.payload[prefix + "weight"], None if layer.bias is None else seen.payload.get(prefix + "bias")
 
 
-def _labels(seen: Observation, white: White) -> tuple[torch.Tensor, tuple[str, ...]]:
+def _labels_and_notes(seen: Observation, white: White) -> tuple[torch.Tensor, tuple[str, ...]]:
     count, notes = seen.shape[0], ()
     if white.found < count:
         notes += (f"only {white.found} of {count} sources: images that look alike to this layer cannot be told apart",)

@@ -25,7 +25,7 @@ from ..base import Card, Reconstruction, register
     ),
 )
 def fc_inversion(seen: Observation, *, seed: int = 0) -> Reconstruction:
-    """Input of a network whose first layer is linear with a bias, from its gradient: x = grad W_k / grad b_k.
+    """The input of a network whose first layer is linear with a bias: x = grad W_k / grad b_k.
 
     Exact for one image: both gradients are the same number times x and times 1, for every neuron k; the neuron with the
     largest bias gradient is used. For a batch each row is a weighted mean of the images that activate its neuron; the B
@@ -35,7 +35,7 @@ def fc_inversion(seen: Observation, *, seed: int = 0) -> Reconstruction:
         ValueError: the first layer with parameters is not ``nn.Linear`` with a bias, or has fewer neurons than there
             are images.
     """
-    name, layer = _first(seen.model)
+    name, layer = _first_layer(seen.model)
     if not isinstance(layer, nn.Linear) or layer.bias is None:
         raise ValueError(f"attack 'fc_inversion' needs a first layer that is linear with a bias, got {layer}")
     if layer.out_features < seen.shape[0]:
@@ -58,7 +58,7 @@ def fc_inversion(seen: Observation, *, seed: int = 0) -> Reconstruction:
     return Reconstruction(images, found, loss=0.0, notes=notes)
 
 
-def _first(model: nn.Module) -> tuple[str, nn.Module]:
+def _first_layer(model: nn.Module) -> tuple[str, nn.Module]:
     for name, module in model.named_modules():
         if any(True for _ in module.parameters(recurse=False)):
             return name, module

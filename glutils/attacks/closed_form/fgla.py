@@ -21,7 +21,7 @@ SHARES = ("paper", "full")
 def separate_features(
     W_grad: Any, b_grad: Any, labels: Any, offset: bool = True, *, share: str = "paper", divisor: str = "sent"
 ) -> torch.Tensor:
-    """The features of every image of a batch, from the gradient of the last linear layer alone.
+    """The features (B, m) of a batch's images, from the gradient of the last linear layer alone.
 
     Row y of the weight gradient is 1/B ((p_iy - 1) a_i + sum over the other images j of p_jy a_j), with features a,
     probabilities p, and image i of class y. If all p_j are near uniform, the sum looks the same in the rows of classes
@@ -121,7 +121,7 @@ def fgla(
     divisor: str = "sent",
     train_mode: bool = False,
 ) -> Reconstruction:
-    """Features from the last layer's gradient (:func:`separate_features`), images from the features; no search.
+    """Images that a decoder makes of the features in the last layer's gradient (:func:`separate_features`); no search.
 
     Needs a batch of different labels, more classes than images, a last linear layer with a bias, and a decoder trained
     for this network on public images. Labels that were not told are inferred (label rule ``"zero_shot"``). A parameter
@@ -152,7 +152,7 @@ def fgla(
             "attack 'fgla' reads one message about the whole batch; of a transcript, observe(..., rounds=[t])"
         )
     device = next(seen.model.parameters()).device
-    decoder = _fitting(decoder, seen, device)
+    decoder = _load_decoder(decoder, seen, device)
     name, layer = models.last_linear(seen.model)
     W_grad, b_grad = (seen.payload.get(f"{name}.{part}") for part in ("weight", "bias"))
     notes = []
@@ -181,8 +181,8 @@ def fgla(
     return Reconstruction(images, labels, loss=0.0, notes=tuple(notes), diagnostics={"empty": float(empty)})
 
 
-def _fitting(decoder: Any, seen: Observation, device: torch.device) -> decoders.Decoder:
-    """The decoder, loaded and on ``device``; refused if its shapes are not those of the observed network."""
+def _load_decoder(decoder: Any, seen: Observation, device: torch.device) -> decoders.Decoder:
+    """The decoder on ``device``, loaded if it is a path; ``ValueError`` if it does not fit the observed network."""
     if isinstance(decoder, (str, os.PathLike)):
         decoder = decoders.load(decoder)
     _validate.instance("decoder", decoder, decoders.Decoder)

@@ -13,7 +13,7 @@ from ...observation import Observation
 from ...protocols import FedSGD
 from ..base import Card, Reconstruction, register
 from ..matching.objective import size, squared
-from .chains import Layer, convolved, layers
+from .chains import Layer, convolve, layer_chain
 
 NEAR = 1e-12
 """How close to the end of its range the output of tanh, sigmoid or softplus may be."""
@@ -36,7 +36,7 @@ LARGEST = 8192
     ),
 )
 def rgap(seen: Observation, *, seed: int = 0, rcond: float | int = 1e-8) -> Reconstruction:
-    """Input of every layer from the last to the first, each the solution of linear equations (section 3).
+    """The image from the inputs of all layers, last to first, each the solution of linear equations (section 3).
 
     The last layer's gradient gives the slope of the loss in the logits, and with it the label. Behind that, a layer's
     input x obeys two kinds of linear equations: W x + b = z, where z is its output before the activation, and
@@ -65,7 +65,7 @@ def rgap(seen: Observation, *, seed: int = 0, rcond: float | int = 1e-8) -> Reco
             f"attack 'rgap' solves for one image, got a batch of {seen.shape[0]}: the images' gradients are added up, "
             "and the equations are no longer linear; 'dlg' takes batches"
         )
-    chain = layers(seen.model, tuple(seen.shape[1:]))
+    chain = layer_chain(seen.model, tuple(seen.shape[1:]))
     for layer in chain:
         if isinstance(layer.module, nn.Conv2d) and layer.unknowns > LARGEST:
             raise ValueError(
@@ -74,10 +74,10 @@ def rgap(seen: Observation, *, seed: int = 0, rcond: float | int = 1e-8) -> Reco
             )
     payload = {name: t.detach().cpu().double() for name, t in seen.payload.items()}
     weights = {name: t.detach().cpu().double() for name, t in models.parameters(seen.model).items()}
-    starts, notes = _last(chain[-1], weights, payload)
+    starts, notes = _last_layer_candidates(chain[-1], weights, payload)
     found = []
     for k, x in starts:
-        image, ranks, clipped = _unroll(chain, weights, payload, k, x, rcond)
+        image, ranks, clipped = _invert_chain(chain, weights, payload, k, x, rcond)
         label = k.argmin()[None].to(seen.payload[f"{chain[-1].name}.weight"].device)
         image = image.view(seen.shape).to(label.device)
         given = FedSGD().simulate(seen.model, image, label)
@@ -101,7 +101,7 @@ def rgap(seen: Observation, *, seed: int = 0, rcond: float | int = 1e-8) -> Reco
     return Reconstruction(image, label, loss=loss, notes=tuple(notes), diagnostics=diagnostics)
 
 
-def _last(layer: Layer, weights, payload) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], list[str]]:
+def _last_layer_candidates(layer: Layer, weights, payload) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], list[str]]:
     """Candidates for (slope k of the loss in the logits, input x of the last layer), and notes."""
     grad = payload[f"{layer.name}.weight"]
     if not bool(grad.any()):
@@ -113,13 +113,13 @@ def _last(layer: Layer, weights, payload) -> tuple[list[tuple[torch.Tensor, torc
     k, a = u[:, 0], s[0] * v[0]
     weight = weights[f"{layer.name}.weight"]
     signs = (1,) if len(k) > 2 and (k < 0).sum() == 1 else (-1,) if len(k) > 2 else (1, -1)
-    found = [(c * sign * k, sign * a / c) for sign in signs for c in _scales(sign * k, weight @ (sign * a))]
+    found = [(c * sign * k, sign * a / c) for sign in signs for c in _slope_scales(sign * k, weight @ (sign * a))]
     if found:
         return found, []
     return [(signs[0] * k, signs[0] * a)], ["no label explains the last layer's gradient; its scale is a guess"]
 
 
-def _scales(k: torch.Tensor, w: torch.Tensor) -> list[float]:
+def _slope_scales(k: torch.Tensor, w: torch.Tensor) -> list[float]:
     """Every c > 0 such that softmax(w / c) = c k + one-hot: how much of the last gradient is slope, how much input.
 
     For classes i, j other than the label, log(k_i / k_j) = (w_i - w_j) / c, which is linear in 1 / c.
@@ -140,12 +140,12 @@ def _scales(k: torch.Tensor, w: torch.Tensor) -> list[float]:
     return [1 / inverse] if inverse > 0 else []
 
 
-def _unroll(chain, weights, payload, k, x, rcond):
-    """From slope and input of the last layer to the image: image, rank of every layer's equations, values moved."""
+def _invert_chain(chain, weights, payload, k, x, rcond):
+    """The image, flat, from the last layer's k and x; each layer's rank of equations; the number of clipped values."""
     ranks, clipped = {chain[-1].name: len(x)}, 0
     for layer, after in zip(chain[-2::-1], chain[:0:-1], strict=True):
-        z, slope, moved = _inverted(layer.activation, x)
-        back = _backward(after, weights[f"{after.name}.weight"], k) * slope
+        z, slope, moved = _invert_activation(layer.activation, x)
+        back = _backpropagate(after, weights[f"{after.name}.weight"], k) * slope
         clipped += moved
         weight, grad = weights[f"{layer.name}.weight"], payload[f"{layer.name}.weight"]
         bias = weights.get(f"{layer.name}.bias")
@@ -156,14 +156,14 @@ def _unroll(chain, weights, payload, k, x, rcond):
         else:
             k, places = back, len(z) // layer.module.out_channels
             z = z if bias is None else z - bias.repeat_interleave(places)
-            x, ranks[layer.name] = _solved(layer, weight, grad, z, k, rcond)
+            x, ranks[layer.name] = _solve_convolution(layer, weight, grad, z, k, rcond)
     return x, ranks, clipped
 
 
-def _solved(layer: Layer, weight, grad, z, k, rcond) -> tuple[torch.Tensor, int]:
+def _solve_convolution(layer: Layer, weight, grad, z, k, rcond) -> tuple[torch.Tensor, int]:
     """The smallest input x of a convolution with W x = z and (x correlated with k) = gradient, and the rank."""
     conv, (channels, height, width) = layer.module, layer.shape
-    forward = convolved(conv, torch.eye(layer.unknowns).double().view(-1, *layer.shape), weight).flatten(1).T
+    forward = convolve(conv, torch.eye(layer.unknowns).double().view(-1, *layer.shape), weight).flatten(1).T
     pixels = torch.eye(height * width).double().view(-1, 1, height, width)
     patches = F.unfold(pixels, conv.kernel_size, conv.dilation, conv.padding, conv.stride)  # pixel, offset, place
     pattern = torch.einsum("nql,ol->oqn", patches, k.view(conv.out_channels, -1)).flatten(0, 1)
@@ -176,7 +176,7 @@ def _solved(layer: Layer, weight, grad, z, k, rcond) -> tuple[torch.Tensor, int]
     return solved.solution[:, 0], int(solved.rank)
 
 
-def _inverted(activation: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+def _invert_activation(activation: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Input of an activation, its slope there, and how many outputs were beyond its range and moved into it."""
     if isinstance(activation, nn.LeakyReLU):
         slope = torch.where(x > 0, 1.0, activation.negative_slope).to(x)
@@ -192,10 +192,10 @@ def _inverted(activation: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, tor
     return scaled.expm1().log() / activation.beta, -(-scaled).expm1(), moved
 
 
-def _backward(layer: Layer, weight: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+def _backpropagate(layer: Layer, weight: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     """The slope of the loss in a layer's input, from that in its output."""
     if isinstance(layer.module, nn.Linear):
         return weight.T @ k
     conv, shape = layer.module, (1, *layer.shape)
-    out = convolved(conv, torch.zeros(shape).double(), weight).shape
+    out = convolve(conv, torch.zeros(shape).double(), weight).shape
     return torch.nn.grad.conv2d_input(shape, weight, k.view(out), conv.stride, conv.padding, conv.dilation).flatten()

@@ -1,4 +1,4 @@
-"""Unmixing: the rows of a weight gradient are mixtures of the layer's inputs; this takes them apart again (for CPA)."""
+"""Unmixing for CPA: the layer's inputs, recovered from the rows of its weight gradient, which are mixtures of them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class White:
 
 
 def whiten(gradient: torch.Tensor, count: int) -> White:
-    """Centre and whiten the rows of ``gradient`` (m, n) to ``count`` rows: section 4, with ``eigh`` and clipping."""
+    """The rows of ``gradient`` (m, n), centred and whitened to ``count`` rows (section 4; ``eigh``, clipping)."""
     gradient = gradient.double()
     mean = gradient.mean(1, keepdim=True)
     centred = gradient - mean
@@ -57,7 +57,7 @@ class Weights:
     sparsity: float = 0.0
 
 
-def unmixing(white: White, weights: Weights, shape: tuple[int, ...] | None) -> Callable:
+def unmixing_objective(white: White, weights: Weights, shape: tuple[int, ...] | None) -> Callable:
     """The objective of U (B, B), whose rows are normalised inside; sources are S = U times the white rows (eq. 4 to 9).
 
     -w_1 mean_i (mean log cosh S_i)^2 + w_2 mean_ij [exp(T |cos(U_i, U_j)|) - 1] + w_3 TV(S)
@@ -69,7 +69,8 @@ def unmixing(white: White, weights: Weights, shape: tuple[int, ...] | None) -> C
 
     def objective(variables):
         unmix = F.normalize(variables[0], dim=1)
-        sources = unmix @ rows
+        sources = unmix @ rows  # survey, eq. (22)
+        # The first three terms are the survey's eq. (23), negated.
         value = weights.independence * (torch.expm1(weights.temperature * (unmix @ unmix.T).abs()) * others).mean()
         if weights.negentropy:
             size = sources.abs()
@@ -89,10 +90,10 @@ def unmixing(white: White, weights: Weights, shape: tuple[int, ...] | None) -> C
 def separate(
     gradient, white, weights, shape, solver, view, *, iterations, restarts, lr, seed, seconds, progress, label
 ):
-    """Rows (B, m) that take the gradient's mixtures apart, and what the search found."""
+    """The unmixing rows (B, m) for a gradient (m, n), and what the search found."""
     _validate.choice("solver", solver, ("adam", "fastica"))
     _validate.number("lr", lr, above=0)
-    objective = unmixing(white, weights, shape)
+    objective = unmixing_objective(white, weights, shape)
     operator, turn = white.operator, itertools.count()
     mixer = lambda unmix: F.normalize(unmix.double(), dim=1) @ operator  # noqa: E731
 
@@ -130,7 +131,7 @@ def sources_of(mixer: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | N
     factor. ``scale="bias"`` divides by it. ``"range"`` (the paper's) maps each source to [0, 1] from its least to its
     greatest value; the sign is then that of the bias, or of the source's mean where the layer has no bias.
     """
-    sources = mixer @ weight.double()
+    sources = mixer @ weight.double()  # survey, eq. (22)
     factor = sources.mean(1) if bias is None else mixer @ bias.double()
     if scale == "bias":
         return (sources / factor[:, None]).nan_to_num(0.0, 0.0, 0.0)

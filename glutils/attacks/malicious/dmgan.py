@@ -34,7 +34,7 @@ from ...protocols import FedAvg
 from ...solvers import search
 from ...solvers.engine import Trace
 from ..base import Card, Reconstruction, reconstruction, register
-from .dmgan_client import Attacker
+from .dmgan_client import DmganClient
 
 OPTIMISERS = ("adam", "sgd")
 
@@ -159,8 +159,8 @@ def dmgan(
     that, ``epochs`` more, without the discriminator's, on the model that comes back from the last. The last generator
     is reported.
     """
-    clients = _checked_clients(clients, attacker)
-    own, network = clients[attacker], _network(model, clients[attacker], fakes, seed)
+    clients = _validate_clients(clients, attacker)
+    own, network = clients[attacker], _initial_model(model, clients[attacker], fakes, seed)
     tracked = _validate.integer("tracked", tracked, at_least=0, at_most=len(own.classes) - 1)
     label = _fake_label(own, tracked, fakes, attacker)
     protocol = _validate.instance("protocol", dmgan_protocol() if protocol is None else protocol, FedAvg)
@@ -179,14 +179,14 @@ def dmgan(
     sizes, rows = [len(client) for client in clients], {}
 
     def solve(trace: Trace, generator: torch.Generator) -> None:
-        player = Attacker(own, tracked, label, protocol, epochs, optimiser, rates, priors, generator)
+        player = DmganClient(own, tracked, label, protocol, epochs, optimiser, rates, priors, generator)
         latents = player.draw(samples)
         working, state = copy.deepcopy(network), models.parameters(copy.deepcopy(network))
         for turn in range(rounds + 1):
             if turn == rounds:
                 player.finish(working)
-            images = player.show(latents)
-            rows.update(_judged(working, images, tracked, test, turn))
+            images = player.sample(latents)
+            rows.update(_round_rates(working, images, tracked, test, turn))
             trace.note(turn, player.loss(working, images), (images,))
             if turn == rounds:
                 break
@@ -211,14 +211,14 @@ def dmgan(
 
 
 @torch.no_grad()
-def _judged(model: nn.Module, images: torch.Tensor, tracked: int, test: Batch, turn: int) -> dict[str, float]:
-    """Rates of one round, under the global model of that moment."""
+def _round_rates(model: nn.Module, images: torch.Tensor, tracked: int, test: Batch, turn: int) -> dict[str, float]:
+    """Two rates under the global model of a round: samples taken for the tracked class, and accuracy on ``test``."""
     rate = (model(images).argmax(1) == tracked).float().mean()
     right = (model(test.images).argmax(1) == test.labels).float().mean()
     return {f"tracked, round {turn}": float(rate), f"accuracy, round {turn}": float(right)}
 
 
-def _checked_clients(clients: Any, attacker: Any) -> tuple[Batch, ...]:
+def _validate_clients(clients: Any, attacker: Any) -> tuple[Batch, ...]:
     _validate.instance("clients", clients, Sequence)
     clients = tuple(_validate.instance("clients", client, Batch) for client in clients)
     if len(clients) < 2:
@@ -230,7 +230,7 @@ def _checked_clients(clients: Any, attacker: Any) -> tuple[Batch, ...]:
     return clients
 
 
-def _network(model: Any, own: Batch, fakes: Any, seed: Any) -> nn.Module:
+def _initial_model(model: Any, own: Batch, fakes: Any, seed: Any) -> nn.Module:
     """The global model at the start, with as many outputs as the variant needs."""
     _validate.instance("model", model, (str, nn.Module))
     wanted = with_extra_class(own) if fakes == "extra" else own
@@ -244,7 +244,7 @@ def _network(model: Any, own: Batch, fakes: Any, seed: Any) -> nn.Module:
 
 
 def _fake_label(own: Batch, tracked: int, fakes: Any, attacker: int) -> int:
-    """What generated images are labelled as; refuses an attacker that has what it wants to steal."""
+    """The label of generated images; ``ValueError`` for an attacker that has what it wants to steal."""
     held = int((own.labels == tracked).sum())
     if held:
         raise ValueError(

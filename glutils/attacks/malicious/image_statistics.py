@@ -1,4 +1,4 @@
-"""What an attacker's own images say about a class that it has never seen: how images look, and how they vary."""
+"""Statistics of the attacker's own images, which stand in for a class that it has never seen."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ MOST = 256
 """Most images whose distances to each other are measured."""
 
 
-class Anchor:
-    """Means and covariance of the attacker's images, and their deviations from the mean of their own class.
+class ImageStatistics:
+    """Mean and covariance of the attacker's images, and their deviations from the mean of their own class.
 
     Args:
         images: (N, C, H, W). labels: (N,), of any classes.
@@ -36,22 +36,22 @@ class Anchor:
         sizes = sizes.square() / (len(images) - 1)
         self.floor = float(SHARE * sizes.sum() / centred.shape[1])
         self.weights = 1 / (sizes + self.floor) - 1 / self.floor
-        self.usual = 1.0
-        self.usual = float(self.strangeness(images).mean())
+        self.own_mean = 1.0
+        self.own_mean = float(self.mahalanobis(images).mean())
 
-    def strangeness(self, images: torch.Tensor) -> torch.Tensor:
-        """Squared Mahalanobis distance of each image (B,) from the mean image; 1 on average over the own images."""
+    def mahalanobis(self, images: torch.Tensor) -> torch.Tensor:
+        """Squared Mahalanobis distances (B,) of images from the mean image; 1 on average over the own images."""
         y = (images - self.mean).flatten(1)
         along = (y @ self.axes.T).square()
-        return (along @ self.weights + y.square().sum(1) / self.floor) / self.usual
+        return (along @ self.weights + y.square().sum(1) / self.floor) / self.own_mean
 
-    def varied(self, images: torch.Tensor, amount: float, generator: torch.Generator) -> torch.Tensor:
-        """The images, each plus ``amount`` of the deviation of a random own image from its class mean."""
+    def add_deviations(self, images: torch.Tensor, amount: float, generator: torch.Generator) -> torch.Tensor:
+        """The images, each plus ``amount`` times the deviation of a random own image from its class mean."""
         which = torch.randint(len(self.deviations), (len(images),), generator=generator)
         return images + amount * self.deviations[which.to(images.device)]
 
-    def sameness(self, images: torch.Tensor) -> torch.Tensor:
-        """How far pairs of images fall short of the distance between two images of one class: 0, to 1 if all alike."""
+    def mode_collapse_penalty(self, images: torch.Tensor) -> torch.Tensor:
+        """How much closer pairs of images are than two images of one class usually are: 0 to 1 (all alike)."""
         half = len(images) // 2
         distance = (images[:half] - images[half : 2 * half]).abs().flatten(1).mean(1)
         return torch.relu(1 - distance / self.typical).mean()

@@ -1,4 +1,4 @@
-"""The block that a malicious server puts before a model so that gradients fall apart into single images (RTF).
+"""The block that a malicious server puts before a model, so that gradients separate into single images (RTF).
 
 Fowl et al., "Robbing the Fed", ICLR 2022. K neurons look at the same number, a linear statistic h(x) = <w, x> of the
 image, and neuron l fires if h(x) > c_l. What lies between two neighbouring cuts is a bin; an image that is alone in its
@@ -51,7 +51,7 @@ class Imprint(nn.Module):
         return self.encode.out_features
 
     def active(self, images: torch.Tensor) -> torch.Tensor:
-        """Which neurons pass a gradient for each image: (B, K) bool."""
+        """A mask (B, K) of the neurons that pass a gradient for each image."""
         before = self.encode(images.flatten(1))
         return (before > 0) & (before < self.gain) if self.two_sided else before > 0
 
@@ -76,7 +76,7 @@ def imprint(
     two_sided: bool = False,
     seed: int = 0,
 ) -> nn.Module:
-    """A copy of ``model`` behind a malicious block, for the server to send out in its place. It can still be trained.
+    """A copy of ``model`` behind a malicious block, for the server to send in its place. It can still be trained.
 
     Args:
         model: for images of the shape of ``public``; it is left as it is.
@@ -184,14 +184,14 @@ def bin_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return above.sum(1) - 1  # the first cut lies below every image
 
 
-def alone(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Which images share their bin with no other: (B,) bool. For evaluation only."""
+def is_alone(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """A mask (B,) of the images that share their bin with no other. For evaluation only."""
     bins = bin_of(model, images)
     return (bins[:, None] == bins[None]).sum(1) == 1
 
 
-def expected_alone(images: Any, bins: Any) -> float:
-    """How many of B images are alone in their bin if each falls into one of K bins, independently and equally often.
+def expected_alone_count(images: Any, bins: Any) -> float:
+    """The expected number of B images that are alone in their bin, if each falls into any of K bins equally often.
 
     B (1 - 1/K)^(B-1). The reference code counts the ways of filling bins as equally likely instead.
     """

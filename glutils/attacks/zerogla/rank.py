@@ -13,7 +13,7 @@ from torch import nn
 from ... import _validate, models
 from ...observation import Observation
 from ...protocols import ZerothOrder
-from ..closed_form.chains import in_order
+from ..closed_form.chains import modules_in_order
 
 MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose gradient is a product of two matrices. Subclasses may compute something else and do not count."""
@@ -101,7 +101,7 @@ def _traced(model: nn.Module, shape: tuple[int, ...]) -> tuple[list[str], list[i
     names, passing = [], []
     x = torch.zeros(2, *shape).to(next(model.parameters()))  # two: batch norm in training mode refuses a single value
     with torch.no_grad(), models.stateless(model), _listening(model, outputs):
-        for name, module in in_order(model):
+        for name, module in modules_in_order(model):
             x = module(x)
             names.append(name)
             passing.append(x.numel() // 2)

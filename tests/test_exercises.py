@@ -118,11 +118,11 @@ def test_bad_arguments_are_refused():
 
 def test_a_control_has_to_use_its_seed_and_a_generator_of_its_own():
     state = torch.get_rng_state()
-    verdict = gl.exercises.permuted(lambda scalars, seed: scalars[torch.randperm(len(scalars))])
+    verdict = gl.exercises.permute(lambda scalars, seed: scalars[torch.randperm(len(scalars))])
     assert "global random state has changed" in verdict.message
     torch.set_rng_state(state)
     own = torch.Generator()
-    verdict = gl.exercises.permuted(
+    verdict = gl.exercises.permute(
         lambda scalars, _: scalars[torch.randperm(len(scalars), generator=own.manual_seed(1))]
     )
     assert "Two different seeds gave the same order" in verdict.message
