@@ -9,7 +9,7 @@ import torch
 
 
 def difference(expected: Any, answer: Any, rtol: float) -> str | None:
-    """A sentence on the first difference, or None if ``answer`` is ``expected`` up to ``rtol`` times its largest number.
+    """A sentence on the first difference; None if ``answer`` is ``expected`` up to ``rtol`` times its largest number.
 
     Args:
         expected: a tensor, a number, or a tuple or list of them. Whole numbers and truth values have to be met exactly.
