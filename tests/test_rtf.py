@@ -47,7 +47,7 @@ def test_bins_hold_equal_shares_of_the_public_images(public, statistic, two_side
     model = trapped(public, public, bins=8, statistic=statistic, two_sided=two_sided)
     shares = torch.bincount(blocks.bin_of(model, public.images), minlength=8)
     assert int(shares.min()) >= len(public) / 8 - 1 and int(shares.max()) <= len(public) / 8 + 1
-    active = model[0].active(public.images)
+    active = model[0].active_neurons(public.images)
     places = blocks.bin_of(model, public.images)
     if two_sided:
         assert torch.equal(active, torch.nn.functional.one_hot(places, 8).bool())

@@ -50,7 +50,7 @@ class Imprint(nn.Module):
         """K."""
         return self.encode.out_features
 
-    def active(self, images: torch.Tensor) -> torch.Tensor:
+    def active_neurons(self, images: torch.Tensor) -> torch.Tensor:
         """A mask (B, K) of the neurons that pass a gradient for each image."""
         before = self.encode(images.flatten(1))
         return (before > 0) & (before < self.gain) if self.two_sided else before > 0
