@@ -1,7 +1,9 @@
 """A run's record: one JSON file with what was asked, on what, and what came out, row by row.
 
 Numbers in prose and in published tables are read from records, never typed. The JSON is strict; numbers it cannot hold
-(NaN, infinities) are the strings "NaN", "Infinity", "-Infinity", which `load` turns back.
+(NaN, infinities) are the strings "NaN", "Infinity", "-Infinity", which `load` turns back. What was measured has six
+significant digits; what was asked is kept to the last. Controls that belong to an image, not to what was done with it,
+can be written once for all of its rows; `load` puts them back into each.
 """
 
 from __future__ import annotations
@@ -15,21 +17,22 @@ import math
 import os
 import platform
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 
 from .. import _files, _validate, metrics
+from . import provenance
+from .contents import DIGITS, decode, dump, encode, put_back_controls, rounded, take_out_controls
+from .provenance import SOURCE as SOURCE  # where notebooks find the published records
 
-SOURCE = Path(__file__).resolve().parents[2]  # what holds the package: a checkout, or site-packages
 PARTS = ("torch", "torchvision", "numpy", "glutils")
 ROW = ("attack", "loss", "seconds", "image", *metrics.METRICS, "label_found", "label_right", "controls", "beaten_by")
-STRANGE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+DIRTY = "-dirty"
+"""What follows a commit that the files differed from."""
 
 
 class MissingRecord(ValueError, FileNotFoundError):
@@ -50,6 +53,9 @@ class Record:
         versions: of Python, torch, torchvision, numpy and this package.
         commit: the checkout's git commit, ending in "-dirty" if files had changed; ``None`` outside a checkout.
         written: UTC time in ISO 8601.
+        command: the command line, from the root of the project; ``None`` if it was not recorded.
+        script: the script or notebook in it, from there.
+        changes: a digest of what differed from the commit (see :class:`glutils.runs.provenance.Tree`), if it is known.
     """
 
     name: str
@@ -61,6 +67,20 @@ class Record:
     versions: dict[str, str]
     commit: str | None
     written: str
+    command: str | None = None
+    script: str | None = None
+    changes: str | None = None
+
+    @property
+    def clean(self) -> bool | None:
+        """Whether the files were those of the commit; ``None`` where the commit is not known."""
+        return None if self.commit is None else not self.commit.endswith(DIRTY)
+
+    @property
+    def made_from(self) -> str:
+        """The commit as tables show it: seven digits, with a mark where the files were not those of the commit."""
+        short = "not known" if self.commit is None else self.commit[:7]
+        return f"{short} (tree not clean)" if self.clean is False else short
 
 
 def record(
@@ -72,8 +92,12 @@ def record(
     seconds: Any = None,
     device: Any = None,
     folder: Any = None,
+    image_is: Sequence[str] = (),
+    command: str | None = None,
 ) -> Path:
     """Write a run's record and return its path.
+
+    The command line, the commit, and whether files differed from it are found out here.
 
     Args:
         name: letters, digits, ``.``, ``_`` and ``-``; the file is ``<name>.json`` and replaces an earlier one.
@@ -84,6 +108,9 @@ def record(
         seconds: wall-clock time.
         device: a ``torch.device``, or words; by default the CPU. A CUDA device is recorded by its product name.
         folder: where to write; by default ``$GLUTILS_RECORDS``, else ``_build/records`` under the project's root.
+        image_is: columns that say which image a row is about, such as ``("seed", "image")``. Controls that are equal in
+            all rows of an image (two or more) are then written once; loaded rows have them as before.
+        command: the command line; by default that of this process.
 
     Raises:
         TypeError, ValueError: naming the argument, and within it the entry that JSON cannot hold.
@@ -98,21 +125,26 @@ def record(
     ):
         raise TypeError(f"rows must be a list of mappings, got {type(rows).__name__}")
     seeds = [] if seeds is None else [seeds] if hasattr(seeds, "__index__") else seeds
+    tree = provenance.tree()
+    command, script = provenance.started_by(command)
+    written, controls = take_out_controls(encode("rows", rows, DIGITS), image_is)
     content = Record(
         name=name,
         parameters=encode("parameters", parameters),
-        rows=encode("rows", rows),
+        rows=written,
         seeds=[_validate.integer("seeds", seed) for seed in seeds],
-        seconds=None if seconds is None else _validate.number("seconds", seconds, at_least=0),
+        seconds=None if seconds is None else rounded(_validate.number("seconds", seconds, at_least=0)),
         device=_device(device),
         versions=_versions(),
-        commit=_commit(),
+        commit=f"{tree.commit}{DIRTY}" if tree.changes else tree.commit,
         written=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+        script=script,
+        changes=tree.changes,
     )
     path = _folder(folder) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(dataclasses.asdict(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    _files.write(path, text)
+    _files.write(path, dump(dataclasses.asdict(content) | ({"controls": controls} if controls else {})))
     return path
 
 
@@ -144,8 +176,10 @@ def load(name_or_path: Any, *, folder: Any = None) -> Record:
         there = sorted(found.stem for found in path.parent.glob("*.json"))
         raise MissingRecord(f"no record {path.stem!r} in {path.parent}; there are: {', '.join(there) or 'none'}")
     try:
-        return Record(**decode(json.loads(path.read_text(encoding="utf-8"))))
-    except (TypeError, json.JSONDecodeError) as error:
+        content = decode(json.loads(path.read_text(encoding="utf-8")))
+        put_back_controls(content["rows"], content.pop("controls", []))
+        return Record(**content)
+    except (TypeError, AttributeError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"name_or_path must be a record, but {path.name} is not one: {error}") from error
 
 
@@ -186,49 +220,6 @@ def _folder(folder: Any) -> Path:
     return Path(told) if told else _files.project_root() / "_build" / "records"
 
 
-def encode(where: str, value: Any) -> Any:
-    """``value`` in JSON's types, as a record holds it; ``where`` names it in errors."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().as_subclass(torch.Tensor).tolist()
-    elif isinstance(value, (numpy.ndarray, numpy.generic)):
-        value = value.tolist()
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    elif hasattr(value, "_asdict"):
-        value = value._asdict()
-    elif isinstance(value, (torch.device, torch.dtype, Path)):
-        value = str(value)
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    if isinstance(value, float):
-        return (
-            value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        )
-    if isinstance(value, str):
-        if value in STRANGE:
-            raise ValueError(f"{where} must not be the string {value!r}, which stands for a number in records")
-        return value
-    if isinstance(value, Mapping):
-        wrong = [key for key in value if not isinstance(key, str)]
-        if wrong:
-            raise TypeError(f"{where} must have strings as keys, got {wrong[0]!r}")
-        return {key: encode(f"{where}[{key!r}]", item) for key, item in value.items()}
-    if isinstance(value, (set, frozenset)):
-        value = sorted(value)
-    if isinstance(value, Sequence):
-        return [encode(f"{where}[{index}]", item) for index, item in enumerate(value)]
-    raise TypeError(f"{where} must be something JSON can hold, got {type(value).__name__}")
-
-
-def decode(value: Any) -> Any:
-    """What `encode` made of numbers that JSON cannot hold, turned back."""
-    if isinstance(value, str):
-        return STRANGE.get(value, value)
-    if isinstance(value, dict):
-        return {key: decode(item) for key, item in value.items()}
-    return [decode(item) for item in value] if isinstance(value, list) else value
-
-
 def _device(device: Any) -> str:
     if isinstance(device, str) and not re.fullmatch(r"(cpu|cuda)(:\d+)?", device):
         return device
@@ -246,13 +237,3 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[part] = "not installed"
     return found
-
-
-def _commit() -> str | None:
-    if not (SOURCE / "pyproject.toml").is_file():
-        return None
-    command = ["git", "-C", str(SOURCE), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):
-        return None

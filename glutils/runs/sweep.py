@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from .. import _files, _validate
 from ..solvers.engine import wanted
-from . import records
+from . import provenance, records
 from .tasks import Task, grid_points, key_of, outcome
 
 STORED = "sweep.json"
@@ -121,7 +121,7 @@ def sweep(
     try:
         with bar, contextlib.closing(_outcomes(task, missing, cluster, workers, timeout)) as outcomes:
             for key, found in outcomes:
-                error = _store(where, key, points[key], found)
+                error = _store(where, task, key, points[key], found)
                 failures += [Failure(points[key], error)] if error else []
                 fresh += not error
                 there[key] = _stored(where, key, points[key])
@@ -161,7 +161,7 @@ def _stored(where: Path, key: str, point: Mapping[str, Any]) -> records.Record |
     return found
 
 
-def _store(where: Path, key: str, point: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
+def _store(where: Path, task: Task, key: str, point: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
     """Write what a run left; return its error, or None. The record comes last: it says that the run is finished."""
     executed, trouble = found.get("notebook"), where / f"{key}.error.txt"
     if "error" in found:
@@ -174,7 +174,7 @@ def _store(where: Path, key: str, point: Mapping[str, Any], found: Mapping[str, 
     seeds = [point[name] for name in ("seed", "seeds") if type(point.get(name)) is int]
     records.record(
         key, parameters=point, rows=found["rows"], seeds=seeds, seconds=found["seconds"], device=found["device"],
-        folder=where,
+        folder=where, command=None if task.path is None else provenance.notebook_command(task.path, point),
     )  # fmt: skip
     for left in (trouble, where / f"{key}.partial.ipynb"):
         left.unlink(missing_ok=True)
