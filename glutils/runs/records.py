@@ -55,7 +55,8 @@ class Record:
         written: UTC time in ISO 8601.
         command: the command line, from the root of the project; ``None`` if it was not recorded.
         script: the script or notebook in it, from there.
-        changes: a digest of what differed from the commit (see :class:`glutils.runs.provenance.Tree`), if it is known.
+        changes: a digest of what differed from the commit (see ``glutils.runs.provenance.tree``), if it is known.
+        earlier: commits that some of the rows were made from, where a run was stopped and went on with other code.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Record:
     command: str | None = None
     script: str | None = None
     changes: str | None = None
+    earlier: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def clean(self) -> bool | None:
@@ -94,6 +96,7 @@ def record(
     folder: Any = None,
     image_is: Sequence[str] = (),
     command: str | None = None,
+    earlier: Sequence[str] = (),
 ) -> Path:
     """Write a run's record and return its path.
 
@@ -111,6 +114,7 @@ def record(
         image_is: columns that say which image a row is about, such as ``("seed", "image")``. Controls that are equal in
             all rows of an image (two or more) are then written once; loaded rows have them as before.
         command: the command line; by default that of this process.
+        earlier: commits that rows are from which were made before; this one's is left out.
 
     Raises:
         TypeError, ValueError: naming the argument, and within it the entry that JSON cannot hold.
@@ -127,6 +131,7 @@ def record(
     seeds = [] if seeds is None else [seeds] if hasattr(seeds, "__index__") else seeds
     tree = provenance.tree()
     command, script = provenance.started_by(command)
+    commit = f"{tree.commit}{DIRTY}" if tree.changes else tree.commit
     written, controls = take_out_controls(encode("rows", rows, DIGITS), image_is)
     content = Record(
         name=name,
@@ -136,11 +141,12 @@ def record(
         seconds=None if seconds is None else rounded(_validate.number("seconds", seconds, at_least=0)),
         device=_device(device),
         versions=_versions(),
-        commit=f"{tree.commit}{DIRTY}" if tree.changes else tree.commit,
+        commit=commit,
         written=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
         script=script,
         changes=tree.changes,
+        earlier=[name for name in dict.fromkeys(earlier) if name != commit],
     )
     path = _folder(folder) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
