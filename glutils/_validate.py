@@ -48,7 +48,7 @@ def choice(name: str, value: Any, allowed: Collection) -> Any:
     return value
 
 
-def file_name(name: str, value: Any) -> str:
+def file_name(name: str, value: object) -> str:
     """Return ``value`` if a file or folder of ours may be called so; ``ValueError`` otherwise.
 
     Letters, digits, ``.``, ``_`` and ``-`` are allowed, the first one a letter or a digit: no path, and nothing hidden.

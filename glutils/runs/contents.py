@@ -63,7 +63,7 @@ def rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-def encode(where: str, value: Any, digits: int | None = None) -> Any:
+def encode(where: str, value: object, digits: int | None = None) -> Any:
     """``value`` in JSON's types, as a record holds it; ``where`` names it in errors; floats rounded if ``digits``."""
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().as_subclass(torch.Tensor).tolist()
@@ -97,7 +97,7 @@ def encode(where: str, value: Any, digits: int | None = None) -> Any:
     raise TypeError(f"{where} must be something JSON can hold, got {type(value).__name__}")
 
 
-def decode(value: Any) -> Any:
+def decode(value: object) -> Any:
     """What `encode` made of numbers that JSON cannot hold, turned back."""
     if isinstance(value, str):
         return STRANGE.get(value, value)

@@ -17,10 +17,10 @@ import math
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 
@@ -86,14 +86,14 @@ class Record:
 
 
 def record(
-    name: Any,
+    name: str,
     *,
-    parameters: Any,
-    rows: Any,
-    seeds: Any = None,
-    seconds: Any = None,
-    device: Any = None,
-    folder: Any = None,
+    parameters: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    seeds: SupportsIndex | Iterable[SupportsIndex] | None = None,
+    seconds: float | int | None = None,
+    device: str | torch.device | None = None,
+    folder: str | Path | None = None,
     image_is: Sequence[str] = (),
     command: str | None = None,
     earlier: Sequence[str] = (),
@@ -166,8 +166,8 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence
     _files.write(path, lines.getvalue())
 
 
-def load(name_or_path: Any, *, folder: Any = None) -> Record:
-    """Read a record by name from ``folder`` (as in `record`), or by the path of its file.
+def load(name_or_path: str | os.PathLike[str], *, folder: str | Path | None = None) -> Record:
+    """The record of a name from ``folder`` (as in `record`), or by the path of its file.
 
     Raises:
         MissingRecord: no such record; the message lists those in the folder.
@@ -189,7 +189,7 @@ def load(name_or_path: Any, *, folder: Any = None) -> Record:
         raise ValueError(f"name_or_path must be a record, but {path.name} is not one: {error}") from error
 
 
-def rows_from(result: Any, score: Any, **extra: Any) -> list[dict[str, Any]]:
+def rows_from(result: object, score: metrics.Score, **extra: Any) -> list[dict[str, Any]]:
     """One row per attacked image, in the order of the truth, for `record` and for tables.
 
     Each row holds ``extra``, then the attack's name, its loss and seconds (those of the whole batch, as far as
@@ -216,17 +216,17 @@ def rows_from(result: Any, score: Any, **extra: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def _four(measured: Any, index: int) -> dict[str, float]:
+def _four(measured: object, index: int) -> dict[str, float]:
     return {name: float(getattr(measured, name)[index]) for name in metrics.METRICS}
 
 
-def _folder(folder: Any) -> Path:
+def _folder(folder: str | Path | None) -> Path:
     """Where records are: as told, as the environment says, or below the project that the caller works in."""
     told = folder if folder is not None else os.environ.get("GLUTILS_RECORDS")
     return Path(told) if told else _files.project_root() / "_build" / "records"
 
 
-def _device(device: Any) -> str:
+def _device(device: str | torch.device | None) -> str:
     if isinstance(device, str) and not re.fullmatch(r"(cpu|cuda)(:\d+)?", device):
         return device
     device = torch.device("cpu" if device is None else device)

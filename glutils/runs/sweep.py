@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,9 +66,9 @@ class Sweep:
 
 
 def sweep(
-    task: Any,
-    grid: Any,
-    cluster: Any = None,
+    task: str | os.PathLike[str] | Callable[..., Any],
+    grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
+    cluster: object = None,
     *,
     workers: int | None = None,
     folder: str | Path | None = None,
@@ -114,7 +114,7 @@ def sweep(
     _validate.number("timeout", timeout, above=0)
     where = Path(folder) if folder is not None else _files.project_root() / "data" / "sweeps" / task.name
     _claim(where, task)
-    there = {key: _stored(where, key, point) for key, point in points.items()}
+    there = {key: _record_of(where, key, point) for key, point in points.items()}
     missing = {key: point for key, point in points.items() if there[key] is None}
     failures, fresh, stopped = [], 0, None
     bar = tqdm(total=len(points), initial=len(points) - len(missing), desc=task.name, disable=not wanted(progress))
@@ -124,7 +124,7 @@ def sweep(
                 error = _store(where, task, key, points[key], found)
                 failures += [Failure(points[key], error)] if error else []
                 fresh += not error
-                there[key] = _stored(where, key, points[key])
+                there[key] = _record_of(where, key, points[key])
                 bar.update()
                 bar.set_postfix({"failed": len(failures)} if failures else {})
     except KeyboardInterrupt:
@@ -150,7 +150,7 @@ def _claim(where: Path, task: Task) -> None:
     _files.write(stored, json.dumps(mine, indent=1) + "\n")
 
 
-def _stored(where: Path, key: str, point: Mapping[str, Any]) -> records.Record | None:
+def _record_of(where: Path, key: str, point: Mapping[str, Any]) -> records.Record | None:
     """The record of a run, if it is there."""
     path = where / f"{key}.json"
     if not path.is_file():
@@ -181,7 +181,9 @@ def _store(where: Path, task: Task, key: str, point: Mapping[str, Any], found: M
     return None
 
 
-def _outcomes(task, missing, cluster, workers, timeout) -> Iterator[tuple[str, dict[str, Any]]]:
+def _outcomes(
+    task: Task, missing: Mapping[str, dict[str, Any]], cluster: object, workers: int | None, timeout: float | int
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Key and outcome of each run, as they finish."""
     if not missing and cluster is None:
         return
@@ -207,7 +209,7 @@ def _outcomes(task, missing, cluster, workers, timeout) -> Iterator[tuple[str, d
 
 
 @contextlib.contextmanager
-def _client(cluster: Any, workers: int | None, runs: int, timeout: float) -> Iterator[Any]:
+def _client(cluster: object, workers: int | None, runs: int, timeout: float | int) -> Iterator[Any]:
     """A connection to the workers: those of a scheduler somewhere, or own ones that end with the block."""
     import dask
     from distributed import Client, LocalCluster
