@@ -5,6 +5,11 @@ the same point, so that differences are paired. The running statistics come from
 the private batch, which no zeroth-order protocol sends.
 
     python benchmarks/ablation.py [--model resnet8] [--size 32] [--seeds 10] [--iterations 600] [--quirks]
+
+Records in benchmarks/results (OMP_NUM_THREADS=1):
+
+    ablation_cpu: python benchmarks/ablation.py
+    ablation_quirks_cpu: python benchmarks/ablation.py --quirks --seeds 5
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from __future__ import annotations
 import argparse
 
 import torch
-from timing import RESULTS
+from common import RESULTS, arguments
 
 import glutils as gl
 
@@ -28,7 +33,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=600)
     parser.add_argument("--quirks", action="store_true", help="copy the reference code's oddities, too")
     parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
+    options = arguments(parser)
     rows, seconds = [], 0.0
     for seed in range(options.seeds):
         batch = gl.data.sample("photos", size=options.size, count=options.count, seed=seed, device=options.device)
@@ -48,7 +53,7 @@ def main() -> None:
         name = f"ablation{'_quirks' if options.quirks else ''}_{torch.device(options.device).type}"
         gl.runs.record(
             name, parameters=vars(options) | {"threads": torch.get_num_threads()}, rows=rows, seeds=range(seed + 1),
-            seconds=seconds, device=options.device, folder=RESULTS,
+            seconds=seconds, device=options.device, folder=RESULTS, image_is=("seed", "image"),
         )  # fmt: skip
 
 

@@ -7,19 +7,22 @@ Each is run by an attacker who knows the defence and by one who does not. Finish
 can be stopped and started again.
 
     python benchmarks/choose_a_defence.py [--seeds 2] [--only noise bits ...]
+
+Record in benchmarks/results (OMP_NUM_THREADS=1):
+
+    choose_a_defence_cpu: python benchmarks/choose_a_defence.py --seeds 1
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
+import itertools
 import time
 
 import torch
-from timing import RESULTS
+from common import Rows, arguments
 
-import glutils as gl
 from glutils.experiments import defended
 
 GRADIENT = defended.Scene(attack="ig", clients=5, images=4, rounds=150, evaluations=120, misled=None, device="cpu")
@@ -52,29 +55,25 @@ def measure(scene: defended.Scene, name: str | None, strength: float | None, see
 
 
 def main() -> None:
-    """Run what is missing, and write the record after every strength."""
+    """Run what is missing, and write the record every now and then."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", nargs="*", default=list(CASES), choices=list(CASES))
     parser.add_argument("--name", default="choose_a_defence_cpu")
-    options = parser.parse_args()
-    path = RESULTS / f"{options.name}.json"
-    rows = gl.runs.load(path).rows if path.is_file() else []
-    done = {json.dumps([row["case"], row["strength"], row["seed"]]) for row in rows}
+    options = arguments(parser)
     parameters = {case: dataclasses.asdict(CASES[case][0]) | {"defence": CASES[case][1]} for case in CASES}
-    for seed in range(options.seeds):
-        for case in options.only:
+    with Rows(options.name, parameters | {"threads": torch.get_num_threads()}, same=list(CASES)) as rows:
+        for seed, case in itertools.product(range(options.seeds), options.only):
             scene, name, strengths = CASES[case]
             for strength in (None, *strengths):
                 shared = "noise" if strength is None and scene is GRADIENT else case  # undefended once for all
-                if json.dumps([shared, strength, seed]) in done:
+                cell = {"case": shared, "strength": strength, "seed": seed}
+                if cell in rows:
                     continue
                 begin = time.perf_counter()
                 found = measure(scene, name if strength is not None else None, strength, seed)
                 seconds = time.perf_counter() - begin
-                one = {"case": shared, "strength": strength, "seed": seed, "seconds": seconds, "found": found}
-                rows.append(one)
-                done.add(json.dumps([shared, strength, seed]))
+                rows.add(cell | {"seconds": seconds, "found": found})
                 middle = {
                     who: torch.tensor([r["psnr"] for r in found if r["attacker"] == who]).median()
                     for who in ("adaptive", "naive")
@@ -82,9 +81,6 @@ def main() -> None:
                 print(shared, strength, seed, f"accuracy {found[0]['accuracy']:.3f}", *(
                     f"{who} {value:.1f}" for who, value in middle.items()
                 ), f"{seconds:.0f} s", flush=True)  # fmt: skip
-                spent = sum(row["seconds"] for row in rows)
-                gl.runs.record(options.name, parameters=parameters | {"threads": torch.get_num_threads()}, rows=rows,
-                               seeds=range(options.seeds), seconds=spent, folder=RESULTS)  # fmt: skip
 
 
 if __name__ == "__main__":

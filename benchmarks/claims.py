@@ -3,53 +3,23 @@
 Each function makes the rows of one measurement with one seed. Rows that are in the record already are kept.
 
     python benchmarks/claims.py [--only batch_size noise ...] [--again noise] [--seeds 3]
+
+Record in benchmarks/results (OMP_NUM_THREADS=1):
+
+    claims_cpu: python benchmarks/claims.py
 """
 
 from __future__ import annotations
 
-import argparse
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
-from timing import RESULTS
+from common.sentences import DLG, FED, FOUND, Measures, attack, collector, digits, main
 
 import glutils as gl
 
-FED = gl.protocols.FedSGD()
-DLG = {"iterations": 40, "restarts": 2, "progress": False}
-FOUND = 25.0
-"""PSNR (dB) from which an image counts as found."""
-MEASURES: dict[str, Callable[[int], Iterator[dict]]] = {}
-
-
-def measure(function: Callable[[int], Iterator[dict]]) -> Callable[[int], Iterator[dict]]:
-    """Decorator: file a measurement under its name."""
-    MEASURES[function.__name__] = function
-    return function
-
-
-def attacked(
-    name, model, batch, protocol=FED, knows=("labels",), public=None, seed=0, transform=None, **options
-) -> dict:
-    """PSNR, SSIM, labels, mean colour of one attack on one message."""
-    if public is not None:
-        knows = (*knows, "public")
-    seen = gl.observe(
-        model, protocol, protocol.transmit(model, batch.images, batch.labels), batch, knows=knows, public=public
-    )
-    result = gl.attack(name, seen if transform is None else transform(seen), seed=seed, **options)
-    score = gl.score(result, batch)
-    row = {"psnr": score.mean_psnr, "ssim": float(score.ssim.mean()), "mse": float(score.mse.mean())}
-    row |= {"worst": float(score.psnr.min()), "labels": score.label_accuracy, "found": float(score.psnr.min() > FOUND)}
-    steps = result.history.steps
-    row |= {"steps": steps[-1] if steps else 0, "loss": result.loss}
-    return row | {"mean colour": float(score.controls["mean_colour"].mean())}
-
-
-def digits(count: int, seed: int, **how):
-    """Private digits, all of different classes unless there are too many."""
-    return gl.data.sample("digits", count=count, seed=seed, distinct=True, device="cpu", **how)
+MEASURES: Measures = {}
+measure = collector(MEASURES)
 
 
 @measure
@@ -57,7 +27,7 @@ def batch_size(seed: int) -> Iterator[dict]:
     """DLG on 1, 2, 4 and 8 digits at once."""
     for count in (1, 2, 4, 8):
         batch = digits(count, seed)
-        yield {"case": count} | attacked(
+        yield {"case": count} | attack(
             "dlg", gl.models.build("lenet", batch, seed=seed), batch, knows=(), seed=seed, **DLG
         )
 
@@ -72,7 +42,7 @@ def initialisation(seed: int) -> Iterator[dict]:
             torch.manual_seed(seed)
             [layer.reset_parameters() for layer in model if hasattr(layer, "reset_parameters")]
         for name in ("dlg", "idlg"):
-            yield {"case": f"{name}, {start}"} | attacked(name, model, batch, knows=(), seed=seed, **DLG)
+            yield {"case": f"{name}, {start}"} | attack(name, model, batch, knows=(), seed=seed, **DLG)
 
 
 @measure
@@ -82,7 +52,7 @@ def noise(seed: int) -> Iterator[dict]:
     model = gl.models.build("lenet", batch, seed=seed)
     for sigma in (0.0, 1e-4, 1e-3, 0.01, 0.1, 0.5, 1.0):
         protocol = gl.defenses.Defended(FED, gl.defenses.get("gaussian_noise", sigma=sigma)) if sigma else FED
-        yield {"case": sigma} | attacked("dlg", model, batch, protocol, knows=(), seed=seed, **DLG)
+        yield {"case": sigma} | attack("dlg", model, batch, protocol, knows=(), seed=seed, **DLG)
 
 
 @measure
@@ -92,7 +62,7 @@ def compression(seed: int) -> Iterator[dict]:
     model = gl.models.build("lenet", batch, seed=seed)
     for keep in (1.0, 0.5, 0.3, 0.1, 0.01):
         protocol = gl.defenses.Defended(FED, gl.defenses.get("topk", keep=keep)) if keep < 1 else FED
-        yield {"case": keep} | attacked("dlg", model, batch, protocol, knows=(), seed=seed, **DLG)
+        yield {"case": keep} | attack("dlg", model, batch, protocol, knows=(), seed=seed, **DLG)
 
 
 @measure
@@ -101,7 +71,7 @@ def solvers(seed: int) -> Iterator[dict]:
     batch = digits(1, seed)
     model = gl.models.build("lenet", batch, seed=seed)
     for name, how in (("dlg", DLG), ("dlg_adam", {"iterations": 1000}), ("dlg_cosine", {"iterations": 1000})):
-        yield {"case": name} | attacked(name, model, batch, knows=(), seed=seed, **how | {"progress": False})
+        yield {"case": name} | attack(name, model, batch, knows=(), seed=seed, **how | {"progress": False})
 
 
 @measure
@@ -120,9 +90,9 @@ def local_training(seed: int) -> Iterator[dict]:
         protocol = gl.protocols.FedAvg(epochs=epochs, batch_size=size, lr=lr)
         case = f"{images} images, batches of {size}, {epochs} epochs, lr {lr}"
         how = {"seed": seed, "iterations": 150, "progress": False}
-        yield {"case": case, "attack": "ig"} | attacked("ig", model, batch, protocol, **how)
+        yield {"case": case, "attack": "ig"} | attack("ig", model, batch, protocol, **how)
         for name in ("ig", "dlg_adam"):
-            row = attacked(name, model, batch, protocol, transform=gl.observation.as_gradient, **how)
+            row = attack(name, model, batch, protocol, transform=gl.observation.as_gradient, **how)
             yield {"case": case, "attack": f"{name} on the average"} | row
 
 
@@ -132,7 +102,7 @@ def image_size(seed: int) -> Iterator[dict]:
     for size in (12, 24, 48):
         batch = gl.data.sample("photos", size=size, seed=seed, device="cpu")
         model = gl.models.build("convnet", batch, seed=seed, channels=(8, 16), hidden=64)
-        yield {"case": size} | attacked("ig", model, batch, seed=seed, iterations=200, progress=False)
+        yield {"case": size} | attack("ig", model, batch, seed=seed, iterations=200, progress=False)
 
 
 @measure
@@ -218,32 +188,5 @@ def unmixing(seed: int) -> Iterator[dict]:
             yield {"case": f"{images} images, {case}", "correlation": float(found.abs().mean())}
 
 
-def main(measures: dict = MEASURES, name: str = "claims_cpu", about: str | None = __doc__) -> None:
-    """Make what is missing, seed by seed, and write the record after every measurement."""
-    parser = argparse.ArgumentParser(description=about.splitlines()[0])
-    parser.add_argument("--only", nargs="*", default=list(measures), choices=list(measures))
-    parser.add_argument("--again", nargs="*", default=[], choices=list(measures), help="drop these rows first")
-    parser.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
-    path = RESULTS / f"{name}.json"
-    rows = gl.runs.load(path).rows if path.is_file() else []
-    spent = gl.runs.load(path).seconds if path.is_file() else 0.0
-    rows = [row for row in rows if row["measure"] not in options.again]
-    begin = time.perf_counter()
-    for seed in range(options.seeds):
-        for one in options.only:
-            if any((row["measure"], row["seed"]) == (one, seed) for row in rows):
-                continue
-            new = [{"measure": one, "seed": seed} | row for row in measures[one](seed)]
-            for row in new:
-                print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
-            rows += new
-            gl.runs.record(
-                name, parameters={"found (dB)": FOUND, "dlg": DLG}, rows=rows,
-                seeds=sorted({row["seed"] for row in rows}), seconds=spent + time.perf_counter() - begin,
-                folder=RESULTS,
-            )  # fmt: skip
-
-
 if __name__ == "__main__":
-    main()
+    main(MEASURES, "claims_cpu", __doc__)

@@ -3,15 +3,19 @@
 Each function makes the rows of one measurement with one seed. Rows that are in the record already are kept.
 
     python benchmarks/claims_chapters.py [--only features depth ...] [--again depth] [--seeds 3]
+
+Record in benchmarks/results (OMP_NUM_THREADS=1):
+
+    claims_chapters_cpu: python benchmarks/claims_chapters.py
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
-from claims import FED, attacked, digits, main
+from common.sentences import FED, Measures, attack, collector, digits, main
 
 import glutils as gl
 from glutils.attacks.closed_form.fgla import separate_features
@@ -19,13 +23,8 @@ from glutils.priors.latent import untrained
 
 CLASSES = 1000
 """Of the network whose features are separated: its last layer has to have more entries than top-k leaves."""
-MEASURES: dict[str, Callable[[int], Iterator[dict]]] = {}
-
-
-def measure(function: Callable[[int], Iterator[dict]]) -> Callable[[int], Iterator[dict]]:
-    """Decorator: file a measurement under its name."""
-    MEASURES[function.__name__] = function
-    return function
+MEASURES: Measures = {}
+measure = collector(MEASURES)
 
 
 def photos(count: int, seed: int, size: int = 12):
@@ -72,7 +71,7 @@ def magnitude(seed: int) -> Iterator[dict]:
     model = gl.models.build("lenet", batch, seed=seed)
     for weight in (0.0, 0.01, 0.1, 1.0):
         how = {"iterations": 600, "progress": False, "magnitude": weight}
-        yield {"case": weight} | attacked("dlg_cosine", model, batch, knows=(), seed=seed, **how)
+        yield {"case": weight} | attack("dlg_cosine", model, batch, knows=(), seed=seed, **how)
 
 
 @measure
@@ -81,7 +80,7 @@ def depth(seed: int) -> Iterator[dict]:
     batch = photos(1, seed)
     for layers in (1, 2, 4, 8):
         model = gl.models.build("mlp", batch, seed=seed, hidden=(128,) * layers, activation="relu")
-        yield {"case": layers} | attacked("ig", model, batch, seed=seed, iterations=200, progress=False)
+        yield {"case": layers} | attack("ig", model, batch, seed=seed, iterations=200, progress=False)
 
 
 @measure
@@ -96,7 +95,7 @@ def batches(seed: int) -> Iterator[dict]:
     for case, transform in mislead.items():
         for name in ("ig", "gias", "igims"):
             how = {"iterations": 150, "progress": False} | ({} if name == "ig" else {"prior": prior})
-            row = attacked(name, model, batch, seed=seed, transform=transform, **how)
+            row = attack(name, model, batch, seed=seed, transform=transform, **how)
             yield {"case": case, "attack": name} | row
 
 
@@ -107,7 +106,7 @@ def raw_generator(seed: int) -> Iterator[dict]:
     model, prior = small(batch, seed), untrained(tuple(batch.shape), 32, seed=seed)
     for name, iterations in (("ggl", 600), ("gias", 200)):
         how = {"iterations": iterations, "progress": False, "prior": prior}
-        yield {"case": name} | attacked(name, model, batch, seed=seed, **how)
+        yield {"case": name} | attack(name, model, batch, seed=seed, **how)
 
 
 @measure
@@ -125,7 +124,7 @@ def starts(seed: int) -> Iterator[dict]:
         dlg.normal_start = start
         try:
             how = {"iterations": 40, "restarts": 1, "progress": False}
-            yield {"case": case} | attacked("dlg", model, batch, knows=(), seed=seed, **how)
+            yield {"case": case} | attack("dlg", model, batch, knows=(), seed=seed, **how)
         finally:
             dlg.normal_start = original
 
@@ -137,7 +136,7 @@ def small_client(seed: int) -> Iterator[dict]:
     model = gl.models.build("mlp", batch, seed=seed, hidden=(128,), activation="relu")
     for lr in (0.004, 0.1):
         protocol = gl.protocols.FedAvg(epochs=2, batch_size=2, lr=lr)
-        yield {"case": lr} | attacked("dlf", model, batch, protocol, seed=seed, iterations=150, progress=False)
+        yield {"case": lr} | attack("dlf", model, batch, protocol, seed=seed, iterations=150, progress=False)
 
 
 @measure
@@ -146,7 +145,7 @@ def uneven(seed: int) -> Iterator[dict]:
     one = gl.data.sample("photos", count=4, size=12, seed=seed, classes=[seed % 7], device="cpu")
     for case, batch in (("one class", one), ("four classes", photos(4, seed))):
         model = gl.models.build("convnet", batch, seed=seed)
-        yield {"case": case} | attacked("ig", model, batch, seed=seed, iterations=200, progress=False)
+        yield {"case": case} | attack("ig", model, batch, seed=seed, iterations=200, progress=False)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,10 @@ Directions of a wrong seed, permuted payloads and a random gradient of the right
 an attack scores on them, it scores for nothing. The bar: never more than 2 dB above the mean colour.
 
     python benchmarks/controls.py [--size 32] [--seeds 2] [--gauss-newton 15]
+
+Record in benchmarks/results (OMP_NUM_THREADS=1):
+
+    controls_cpu: python benchmarks/controls.py
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import argparse
 import time
 
 import torch
-from timing import RESULTS
+from common import RESULTS, arguments
 
 import glutils as gl
 
@@ -62,7 +66,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--gauss-newton", type=int, default=15, help="iterations of Gauss-Newton")
-    options = parser.parse_args()
+    options = arguments(parser)
     rows, begin = [], time.perf_counter()
     for case in cases(options.gauss_newton):
         for seed in range(options.seeds):

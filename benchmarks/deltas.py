@@ -7,6 +7,11 @@ gradient (``"unscaled"``), or the difference itself, simulated step by step (``"
 DLF in all its variants, on a network of three convolutions. Rows that are in the record already are kept.
 
     python benchmarks/deltas.py [--seeds 3] [--part steps cnn3]
+
+Records in benchmarks/results (OMP_NUM_THREADS=1):
+
+    deltas_cpu: python benchmarks/deltas.py --seeds 2 --part steps
+    dlf_cnn3_cpu: python benchmarks/deltas.py --seeds 2 --part cnn3
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import dataclasses
 from collections.abc import Iterator
 
 import torch
-from kept import measure, scored
+from common import arguments, measure, scores
 from torch import nn
 
 import glutils as gl
@@ -62,7 +67,7 @@ def run(case: str, attack: str, target: str, steps: int, tampered: str, seed: in
         seen = gl.observation.as_gradient(seen, scaled=AIMS[target])
     how = {"iterations": ITERATIONS[attack], "seed": seed, "progress": False}
     how |= {"local": target} if target in ("exact", "epochs") else {"restarts": 1} if attack != "ig" else {}
-    return about | scored(gl.attack(attack, seen, **how), batch)
+    return about | scores(gl.attack(attack, seen, **how), batch)
 
 
 def steps_of(seeds: int) -> Iterator[dict]:
@@ -109,7 +114,7 @@ def dlf(simulator: str, rule: str, lr: float, tampered: str, seed: int) -> dict:
     how = {"iterations": DESCENT, "seed": seed, "progress": False}
     how |= {"labels": rule} if rule != "told" else {}
     name = "full" if simulator in ("true order", "cyclic") else simulator
-    return scored(gl.attack("dlf", seen, simulator=name, **how), batch)
+    return scores(gl.attack("dlf", seen, simulator=name, **how), batch)
 
 
 def dlf_cells(seeds: int) -> Iterator[dict]:
@@ -131,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--part", nargs="*", default=["steps", "cnn3"], choices=["steps", "cnn3"])
-    options = parser.parse_args()
+    options = arguments(parser)
     if "steps" in options.part:
         measure("deltas_cpu", steps_of(options.seeds), run, {"iterations": ITERATIONS, "lr": RATE})
     if "cnn3" in options.part:

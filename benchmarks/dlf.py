@@ -4,6 +4,10 @@ Four photographs, two local epochs of two batches, shuffled anew in every epoch;
 image in its mean colour, and the attack on a payload of the same norm in a random direction.
 
     python benchmarks/dlf.py [--seeds 3] [--iterations 200]
+
+Record in benchmarks/results (OMP_NUM_THREADS=1):
+
+    dlf_cpu: python benchmarks/dlf.py --iterations 150
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import statistics
 import time
 
 import torch
-from timing import RESULTS
+from common import RESULTS, arguments
 
 import glutils as gl
 
@@ -21,7 +25,7 @@ RATES = (0.004, 0.05, 0.1)
 SIMULATORS = ("full_many", "full", "none_epoch", "none")
 
 
-def observed(seed: int, lr: float, size: int = 16) -> tuple[gl.data.Batch, gl.Observation]:
+def observe(seed: int, lr: float, size: int = 16) -> tuple[gl.data.Batch, gl.Observation]:
     """What one client holds, and what its server sees."""
     batch = gl.data.sample("photos", size=size, count=4, seed=seed, device="cpu")
     model = gl.models.build("convnet", batch, hidden=None, seed=seed)
@@ -32,7 +36,7 @@ def observed(seed: int, lr: float, size: int = 16) -> tuple[gl.data.Batch, gl.Ob
 
 def rows_of(seed: int, lr: float, iterations: int) -> list[dict]:
     """One row for each simulator, the last of them on a tampered payload."""
-    batch, seen = observed(seed, lr)
+    batch, seen = observe(seed, lr)
     wrong = gl.tamper(seen, "wrong_gradient", seed=seed)
     runs = [(name, seen, "none") for name in SIMULATORS] + [("full_many", wrong, "wrong gradient")]
     rows = []
@@ -50,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=200)
-    options = parser.parse_args()
+    options = arguments(parser)
     rows, begin = [], time.perf_counter()
     for seed in range(options.seeds):
         for lr in RATES:

@@ -6,9 +6,13 @@ own, whose peak memory includes that of the libraries.
 
 Part "together": one round of 100 clients, run together and one by one in turns; the ratio of medians.
 
-A row is written when its case ends, and a second start goes on from there.
+Rows are written every now and then, and a second start goes on from there.
 
     python benchmarks/federation.py [--parts scale together] [--repeats 3]
+
+Record in benchmarks/results (OMP_NUM_THREADS=1):
+
+    federation_cpu: python benchmarks/federation.py
 """
 
 from __future__ import annotations
@@ -20,7 +24,9 @@ import resource
 import time
 
 import torch
-from timing import RESULTS, alternate, medians
+from common import Rows, arguments
+from common.resume import say
+from common.timing import alternate, medians
 
 import glutils as gl
 
@@ -34,7 +40,7 @@ CASES = {
 NETWORKS = {"mlp": {}, "convnet": {}, "convnet, small": {"channels": (4, 8), "hidden": None}}
 
 
-def shifted() -> gl.data.Batch:
+def shift_digits() -> gl.data.Batch:
     """The private digits, each in ten places."""
     batch = gl.data.load("digits", device="cpu")
     images = torch.cat([torch.roll(batch.images, place, (2, 3)) for place in SHIFTS])
@@ -46,7 +52,7 @@ def scale(name: str, clients: int = 1000, sampled: int = 100, rounds: int = 20) 
     torch.set_num_threads(1)
     protocol, how = CASES[name]
     begin, spent = time.perf_counter(), time.process_time()
-    deal = gl.data.partition(shifted(), clients=clients, law="dirichlet", beta=0.5, min_samples=2, seed=0)
+    deal = gl.data.partition(shift_digits(), clients=clients, law="dirichlet", beta=0.5, min_samples=2, seed=0)
     model = gl.models.build("mlp", deal[0], seed=0)
     how = how | {"rounds": rounds, "sampled": sampled, "record": [0], "seed": 0, "progress": False}
     run = gl.federation.train(protocol, model, deal, **how)
@@ -74,34 +80,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", default=["scale", "together"], choices=["scale", "together"])
     parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
+    options = arguments(parser)
     torch.set_num_threads(1)
-    rows, begin, before = [], time.perf_counter(), 0.0
-    if (RESULTS / "federation_cpu.json").is_file():
-        old = gl.runs.load("federation_cpu", folder=RESULTS)
-        rows, before = old.rows, old.seconds
-    done = {(row["part"], row["label"], row.get("network")) for row in rows}
-
-    def keep(row: dict) -> None:
-        rows.append(row)
-        print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
-        gl.runs.record(
-            "federation_cpu",
-            parameters={"repeats": options.repeats, "threads": 1, "test": "797 held-out digits"},
-            rows=rows,
-            seeds=[0],
-            seconds=before + time.perf_counter() - begin,
-            folder=RESULTS,
-        )
-
-    if "scale" in options.parts:
-        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            for row in pool.imap(scale, [name for name in CASES if ("scale", name, None) not in done]):
-                keep(row)
-    if "together" in options.parts:
-        for network, name in itertools.product(NETWORKS, CASES):
-            if ("together", name, network) not in done:
-                keep(together(network, name, options.repeats))
+    parameters = {"repeats": options.repeats, "threads": 1, "test": "797 held-out digits"}
+    with Rows("federation_cpu", parameters, same=("repeats",), seeds=[0]) as rows:
+        if "scale" in options.parts:
+            left = [name for name in CASES if {"part": "scale", "label": name} not in rows]
+            with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+                for row in pool.imap(scale, left):
+                    rows.add(row)
+                    say(row)
+        if "together" in options.parts:
+            for network, name in itertools.product(NETWORKS, CASES):
+                if {"part": "together", "label": name, "network": network} not in rows:
+                    rows.add(together(network, name, options.repeats))
+                    say(rows.rows[-1])
 
 
 if __name__ == "__main__":

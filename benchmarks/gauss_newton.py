@@ -4,6 +4,10 @@ The prototype forms the Jacobian column by column (forward over reverse, float64
 directions, and solves the damped normal equations: lambda / 5 after a good step, x 4 after a bad one.
 
     python benchmarks/gauss_newton.py [--size 32] [--ratio 1.2] [--seeds 1]
+
+Record in benchmarks/results (OMP_NUM_THREADS=2):
+
+    gauss_newton_cpu: python benchmarks/gauss_newton.py
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import argparse
 import time
 
 import torch
-from timing import RESULTS
+from common import RESULTS, arguments
 from torch.func import grad, jvp, vmap
 
 import glutils as gl
@@ -86,7 +90,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--ratio", type=float, default=1.2)
     parser.add_argument("--seeds", type=int, default=1)
-    options = parser.parse_args()
+    options = arguments(parser)
     rows = []
     for seed in range(options.seeds):
         batch = gl.data.sample("photos", size=options.size, seed=seed, device="cpu")

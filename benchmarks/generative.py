@@ -4,6 +4,10 @@ Photographs, a small residual network with random weights in evaluation mode, on
 each attack were fixed beforehand on three other images (seeds 100 to 102), a handful of trials for each.
 
     python benchmarks/generative.py [--seeds 10] [--iterations 300] [--size 16]
+
+Record in benchmarks/results (OMP_NUM_THREADS=1):
+
+    generative_cpu: python benchmarks/generative.py
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import argparse
 import time
 
 import torch
-from timing import RESULTS
+from common import RESULTS, arguments
 
 import glutils as gl
 from glutils.priors.latent import GLO, untrained
@@ -36,7 +40,7 @@ def of_the_class(prior: GLO, public, label: int, seed: int) -> torch.Tensor:
     return prior.decode((codes.mean(0) + torch.linalg.cholesky(spread) @ draw)[None])
 
 
-def measured(seed: int, size: int, iterations: int, public, priors: dict) -> list[dict]:
+def measure(seed: int, size: int, iterations: int, public, priors: dict) -> list[dict]:
     """One row for each attack on one image."""
     batch = gl.data.sample("photos", size=size, seed=seed, device="cpu")
     model, protocol = gl.models.build("resnet8", batch, seed=seed), gl.protocols.FedSGD()
@@ -62,14 +66,14 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=16, help="side of the images")
     parser.add_argument("--components", type=int, default=32, help="numbers in z")
     parser.add_argument("--training", type=int, default=1000, help="steps of training the generator")
-    options = parser.parse_args()
+    options = arguments(parser)
     begin = time.perf_counter()
     public = gl.data.public("photos", size=options.size, device="cpu")
     trained = GLO.fit(public, options.components, steps=options.training, progress=False)
     priors = {"GLO": trained, "untrained": untrained(public.shape, options.components)}
     rows = []
     for seed in range(options.seeds):
-        rows += measured(seed, options.size, options.iterations, public, priors)
+        rows += measure(seed, options.size, options.iterations, public, priors)
         print(seed, {row["variant"]: round(row["psnr"], 1) for row in rows[-len(WAYS) :]}, flush=True)
     gl.runs.record(
         "generative_cpu",
@@ -78,6 +82,7 @@ def main() -> None:
         seeds=range(options.seeds),
         seconds=time.perf_counter() - begin,
         folder=RESULTS,
+        image_is=("seed", "image"),
     )
 
 

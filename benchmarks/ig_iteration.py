@@ -4,6 +4,10 @@ Both run the same arithmetic in another order, so they differ by round-off, whic
 gradient. What that alone does to the PSNR is shown by the bare loop again, from starts that are moved by 1e-7.
 
     python benchmarks/ig_iteration.py [--iterations 200] [--images 8] [--moved 2]
+
+Record in benchmarks/results (OMP_NUM_THREADS=1):
+
+    ig_iteration_cpu: python benchmarks/ig_iteration.py --iterations 160
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import statistics
 import time
 
 import torch
-from timing import RESULTS
+from common import RESULTS, arguments
 
 import glutils as gl
 
@@ -77,7 +81,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--moved", type=int, default=2)
-    options = parser.parse_args()
+    options = arguments(parser)
     rows, begin = [], time.perf_counter()
     for seed in range(options.images):
         rows.append(case(seed, options.iterations, options.moved))

@@ -8,6 +8,11 @@ several) and by way of smooth networks. Controls: the mean colour, and permuted 
 
 The second way writes another record: how much the gradient of these networks holds at the true photograph, and how near
 to the truth a search must start to find it. An analysis, not an attack: it starts from the truth and a little noise.
+
+Records in benchmarks/results (OMP_NUM_THREADS=1):
+
+    kinks_cpu: python benchmarks/kinks.py
+    kinks_near_cpu: python benchmarks/kinks.py --near --photos 3
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import argparse
 import time
 
 import torch
-from timing import RESULTS
+from common import RESULTS, arguments
 
 import glutils as gl
 from glutils.attacks.zerogla.equations import ScalarEquations
@@ -35,7 +40,7 @@ NEAR = (1e-4, 1e-3, 1e-2, 1e-1)  # standard deviation of the noise that is added
 LIMITS = {"iterations": 40, "seconds": 180, "progress": False}
 
 
-def attacked(data: str, size: int | None, activation: str, ratio: float, seed: int, **network) -> tuple:
+def observe(data: str, size: int | None, activation: str, ratio: float, seed: int, **network) -> tuple:
     """One private image, and the message that an attacker who knows its label sees."""
     batch = gl.data.sample(data, size=size, seed=seed, device="cpu")
     model = gl.models.build("convnet", batch, activation=activation, seed=seed, **network)
@@ -64,7 +69,7 @@ def sweep(data: str, size: int | None, seeds: int, several: bool) -> list[dict]:
     for seed in range(seeds):
         for ratio in RATIOS:
             for name, (activation, how) in VARIANTS.items():
-                batch, seen = attacked(data, size, activation, ratio, seed, **SMALL)
+                batch, seen = observe(data, size, activation, ratio, seed, **SMALL)
                 rows.append(row(data, name, ratio, seed, batch, seen, restarts=1, **how))
             if several:
                 name = f"ReLU, directly, {STARTS} starts"
@@ -79,7 +84,7 @@ def wide(size: int) -> list[dict]:
     """The first photo through a network with twice the channels."""
     rows = []
     for ratio in WIDE_RATIOS:
-        batch, seen = attacked("photos", size, "relu", ratio, 0, **WIDE)
+        batch, seen = observe("photos", size, "relu", ratio, 0, **WIDE)
         for name in list(VARIANTS)[1:]:
             rows.append(row("photos, wider", name, ratio, 0, batch, seen, restarts=1, **VARIANTS[name][1]))
     return rows
@@ -87,7 +92,7 @@ def wide(size: int) -> list[dict]:
 
 def full(size: int) -> list[dict]:
     """The network in its usual size (152,000 parameters at 12 x 12), eight scalars per pixel value: many minutes."""
-    batch, seen = attacked("photos", size, "relu", 8, 0)
+    batch, seen = observe("photos", size, "relu", 8, 0)
     return [row("full", "ReLU, by smooth networks", 8, 0, batch, seen, restarts=1, soften=True, seconds=3600)]
 
 
@@ -98,7 +103,7 @@ def near(size: int, seeds: int) -> list[dict]:
     for network, options in (("narrow", SMALL), ("wide", WIDE)):
         for activation in ("gelu", "relu"):
             for seed in range(seeds):
-                batch, seen = attacked("photos", size, activation, 2, seed, **options)
+                batch, seen = observe("photos", size, activation, 2, seed, **options)
                 sent = client.transmit(seen.model, batch.images, batch.labels)
                 whole = gl.observe(seen.model, client, sent, batch, knows={"labels"})
                 values = gl.attacks.singular_values(whole, batch.images)
@@ -106,12 +111,12 @@ def near(size: int, seeds: int) -> list[dict]:
                 found |= {"pixel values": batch.images.numel(), "condition number": float(values[0] / values[-1])}
                 found |= {"independent": int((values > 1e-12 * values[0]).sum())}
                 for distance in NEAR:
-                    rows.append(found | {"distance": distance, "PSNR": searched(seen, batch, distance, seed)})
+                    rows.append(found | {"distance": distance, "PSNR": search_from(seen, batch, distance, seed)})
                     print(*rows[-1].values(), flush=True)
     return rows
 
 
-def searched(seen, batch, distance: float, seed: int) -> float:
+def search_from(seen, batch, distance: float, seed: int) -> float:
     """PSNR at the end of a plain search that starts at the truth and noise; unclamped."""
     truth = batch.images.double().flatten()
     noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(seed), dtype=truth.dtype)
@@ -129,7 +134,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=12, help="side of the photos")
     parser.add_argument("--full", action="store_true", help="also the network in its usual size, for many minutes")
     parser.add_argument("--near", action="store_true", help="how near to the truth a search must start; its own record")
-    options = parser.parse_args()
+    options = arguments(parser)
     begin = time.perf_counter()
     setting = vars(options) | {"threads": torch.get_num_threads(), "small": SMALL, "wide": WIDE} | LIMITS
     if options.near:

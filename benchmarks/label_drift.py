@@ -5,6 +5,12 @@ public digits. Beside them two guesses without any update: the same count for ev
 Rows that are in the record already are kept.
 
     python benchmarks/label_drift.py [--seeds 5] [--per-client 40] [--batch 10]
+
+Record in benchmarks/results (OMP_NUM_THREADS=1):
+
+    label_drift_cpu: python benchmarks/label_drift.py --seeds 2
+
+It was stopped ten rows before its end.
 """
 
 from __future__ import annotations
@@ -14,7 +20,7 @@ import functools
 from collections.abc import Iterator
 
 import torch
-from kept import measure
+from common import arguments, measure
 
 import glutils as gl
 
@@ -87,7 +93,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--per-client", type=int, default=40)
     parser.add_argument("--batch", type=int, default=10)
-    options = parser.parse_args()
+    options = arguments(parser)
     measure("label_drift_cpu", cells(options.seeds, options.per_client, options.batch), count, {"beta": 0.5})
 
 

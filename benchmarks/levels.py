@@ -4,18 +4,24 @@ One row for each case and seed, with the mean-colour control and the same attack
 are kept, so that the benchmark can be stopped and started again.
 
     python benchmarks/levels.py [--seeds 3] [--first 40] [--only dlg_adam grnn ...]
+
+Record in benchmarks/results (OMP_NUM_THREADS=1):
+
+    levels_cpu: python benchmarks/levels.py
+
+Of dlg, idlg and ig it has the first seed only.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import os
 import time
 from dataclasses import dataclass, field
 
 import torch
-from timing import RESULTS
+from common import Rows, arguments
 
 import glutils as gl
 
@@ -90,30 +96,24 @@ def measure(case: Case, seed: int, permuted: bool) -> dict:
 
 
 def main() -> None:
-    """Run what is missing, and write the record after every row."""
+    """Run what is missing, and write the record every now and then."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=40, help="first seed")
     parser.add_argument("--only", nargs="*", default=list(CASES), choices=list(CASES))
     parser.add_argument("--name", default="levels_cpu")
-    options = parser.parse_args()
+    options = arguments(parser)
     os.environ.setdefault("TQDM_DISABLE", "1")
-    path = RESULTS / f"{options.name}.json"
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
-    done = {(row["case"], row["seed"], row["payload"]) for row in rows}
-    for seed in range(options.first, options.first + options.seeds):
-        for name in options.only:
+    with Rows(options.name, {"threads": torch.get_num_threads()}, same=()) as rows:
+        for seed, name in itertools.product(range(options.first, options.first + options.seeds), options.only):
             case = CASES[name]
             for payload in ("as sent", "permuted") if seed == options.first else ("as sent",):
-                if (name, seed, payload) in done:
+                if {"case": name, "seed": seed, "payload": payload} in rows:
                     continue
                 found = measure(case, seed, payload == "permuted")
                 about = {"case": name, "attack": case.attack, "model": case.model, "size": case.size, "seed": seed}
-                rows.append(about | {"payload": payload, "bar": case.bar, "reached": case.reached} | found)
+                rows.add(about | {"payload": payload, "bar": case.bar, "reached": case.reached} | found)
                 print(name, seed, payload, f"{found[case.reached]:.2f} (bar {case.bar})", flush=True)
-                spent = sum(row["seconds"] for row in rows)
-                gl.runs.record(options.name, parameters={"threads": torch.get_num_threads()}, rows=rows,
-                               seeds=sorted({row["seed"] for row in rows}), seconds=spent, folder=RESULTS)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -5,6 +5,10 @@ scalars as controls. "bar": digits, 32 scalars, and how far each prior's result 
 make.
 
     python benchmarks/priors.py [--digits 5] [--photos 2] [--size 16]
+
+Record in benchmarks/results (OMP_NUM_THREADS=1):
+
+    priors_cpu: python benchmarks/priors.py --photos 1
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import argparse
 import time
 
 import torch
-from timing import RESULTS
+from common import RESULTS, arguments
 
 import glutils as gl
 from glutils.priors.latent import PCA, Gaussian, Generator, WithRest
@@ -22,7 +26,7 @@ RATIOS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1, 2)
 PIXELS = {"no prior": "none", "total variation": "tv"}
 
 
-def observed(data: str, size: int, hidden: int, count: int, seed: int, public) -> tuple:
+def observe(data: str, size: int, hidden: int, count: int, seed: int, public) -> tuple:
     """One private image, and what an attacker with public images sees of it."""
     batch = gl.data.sample(data, size=size, seed=seed, device="cpu")
     model = gl.models.build("mlp", batch, hidden=(hidden,), activation="tanh", seed=seed)
@@ -48,7 +52,7 @@ def sweep(data: str, size: int, hidden: int, seeds: int, latent: int) -> list[di
     rows = []
     for seed in range(seeds):
         for ratio in RATIOS:
-            batch, seen = observed(data, size, hidden, max(1, round(ratio * public.images[0].numel())), seed, public)
+            batch, seen = observe(data, size, hidden, max(1, round(ratio * public.images[0].numel())), seed, public)
             runs = {name: (prior, seen) for name, prior in ({**PIXELS, "PCA": "pca"} | learned).items()}
             misled = gl.tamper(seen, "permuted")
             runs |= {f"{name}, permuted": (learned[name], misled) for name in ("Gaussian", "generator + rest")}
@@ -73,7 +77,7 @@ def bar(seeds: int, count: int = 32) -> list[dict]:
         ways = {"least squares": latent, "rest as noise": WithRest(latent, public, False)}
         ways["with rest"] = WithRest(latent, public)
         for seed in range(seeds):
-            batch, seen = observed("digits", 8, 64, count, seed, public)
+            batch, seen = observe("digits", 8, 64, count, seed, public)
             nearest = psnr(latent.project(batch.images)[1], batch)
             for way, prior in ways.items():
                 result = gl.attack("zerogla", seen, prior=prior, seed=seed)
@@ -92,7 +96,7 @@ def main() -> None:
     parser.add_argument("--digits", type=int, default=5, help="seeds")
     parser.add_argument("--photos", type=int, default=2, help="seeds")
     parser.add_argument("--size", type=int, default=16, help="side of the photos")
-    options = parser.parse_args()
+    options = arguments(parser)
     begin = time.perf_counter()
     rows = bar(2 * options.digits)
     rows += sweep("digits", 8, 64, options.digits, 8)

@@ -7,6 +7,10 @@ sends its block anew in every round, so a round is all there is. Control: a payl
 direction. Rows that are in the record already are kept.
 
     python benchmarks/rtf_fedavg.py [--seeds 5] [--images 20] [--batch 5] [--bins 64] [--size 16] [--model convnet]
+
+Record in benchmarks/results (OMP_NUM_THREADS=1):
+
+    rtf_fedavg_cpu: python benchmarks/rtf_fedavg.py
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import argparse
 from collections.abc import Iterator
 
 import torch
-from kept import measure
+from common import arguments, measure
 
 import glutils as gl
 
@@ -34,7 +38,7 @@ BLOCKS = {
 RATES, EPOCHS = (0.004, 0.1), (1, 5)
 
 
-def robbed(
+def rob(
     block: str, lr: float, epochs: int, tampered: str, seed: int,
     images: int, batch: int, bins: int, size: int, model: str, data: str,
 ) -> dict:  # fmt: skip
@@ -79,7 +83,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--model", default="convnet")
     parser.add_argument("--data", default="photos")
-    measure("rtf_fedavg_cpu", cells(**vars(parser.parse_args())), robbed, {"copied (dB)": COPIED})
+    measure("rtf_fedavg_cpu", cells(**vars(arguments(parser))), rob, {"copied (dB)": COPIED})
 
 
 if __name__ == "__main__":

@@ -7,16 +7,21 @@ level gets the same image, network and start. Finished rows are kept, so the ben
 rows of other settings are refused.
 
     python benchmarks/stg_levels.py [--first 300] [--images 18] [--iterations 1000] [--folder benchmarks/results]
+
+Record in benchmarks/results (OMP_NUM_THREADS=1):
+
+    stg_levels_cpu: python benchmarks/stg_levels.py
+
+Of the last two variants it has five seeds only.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import torch
-from timing import RESULTS
+from common import RESULTS, Rows, arguments
 
 import glutils as gl
 from glutils.attacks.matching.objective import size as squared_size
@@ -32,7 +37,7 @@ PASSES = 30
 """Passes over the public images in training mode, after which the running statistics stand still."""
 
 
-def told(seed: int, size: int, public: gl.data.Batch, norm: str = "batch"):
+def observe(seed: int, size: int, public: gl.data.Batch, norm: str = "batch"):
     """A private photograph, and what an adversary with every kind of knowledge holds; group norm has no statistics."""
     batch = gl.data.sample("photos", size=size, seed=seed, device="cpu")
     model = gl.models.build("resnet8", batch, seed=seed, norm=norm).train()
@@ -52,7 +57,7 @@ def misfit(seen: gl.Observation, images: torch.Tensor) -> float:
 
 
 def main() -> None:
-    """Run what is missing, and write the record after every row."""
+    """Run what is missing, and write the record every now and then."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--first", type=int, default=300, help="first seed")
     parser.add_argument("--images", type=int, default=18)
@@ -61,30 +66,21 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(LEVELS), choices=list(LEVELS))
     parser.add_argument("--name", default="stg_levels_cpu")
     parser.add_argument("--folder", type=Path, default=RESULTS)
-    options = parser.parse_args()
+    options = arguments(parser)
     settings = {"iterations": options.iterations, "size": options.size, "model": "resnet8", "data": "photos"}
-    path = options.folder / f"{options.name}.json"
-    old = gl.runs.load(path) if path.is_file() else None
-    if old and old.parameters != settings:
-        raise SystemExit(f"{path} was measured with {old.parameters}, not {settings}; choose another --name")
-    rows, spent = (old.rows, old.seconds) if old else ([], 0.0)
-    done, begin = {(row["variant"], row["seed"]) for row in rows}, time.perf_counter()
     public = gl.data.sample("photos", size=options.size, count=256, seed=7, split="public", device="cpu")
-    for seed in range(options.first, options.first + options.images):
-        batch, seen = told(seed, options.size, public)
-        for name in options.only:
-            if (name, seed) in done:
-                continue
-            how = {"iterations": options.iterations, "seed": seed, "progress": False}
-            view = told(seed, options.size, public, "group")[1] if name == "group norm" else seen
-            result = gl.attack("stg", view, **LEVELS[name], **how)
-            found = gl.runs.rows_from(result, gl.score(result, batch), variant=name, seed=seed)
-            rows += [row | {"misfit": misfit(view, result.images)} for row in found]
-            print(seed, name, f"{rows[-1]['psnr']:.2f} dB, misfit {rows[-1]['misfit']:.3f}", flush=True)
-            gl.runs.record(
-                options.name, parameters=settings, rows=rows, seeds=sorted({row["seed"] for row in rows}),
-                seconds=spent + time.perf_counter() - begin, folder=options.folder,
-            )  # fmt: skip
+    with Rows(options.name, settings, image_is=("seed", "image"), folder=options.folder) as rows:
+        for seed in range(options.first, options.first + options.images):
+            batch, seen = observe(seed, options.size, public)
+            for name in options.only:
+                if {"variant": name, "seed": seed} in rows:
+                    continue
+                how = {"iterations": options.iterations, "seed": seed, "progress": False}
+                view = observe(seed, options.size, public, "group")[1] if name == "group norm" else seen
+                result = gl.attack("stg", view, **LEVELS[name], **how)
+                found = gl.runs.rows_from(result, gl.score(result, batch), variant=name, seed=seed)
+                rows.add(*(row | {"misfit": misfit(view, result.images)} for row in found))
+                print(seed, name, f"{found[-1]['psnr']:.2f} dB, misfit {rows.rows[-1]['misfit']:.3f}", flush=True)
 
 
 if __name__ == "__main__":

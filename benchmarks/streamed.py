@@ -11,6 +11,11 @@ moves. It is the record's "gradient rank bound" (of one round), see :func:`gluti
 
 A line is printed, and the record written again, after every step: time, PSNR, attacker's loss, peak memory of the
 process. It ends with the attack, the minutes, or at the goal (a stopwatch that knows the truth; the attack does not).
+
+Records in benchmarks/results (OMP_NUM_THREADS=2):
+
+    streamed_64_cpu: python benchmarks/streamed.py --minutes 12
+    streamed_64_r4_cpu: python benchmarks/streamed.py --rounds 4
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ import resource
 import time
 
 import torch
-from timing import RESULTS
+from common import RESULTS, arguments
 
 import glutils as gl
 
@@ -41,7 +46,7 @@ def main() -> None:
     parser.add_argument("--coarse", type=int, help="halvings to begin with; default: as many as the attack takes")
     parser.add_argument("--memory", type=int, default=0, help="bytes of directions that may be kept")
     parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
+    options = arguments(parser)
     batch = gl.data.sample("photos", size=options.size, seed=options.seed, device=options.device)
     model = gl.models.build("lenet", batch, seed=options.seed, width=options.width)
     unknowns = batch.images[0].numel()

@@ -17,6 +17,12 @@ are in the record already are kept.
     python benchmarks/survey.py [--seeds 3] [--full]
     python benchmarks/survey.py --record survey_paper --data cifar10 --size 32 --total 40000 --root data \\
         --clients 100 10 1000 --batch 10 50 --epochs 1 2 5 --models cnn resnet18 mlp --rounds 5 --iterations 24000
+
+Record in benchmarks/results (OMP_NUM_THREADS=1):
+
+    survey_cpu: python benchmarks/survey.py --seeds 2
+
+It was stopped after 85 of 134 rows, before DMGAN.
 """
 
 from __future__ import annotations
@@ -27,9 +33,9 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
-import dmgan as players
 import torch
-from kept import measure
+from common import arguments, measure
+from common.judges import JUDGES, judge, verdicts
 
 import glutils as gl
 
@@ -73,7 +79,7 @@ def generator(data, size, root):
     return gl.latent.PCA.fit(public, 32)
 
 
-def observed(way, attack, dealt, network, run, public, at, seed) -> gl.Observation:
+def observe(way, attack, dealt, network, run, public, at, seed) -> gl.Observation:
     """The message of client 0 in round ``at``; for RTF of a network with the block that the server sends anew."""
     knows = {"labels"} if attack in ("ig", "dlf") and way == "right" else set()
     if attack != "rtf":
@@ -86,7 +92,7 @@ def observed(way, attack, dealt, network, run, public, at, seed) -> gl.Observati
     return gl.observe(trap, protocol, payload, dealt[0])
 
 
-def prepared(way: str, attack: str, seen: gl.Observation) -> tuple[gl.Observation, dict]:
+def prepare(way: str, attack: str, seen: gl.Observation) -> tuple[gl.Observation, dict]:
     """What the attack is given, and the options of this way."""
     how = {}
     if attack in ("dlg", "idlg", "grnn", "ggl"):
@@ -110,7 +116,7 @@ def prepared(way: str, attack: str, seen: gl.Observation) -> tuple[gl.Observatio
     return target, how
 
 
-def attacked(
+def attack_client(
     attack: str, way: str, tampered: str, seed: int, clients: int, batch: int, epochs: int, model: str, law: str,
     at: int, data: str, size: int, total: int, root: str | None, rounds: int, iterations: int,
 ) -> dict:  # fmt: skip
@@ -119,11 +125,11 @@ def attacked(
     dealt, network, run, public = federation(
         clients=clients, batch=batch, epochs=epochs, model=model, law=law, seed=seed, **about
     )
-    seen = observed(way, attack, dealt, network, run, public, at, seed)
+    seen = observe(way, attack, dealt, network, run, public, at, seed)
     steps = gl.observation.local_steps(seen)
     if tampered != "none":
         seen = gl.tamper(seen, tampered, seed=seed)
-    target, how = prepared(way, attack, seen)
+    target, how = prepare(way, attack, seen)
     if attack in STEPS:
         how |= {"iterations": max(1, int(iterations * STEPS[attack])), "progress": False}
     if attack in ("dlg", "idlg"):
@@ -145,17 +151,17 @@ def scores(found: torch.Tensor, private: torch.Tensor) -> dict:
     }  # fmt: skip
 
 
-def played(seed: int, clients: int, epochs: int, batch: int, per_client: int, rounds: int) -> dict:
+def play(seed: int, clients: int, epochs: int, batch: int, per_client: int, rounds: int) -> dict:
     """DMGAN on digits of class ``seed`` modulo 10, judged by two classifiers that took no part."""
     public, label = gl.data.public("digits", device="cpu"), seed % 10
-    judges = {kind: players.judge(kind, public) for kind in players.JUDGES}
+    judges = {kind: judge(kind, public) for kind in JUDGES}
     dealt = gl.data.partition("digits", clients=clients, per_client=per_client, seed=seed, device="cpu")
     dealt[0] = gl.attacks.without_class(dealt[0], label)
     protocol = gl.protocols.FedAvg(epochs=epochs, batch_size=batch, lr=LR)
     how = {"tracked": label, "rounds": rounds, "samples": 50, "protocol": protocol, "seed": seed, "progress": False}
     result = gl.attacks.dmgan(dealt, **how)
     accuracy = result.diagnostics[f"accuracy, round {rounds}"]
-    return {"accuracy": accuracy} | players.verdicts(judges, result.images, label, public)
+    return {"accuracy": accuracy} | verdicts(judges, result.images, label, public)
 
 
 def settings(options: argparse.Namespace) -> Iterator[dict]:
@@ -208,14 +214,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--full", action="store_true", help="all combinations")
     parser.add_argument("--players", type=int, nargs="*", default=[5, 20], help="clients of DMGAN's federations")
-    options = parser.parse_args()
-    measure(options.record, cells(options), attacked, {"lr": LR, "steps": STEPS})
+    options = arguments(parser)
+    measure(options.record, cells(options), attack_client, {"lr": LR, "steps": STEPS})
     games = [
         {"clients": clients, "per_client": 1000 // clients, "epochs": 2, "batch": 10, "rounds": 5, "seed": seed}
         for seed in range(options.seeds)
         for clients in options.players
     ]
-    measure(f"{options.record}_dmgan", games, played, {"lr": LR})
+    measure(f"{options.record}_dmgan", games, play, {"lr": LR})
 
 
 if __name__ == "__main__":

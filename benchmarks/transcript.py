@@ -3,6 +3,10 @@
 Five clients with ten 8x8 digits each, a tanh MLP with 64 hidden units (4,810 parameters), unit directions.
 
     python benchmarks/transcript.py [--seeds 3] [--only digits-float64 ...]
+
+Record in benchmarks/results (OMP_NUM_THREADS=1):
+
+    transcript_cpu: python benchmarks/transcript.py
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import time
 from dataclasses import replace
 
 import torch
-from timing import RESULTS
+from common import RESULTS, arguments
 
 import glutils as gl
 
@@ -37,7 +41,7 @@ BARS = {
 """Worst PSNR (dB) and seconds, where the project has set itself a bar."""
 
 
-def observed(setting: dict, seed: int):
+def observe(setting: dict, seed: int):
     """The transcript, and what the server sees of client 0."""
     dtype = setting.get("dtype", "float64")
     clients = gl.data.partition("digits", clients=5, per_client=setting.get("per_client", 10), seed=seed, device="cpu")
@@ -88,11 +92,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--name", default="transcript_cpu")
-    options = parser.parse_args()
+    options = arguments(parser)
     rows, begin = [], time.perf_counter()
     for name in options.only:
         for seed in range(options.seeds):
-            transcript, seen = observed(SETTINGS[name], seed)
+            transcript, seen = observe(SETTINGS[name], seed)
             truth = transcript.clients[0]
             rows.append(row(name, "as is", seen, truth, seed))
             rows[-1] |= {"accuracy": float(transcript.accuracy[-1])}

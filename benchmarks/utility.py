@@ -9,12 +9,18 @@ them is a finding about them too.
 
 A row is one run: "part", "label", "protocol", "model", "variant", "clients", "beta", "seed", "rounds", "accuracy" (one
 number a round, on 797 held-out digits), "uplink" (bytes that all clients together have sent by the end of each round),
-"seconds". It is written when the run ends, and a second start goes on from there.
+"seconds". Rows are written every now and then, and a second start goes on from there.
 
     python benchmarks/utility.py [--seeds 3] [--parts protocols models] [--models mlp convnet cnn]
     python benchmarks/utility.py --parts models --models resnet18 --size 32 --name utility_resnet18_cpu
 
 (torchvision networks want 32x32 pixels; their batch norm layers use running statistics that FedAvg does not move.)
+
+Record in benchmarks/results (OMP_NUM_THREADS=1):
+
+    utility_cpu: python benchmarks/utility.py
+
+Of the reference's imprint on cnn it has the first seed only.
 """
 
 from __future__ import annotations
@@ -25,7 +31,7 @@ import statistics
 import time
 
 import torch
-from timing import RESULTS
+from common import Rows, arguments
 
 import glutils as gl
 
@@ -44,7 +50,7 @@ VARIANTS = ("plain", "extra class", "imprint", "imprint, reference")
 RTF = {"imprint": {}, "imprint, reference": {"gain": 1e-3, "strength": 1e3, "connection": "replace"}}
 
 
-def dealt(clients: int, seed: int, size: int | None) -> list[gl.data.Batch]:
+def deal(clients: int, seed: int, size: int | None) -> list[gl.data.Batch]:
     """Every client's training images."""
     how = {"law": "dirichlet", "beta": BETA, "min_samples": 2, "seed": seed, "size": size, "device": "cpu"}
     return gl.data.hold_out(gl.data.partition("digits", clients=clients, **how), seed=seed)[0]
@@ -53,7 +59,7 @@ def dealt(clients: int, seed: int, size: int | None) -> list[gl.data.Batch]:
 def by_protocol(label: str, seed: int, size: int | None) -> dict:
     """One row of the first part."""
     protocol, how = PROTOCOLS[label]
-    clients = dealt(100, seed, size)
+    clients = deal(100, seed, size)
     model = gl.models.build("mlp", clients[0], seed=seed)
     begin = time.perf_counter()
     run = gl.federation.train(protocol, model, clients, seed=seed, record=[], progress=False, **how)
@@ -63,7 +69,7 @@ def by_protocol(label: str, seed: int, size: int | None) -> dict:
 
 def by_model(name: str, variant: str, seed: int, size: int | None) -> dict:
     """One row of the second part."""
-    clients, public = dealt(10, seed, size), gl.data.public("digits", size=size, device="cpu")
+    clients, public = deal(10, seed, size), gl.data.public("digits", size=size, device="cpu")
     if variant == "extra class":
         clients = [gl.attacks.with_extra_class(client) for client in clients]
     model = gl.models.build(name, clients[0], seed=seed)
@@ -90,30 +96,22 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["mlp", "convnet", "cnn"], choices=gl.models.names())
     parser.add_argument("--size", type=int, help="side of the images; default: 8")
     parser.add_argument("--name", default="utility_cpu", help="of the record")
-    options = parser.parse_args()
+    options = arguments(parser)
     torch.set_num_threads(1)
-    rows, begin, before = [], time.perf_counter(), 0.0
-    if (RESULTS / f"{options.name}.json").is_file():
-        old = gl.runs.load(options.name, folder=RESULTS)
-        rows, before = old.rows, old.seconds
     work = []
     if "protocols" in options.parts:
         work += [(label, by_protocol, (label,)) for label in PROTOCOLS]
     if "models" in options.parts:
         work += [(f"{name}, {variant}", by_model, (name, variant)) for name in options.models for variant in VARIANTS]
-    for (label, measure, how), seed in itertools.product(work, range(options.seeds)):
-        if any((row["label"], row["seed"]) == (label, seed) for row in rows):
-            continue
-        rows.append(measure(*how, seed, options.size))
-        print(seed, label, rows[-1]["accuracy"][-1], f"{rows[-1]['seconds']:.1f} s", flush=True)
-        gl.runs.record(
-            options.name,
-            parameters={"size": options.size, "beta": BETA, "threads": 1, "test": "797 held-out digits"},
-            rows=rows,
-            seeds=sorted({row["seed"] for row in rows}),
-            seconds=before + time.perf_counter() - begin,
-            folder=RESULTS,
-        )
+    parameters = {"size": options.size, "beta": BETA, "threads": 1, "test": "797 held-out digits"}
+    with Rows(options.name, parameters) as record:
+        for (label, measure, how), seed in itertools.product(work, range(options.seeds)):
+            if {"label": label, "seed": seed} in record:
+                continue
+            record.add(measure(*how, seed, options.size))
+            row = record.rows[-1]
+            print(seed, label, row["accuracy"][-1], f"{row['seconds']:.1f} s", flush=True)
+    rows = record.rows
     for label in dict.fromkeys(row["label"] for row in rows):
         last = [row["accuracy"][-1] for row in rows if row["label"] == label]
         print(f"{label}: median {statistics.median(last):.3f}, {min(last):.3f} to {max(last):.3f}, {len(last)} seeds")

@@ -5,6 +5,10 @@ the autograd graph. Plain gradient matching is the floor: the same network, the 
 writes it in PyTorch, and as this project does it.
 
     python benchmarks/zerogla_iteration.py [--repeats 15] [--device cpu]
+
+Record in benchmarks/results (OMP_NUM_THREADS=2):
+
+    zerogla_iteration_cpu: python benchmarks/zerogla_iteration.py
 """
 
 from __future__ import annotations
@@ -12,29 +16,15 @@ from __future__ import annotations
 import argparse
 
 import torch
-from timing import RESULTS, alternate, medians
+from common import RESULTS, arguments
+from common.reference import reference
+from common.timing import alternate, medians
 
 import glutils as gl
 from glutils.attacks.matching.objective import matching
 
 CASES = [("lenet", 1, 12), ("lenet", 1, 256), ("lenet", 1, 3072), ("resnet18", 1, 12), ("resnet18", 4, 12)]
 BARS = {("lenet", 12): (1.4, 1.2), ("lenet", 256): (8, 1.5), ("lenet", 3072): (20, 6), ("resnet18", 12): (12, 1.5)}
-
-
-def reference(seen: gl.Observation, images: torch.Tensor):
-    """Objective and gradient with every direction regenerated from its seed, as published code does it."""
-    protocol, scalars = seen.protocol, seen.payload
-    weights = list(seen.model.parameters())
-    generator = torch.Generator(device=images.device)
-    loss = torch.nn.functional.cross_entropy(seen.model(images), seen.labels)
-    gradient = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, weights, create_graph=True)])
-    total = 0
-    for i in range(protocol.directions):
-        generator.manual_seed(protocol.seed * (i + 17) + i)
-        z = torch.randn(len(gradient), generator=generator, device=images.device)
-        z = z / z.norm()
-        total = total + (gradient @ z - scalars[i]) ** 2
-    return torch.autograd.grad(total, images)
 
 
 def ordinary(seen: gl.Observation, images: torch.Tensor):
@@ -95,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
+    options = arguments(parser)
     rows = []
     for name, count, directions in CASES:
         repeats = options.repeats if name == "lenet" else max(3, options.repeats // 3)

@@ -5,17 +5,24 @@ Five clients with ten 8x8 digits each, a tanh MLP with 64 hidden units, 10 scala
 that the benchmark can be stopped and started again.
 
     python benchmarks/zo_defences.py [--seeds 2] [--only noise bits ...]
+
+Record in benchmarks/results (OMP_NUM_THREADS=1):
+
+    zo_defences_cpu: python benchmarks/zo_defences.py --seeds 3 --only undefended noise bits clip batches \\
+        fewer directions fixed
+
+Of bits, clip and batches it has two seeds at most, of fewer and directions one.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import time
 from dataclasses import replace
 
 import torch
-from timing import RESULTS
+from common import Rows, arguments
 
 import glutils as gl
 from glutils.defenses import Defended, get
@@ -72,7 +79,7 @@ def setting(name: str | None, strength: dict, seed: int) -> tuple[gl.protocols.P
     return Defended(protocol, get(name, **strength), private=seed) if name in gl.defenses.names() else protocol, options
 
 
-def summed(run: Transcript, count: int):
+def sum_of_clients(run: Transcript, count: int):
     """What a secure sum of the first clients shows: one client with all their images, and the mean of their scalars."""
     cohort = run.clients[:count]
     images, labels = (torch.cat([getattr(c, name) for c in cohort]) for name in ("images", "labels"))
@@ -95,7 +102,7 @@ def measure(name: str | None, strength: dict, seed: int) -> dict:
     run = gl.federation.train(used, model, clients, seed=seed, progress=False, **options)
     truth, seen = clients[0], gl.observe(run, client=0, knows={"labels"})
     if name == "secure sum":
-        truth, seen = summed(run, strength["clients"])
+        truth, seen = sum_of_clients(run, strength["clients"])
     if name == "hidden":
         seen = as_slopes(seen)
     row = {"defence": name or "none", "strength": strength, "seed": seed, "accuracy": float(run.accuracy[-1])}
@@ -127,32 +134,27 @@ def measure(name: str | None, strength: dict, seed: int) -> dict:
 
 
 def main() -> None:
-    """Run what is missing, and write the record after every row."""
+    """Run what is missing, and write the record every now and then."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", nargs="*", default=list(CASES), choices=list(CASES))
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--name", default="zo_defences_cpu")
-    options = parser.parse_args()
-    path = RESULTS / f"{options.name}.json"
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
-    done = {json.dumps([row["defence"], row["strength"], row["seed"]]) for row in rows}
+    options = arguments(parser)
     parameters = {"rounds": ROUNDS, "directions": DIRECTIONS, "lr": LR, "per_client": PER_CLIENT, "delta": DELTA}
-    for seed in range(options.first, options.seeds):
-        for case in options.only:
+    same = list(parameters)
+    with Rows(options.name, parameters | {"threads": torch.get_num_threads()}, same=same) as rows:
+        for seed, case in itertools.product(range(options.first, options.seeds), options.only):
             for name, strength in CASES[case]:
-                if json.dumps([name or "none", strength, seed]) in done:
+                if {"defence": name or "none", "strength": strength, "seed": seed} in rows:
                     continue
                 begin = time.perf_counter()
-                rows.append(measure(name, strength, seed) | {"seconds": time.perf_counter() - begin})
-                last = rows[-1]
+                rows.add(measure(name, strength, seed) | {"seconds": time.perf_counter() - begin})
+                last = rows.rows[-1]
                 print(case, strength, seed, f"accuracy {last['accuracy']:.3f}", *(
                     f"{who} {last[who]['worst']:.1f}/{last[who]['median']:.1f}"
                     for who in ("adaptive", "naive", "permuted") if who in last
                 ), f"{last['seconds']:.0f} s", flush=True)  # fmt: skip
-                spent = sum(row["seconds"] for row in rows)
-                gl.runs.record(options.name, parameters=parameters | {"threads": torch.get_num_threads()}, rows=rows,
-                               seeds=range(options.seeds), seconds=spent, folder=RESULTS)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -6,6 +6,10 @@ first the way alone, after which the peak is read, then in turn with plain gradi
 lowest of all repeats: other work on the machine can only add.
 
     python benchmarks/zo_objective.py [--device cpu] [--limit 3] [--only lenet]
+
+Record in benchmarks/results (OMP_NUM_THREADS=2):
+
+    zo_objective_cpu: python benchmarks/zo_objective.py
 """
 
 from __future__ import annotations
@@ -19,8 +23,8 @@ import time
 from pathlib import Path
 
 import torch
-from timing import RESULTS
-from zerogla_iteration import reference
+from common import RESULTS, arguments
+from common.reference import reference
 
 import glutils as gl
 from glutils import models
@@ -45,7 +49,7 @@ def problem(name: str, size: int, device: str):
     return batch, gl.models.build(name, batch, seed=0)
 
 
-def prepared(name: str, size: int, way: str, count: int, device: str):
+def prepare(name: str, size: int, way: str, count: int, device: str):
     """The way, plain gradient matching, and the images, which all share."""
     batch, model = problem(name, size, device)
     generator = torch.Generator().manual_seed(1)
@@ -89,8 +93,8 @@ def peak(device: str) -> float:
 
 def case(name: str, way: str, count: int, device: str) -> dict:
     """One row: a way's peak memory, and its time beside that of plain gradient matching."""
-    prepared("lenet", 8, way, 2, device)[0]()  # loads code, which takes memory and time once
-    run, plain, images, before = prepared(name, 32, way, count, device)
+    prepare("lenet", 8, way, 2, device)[0]()  # loads code, which takes memory and time once
+    run, plain, images, before = prepare(name, 32, way, count, device)
     first = seconds(run, images)
     most = peak(device)
     seconds(plain, images)
@@ -133,7 +137,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=3, help="GiB that the reference way's graph may take")
     parser.add_argument("--only", choices=CASES, help="measure one network again; the record keeps the others' rows")
     parser.add_argument("--case", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = arguments(parser)
     if options.case:
         print(json.dumps(case(*json.loads(options.case), options.device)))
         return
@@ -146,7 +150,7 @@ def main() -> None:
         parameters = sum(p.numel() for p in problem(name, 32, "cpu")[1].parameters())
         work = [(PLAIN, 0)] + [(way, count) for count in counts for way in ways(count, parameters, options.limit)]
         for way, count in work:
-            command = [sys.executable, str(Path(__file__)), "--device", options.device]
+            command = [sys.executable, str(Path(__file__)), "--dirty", "--device", options.device]  # asked once, above
             command += ["--case", json.dumps([name, way, count])]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             rows.append(json.loads(done.stdout.splitlines()[-1]))

@@ -1,5 +1,10 @@
 """The benchmarks measure what they say: the records behind the page on costs, and the rules by which they are made."""
 
+import argparse
+import ast
+import importlib
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,16 +15,97 @@ import glutils as gl
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-NAMES = ("timing", "zerogla_iteration", "zo_objective", "controls", "kept", "survey", "deltas", "dmgan")
+SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
+RECORDS = sorted(RESULTS.glob("*.json"))
 
 
 @pytest.fixture
 def benchmark(monkeypatch):
     """Import a benchmark by name, as it finds itself when run as a script."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    yield lambda name: __import__(name)
-    for name in NAMES:
-        sys.modules.pop(name, None)
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if name.split(".")[0] in {"common", *(path.stem for path in SCRIPTS)}:
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_benchmark_is_a_script_that_leans_on_the_common_package_alone(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    neighbours = {other.stem for other in SCRIPTS}
+    for node in ast.walk(tree):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) else []
+        assert not {name.split(".")[0] for name in names} & neighbours, f"{path.name} imports {names}"
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+    source = path.read_text(encoding="utf-8")
+    assert "parse_args" not in source, "options come through common.arguments, which refuses a dirty tree"
+    assert "arguments(parser)" in source or "common.sentences" in source
+
+
+class Parsed(Exception):
+    """Carries the options that a benchmark was given, before it works."""
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_every_record_can_be_made_again_by_the_command_in_its_script(benchmark, monkeypatch, tool, path):
+    script, command = tool("record_index").documented(path.stem)
+    words = shlex.split(command)
+    assert words[:2] == ["python", script] and (ROOT / script).is_file()
+    parse = argparse.ArgumentParser.parse_args
+
+    def stop(parser, given=None):
+        raise Parsed(vars(parse(parser, words[2:])))
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    with pytest.raises(Parsed) as found:
+        module = benchmark(Path(script).stem)
+        module.main(module.MEASURES, "x", "x") if hasattr(module, "collector") else module.main()
+    (options,), book = found.value.args, gl.runs.load(path)
+    same = {name: value for name, value in book.parameters.items() if name in options}
+    differ = {name: (value, options[name]) for name, value in same.items() if options[name] != value}
+    assert not differ, f"recorded, and as the command asks: {differ}"
+    if isinstance(options.get("seeds"), int) and "first" not in options:
+        assert len(book.seeds) == options["seeds"]
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout with a benchmark that says when it works."""
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "a.py").write_text("1\n")
+    who = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "first"]):
+        subprocess.run([*who, *arguments], check=True)
+    return tmp_path
+
+
+def test_a_dirty_tree_is_refused_before_any_work(benchmark, checkout, monkeypatch, capsys):
+    common = benchmark("common")
+    monkeypatch.setattr(gl.runs.provenance, "SOURCE", checkout)
+
+    def options(*given):
+        gl.runs.provenance.tree.cache_clear()
+        parser = argparse.ArgumentParser(prog="bench")
+        parser.add_argument("--seeds", type=int, default=2)
+        return common.arguments(parser, given)
+
+    try:
+        assert vars(options()) == {"seeds": 2}, "the switch is no parameter of a measurement"
+        (checkout / "a.py").write_text("2\n")
+        with pytest.raises(SystemExit) as stopped:
+            options()
+        told = capsys.readouterr().err
+        assert stopped.value.code == 2 and "files differ from the commit: a.py" in told and "--dirty" in told
+        assert vars(options("--dirty", "--seeds", "1")) == {"seeds": 1}
+        monkeypatch.setattr(gl.runs.provenance, "SOURCE", checkout / "benchmarks")
+        with pytest.raises(SystemExit):
+            options()
+        assert "the commit is not known" in capsys.readouterr().err
+    finally:
+        gl.runs.provenance.tree.cache_clear()
 
 
 def test_ways_follow_the_budget_and_the_limit(benchmark):
@@ -35,7 +121,7 @@ def test_kept_and_drawn_again_directions_give_one_objective(benchmark):
     module = benchmark("zo_objective")
     values = []
     for way in (module.KEPT, module.REDRAWN):
-        run, plain, images, before = module.prepared("lenet", 8, way, 6, "cpu")
+        run, plain, images, before = module.prepare("lenet", 8, way, 6, "cpu")
         values.append(run())
         assert before > 0 and module.peak("cpu") > 0 and torch.isfinite(plain()[0])
     (kept, slopes), (again, others) = values
@@ -53,8 +139,8 @@ def test_recorded_controls_hold_nothing():
 
 
 def test_a_measurement_goes_on_where_it_stood(benchmark, monkeypatch, tmp_path):
-    kept, done = benchmark("kept"), []
-    monkeypatch.setattr(kept, "RESULTS", tmp_path)
+    resume, done = benchmark("common.resume"), []
+    monkeypatch.setattr(resume, "RESULTS", tmp_path)
     cells = [{"case": name, "seed": seed} for seed in (0, 1) for name in ("a", "refused")]
 
     def work(case, seed):
@@ -66,14 +152,48 @@ def test_a_measurement_goes_on_where_it_stood(benchmark, monkeypatch, tmp_path):
         return {"value": seed}
 
     with pytest.raises(KeyboardInterrupt):
-        kept.measure("trial", cells, work, {"size": 8})
+        resume.measure("trial", cells, work, {"size": 8})
     assert len(gl.runs.load(tmp_path / "trial.json").rows) == 2, "what was finished is kept when a run is stopped"
-    rows = kept.measure("trial", cells, work, {"size": 8})
+    rows = resume.measure("trial", cells, work, {"size": 8})
     assert done == [("a", 0), ("refused", 0), ("a", 1), ("a", 1), ("refused", 1)]
     assert [row.get("value", row.get("refused")) for row in rows] == [0, "not with me", 1, "not with me"]
     assert gl.runs.load(tmp_path / "trial.json").rows == rows
     with pytest.raises(ValueError, match="record 'trial' was made with .*'size': 8.*; move it away"):
-        kept.measure("trial", cells, work, {"size": 16})
+        resume.measure("trial", cells, work, {"size": 16})
+
+
+def test_rows_go_on_with_what_they_were_asked_for(benchmark, monkeypatch, tmp_path):
+    Rows = benchmark("common").Rows
+    how = {"folder": tmp_path, "image_is": ("seed", "image")}
+
+    def row(attack, seed):
+        return {"attack": attack, "seed": seed, "image": 0, "psnr": 1 / 3, "controls": {"blank": {"psnr": seed / 3}}}
+
+    with Rows("trial", {"size": 8, "weights": (1 / 3, 2)}, **how) as rows:
+        rows.add(row("a", 0), row("b", 0))
+    assert gl.runs.load(tmp_path / "trial.json").rows == rows.rows
+    with pytest.raises(ArithmeticError), Rows("trial", {"size": 8, "weights": (1 / 3, 2)}, **how) as rows:
+        assert {"attack": "a", "seed": 0} in rows and {"psnr": 1 / 3} in rows and {"attack": "a", "seed": 1} not in rows
+        rows.add(row("a", 1))
+        raise ArithmeticError
+    book = gl.runs.load(tmp_path / "trial.json")
+    assert book.rows == rows.rows and book.seeds == [0, 1] and len(book.rows) == 3 and book.earlier == []
+    with Rows("trial", {"size": 9, "weights": 1}, same=(), drop=lambda row: row["attack"] == "a", **how) as rows:
+        assert [r["attack"] for r in rows.rows] == ["b"]
+    assert gl.runs.load(tmp_path / "trial.json") == book, "nothing was added, so nothing is written"
+    with pytest.raises(ValueError, match="'trial' was made with .*'size': 8.*, not .*'size': 9.*; move it away"):
+        Rows("trial", {"size": 9, "weights": (1 / 3, 2)}, **how)
+
+
+def test_rows_tell_from_which_commits_they_are(benchmark, monkeypatch, tmp_path):
+    Rows = benchmark("common").Rows
+    for commit, changes in (("a" * 40, None), ("b" * 40, "1" * 16), ("b" * 40, None), ("b" * 40, None)):
+        tree = gl.runs.provenance.Tree(commit, changes)
+        monkeypatch.setattr(gl.runs.provenance, "tree", lambda tree=tree: tree)
+        with Rows("trial", {}, folder=tmp_path) as rows:
+            rows.add({"seed": len(rows.rows)})
+    book = gl.runs.load(tmp_path / "trial.json")
+    assert book.commit == "b" * 40 and book.earlier == ["a" * 40, "b" * 40 + "-dirty"]
 
 
 @pytest.mark.parametrize("way", ["right", "survey", "counted"])
@@ -87,14 +207,14 @@ def test_the_grid_feeds_every_attack_as_it_says(benchmark, way):
     seen = gl.observe(model, protocol, payload, private, knows={"labels"})
     sent, mean = (gl.models.flatten(p) for p in (seen.payload, gl.observation.as_gradient(seen).payload))
     for attack in ("dlg", "idlg", "grnn", "ggl"):
-        target, _ = survey.prepared(way, attack, seen)
+        target, _ = survey.prepare(way, attack, seen)
         asked = 1 if attack in survey.SINGLE else 2 if way == "survey" else 6
         assert target.kind == "gradient" and target.shape[0] == asked
         assert torch.equal(gl.models.flatten(target.payload), sent if way == "survey" else mean)
-    target, how = survey.prepared(way, "ig", seen)
+    target, how = survey.prepare(way, "ig", seen)
     assert target.kind == "delta" and how == ({"local": "epochs"} if way == "survey" else {})
     assert target.shape[0] == len(target.labels) == (2 if way == "survey" else 6)
-    target, how = survey.prepared(way, "dlf", seen)
+    target, how = survey.prepare(way, "dlf", seen)
     assert target.shape[0] == 6 and how.get("simulator") == ("full" if way == "survey" else None)
 
 

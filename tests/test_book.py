@@ -201,7 +201,7 @@ def test_staging_refuses_images_without_alt_text(stage):
 
 
 def test_a_cached_execution_depends_on_everything_that_it_was_made_from(stage, tmp_path, monkeypatch):
-    names = ["glutils/a.py", "book/records/a.json", "benchmarks/results/a.json", "notebooks/n.ipynb", "constraints.txt"]
+    names = ["glutils/a.py", "book/claims/a.yaml", "benchmarks/results/a.json", "notebooks/n.ipynb", "constraints.txt"]
     for name in [*names, "tools/stage.py"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)

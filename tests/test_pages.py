@@ -333,3 +333,62 @@ def test_contributing_names_files_and_targets_that_exist():
     assert set(re.findall(r"`make (\w+)`", text)) <= targets
     for name in re.findall(r"`?\b((?:tests|book|notebooks|tools)/[\w.]+\.\w+)", text):
         assert (ROOT / name).is_file(), name
+
+
+# --- the index of records
+
+
+RECORDS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+UNREAD = {"federation_cpu", "levels_cpu"}
+"""Records that no page reads: tests do, or nobody; the index says so."""
+
+
+@pytest.fixture
+def index(tool):
+    return tool("record_index")
+
+
+def test_the_index_holds_every_record_with_a_script_that_exists_and_its_readers(index, pages):
+    made = {line["Record"].strip("`"): line for line in index.lines()}
+    assert list(made) == [path.stem for path in RECORDS] and len(made) >= 32
+    for name, line in made.items():
+        assert (ROOT / line["Script"].strip("`")).is_file(), name
+        assert "not recorded" in line["Command line"] or line["Command line"].startswith("`python benchmarks/"), name
+        assert (line["Read by"] == index.UNREAD) == (name in UNREAD), f"{name} is read by {line['Read by']}"
+    readers = index.readers()
+    assert set(readers) == set(made), "claims and pages name records that exist"
+    assert readers["zo_objective_cpu"] == ["notebooks/benchmarks.ipynb", "book/claims/1_zerogla.yaml"]
+    assert readers["kinks_near_cpu"] == ["notebooks/04_how_many_scalars.ipynb"]
+    table = pages.records_table()
+    assert all(f"| `{name}` |" in table for name in made)
+
+
+def test_records_whose_tree_was_not_clean_are_marked_where_they_are_listed(index):
+    for path, line in zip(RECORDS, index.lines(), strict=True):
+        commit = json.loads(path.read_text(encoding="utf-8"))["commit"]
+        marked = "(tree not clean)" in line["Commit"]
+        assert marked == (commit is not None and commit.endswith("-dirty")), path.stem
+        assert (line["Commit"] == "not known") == (commit is None), path.stem
+    for name in ("benchmarks", "claims"):
+        whole = prose(ROOT / "notebooks" / f"{name}.ipynb")
+        code = (ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
+        assert "book.made_from" in code and "(../book/records.md)" in whole and "book.commit" not in code
+
+
+def test_a_notebook_reads_the_records_that_it_names_or_puts_together(index):
+    def notebook(*sources):
+        cells = [{"cell_type": "code", "metadata": {}, "source": text} for text in sources]
+        cells[0]["metadata"]["tags"] = ["parameters"]
+        return {"cells": [*cells, {"cell_type": "markdown", "metadata": {}, "source": "survey_cpu"}]}
+
+    names = ["a_cpu", "a_b_cpu", "c_cuda", "survey_cpu", "dlf_cpu"]
+    told = notebook('device: str = "cpu"', 'load(f"a_{device}")', 'x = R / "dlf_cpu.json"')
+    assert index.read_by(told, names) == {"a_cpu", "dlf_cpu"}
+    built = notebook('device: str = "cpu"\nmore: str = "a_b c"', '[load(f"{name}_{device}") for name in more]')
+    assert index.read_by(built, names) == {"a_b_cpu"}
+    assert index.read_by(notebook("x: int = 1", 'print(f"{x}", f"{y}")'), names) == set()
+
+
+def test_a_record_that_no_script_names_is_an_error(index):
+    with pytest.raises(ValueError, match="record 'mine_cpu' must be named by one benchmark's docstring, got none"):
+        index.documented("mine_cpu")

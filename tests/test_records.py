@@ -11,6 +11,7 @@ import torch
 
 from glutils import metrics, runs
 from glutils.data.batch import Batch
+from glutils.runs import contents
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,7 @@ def test_a_record_comes_back_as_it_went_in(folder):
     for back in (runs.load("03_objective"), runs.load(path), runs.load(str(path))):
         assert back.parameters == parameters and back.seeds == [0, 1] and back.seconds == 2.5
         assert back.rows[0]["psnr"] == math.inf and math.isnan(back.rows[0]["lpips"])
-        assert back.rows[0]["loss"] == 0.1 + 0.2 and back.rows[1] == {"psnr": -math.inf}
+        assert back.rows[0]["loss"] == 0.3 and back.rows[1] == {"psnr": -math.inf}
 
 
 def test_a_record_is_strict_json_and_says_what_made_it(folder):
@@ -73,7 +74,7 @@ def test_one_row_per_image_in_the_order_of_the_truth():
     assert rows[2]["beaten_by"] == ["mean_colour", "grey"]
     assert rows[1]["controls"]["mean_colour"]["psnr"] == float(score.controls["mean_colour"][1])
     back = runs.load(runs.record("run", parameters={}, rows=rows)).rows
-    assert [row["psnr"] for row in back] == [row["psnr"] for row in rows]
+    assert [row["psnr"] for row in back] == [float(f"{row['psnr']:.6g}") for row in rows]
     with pytest.raises(ValueError, match=r"extra must not name what a row has anyway, got \['psnr'\]"):
         runs.rows_from(result, score, psnr=1)
     with pytest.raises(TypeError, match="score must be a Score"):
@@ -96,7 +97,7 @@ def test_records_land_below_the_project_one_works_in(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path / "notebooks")
     path = runs.record("run", parameters={}, rows=[])
     assert path == tmp_path / "_build" / "records" / "run.json"
-    published = runs.record("run", parameters={"gpu": True}, rows=[], folder=tmp_path / "book" / "records")
+    published = runs.record("run", parameters={"gpu": True}, rows=[], folder=tmp_path / "benchmarks" / "results")
     assert runs.load("run", folder=published.parent).parameters == {"gpu": True} and runs.load("run").parameters == {}
 
 
@@ -108,6 +109,68 @@ def test_a_rewritten_record_replaces_the_old_one_and_a_refused_one_leaves_it(fol
     runs.record("run", parameters={"a": 2}, rows=[])
     assert runs.load("run").parameters == {"a": 2}
     assert [path.name for path in folder.iterdir()] == ["run.json"], "nothing half-written stays"
+
+
+def test_what_was_measured_has_six_digits_and_what_was_asked_has_all(folder):
+    rows = [{"loss": 1.23456789e-8, "bytes": 123456789, "name": "1.23456789", "each": torch.tensor([[2 / 3]])}]
+    path = runs.record("run", parameters={"lr": 0.123456789}, rows=rows, seconds=12.3456789)
+    back = runs.load("run")
+    assert back.rows == [{"loss": 1.23457e-8, "bytes": 123456789, "name": "1.23456789", "each": [[0.666667]]}]
+    assert back.parameters == {"lr": 0.123456789} and back.seconds == 12.3457
+    text = path.read_text(encoding="utf-8").replace("1.23457e-08", "1.23456789e-08")
+    path.write_text(text, encoding="utf-8")
+    assert runs.load("run").rows[0]["loss"] == 1.23456789e-8, "an old record is read as it is"
+
+
+def rows_of_images():
+    """Two attacks on two images; a third attack refuses."""
+    level = {("a", 0): 10.0, ("a", 1): 11.0, ("b", 0): 12.0, ("b", 1): math.nan}
+    rows = [
+        {"attack": attack, "seed": seed, "image": image, "psnr": value,
+         "controls": {"mean_colour": {"psnr": 5.0 + image}, "misled": {"psnr": value - 1}, "lost": {"psnr": math.nan}}}
+        for (attack, image), value in level.items() for seed in (0, 1)
+    ]  # fmt: skip
+    return [*rows, {"attack": "c", "seed": 0, "refused": "no"}]
+
+
+def test_controls_of_an_image_are_written_once_and_stand_in_every_row(folder):
+    path = runs.record("run", parameters={}, rows=rows_of_images(), image_is=("seed", "image"))
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert [set(row["controls"]) for row in written["rows"] if "controls" in row] == [{"misled"}] * 8
+    assert len(written["controls"]) == 4 and written["controls"][0] == {
+        "seed": 0, "image": 0, "controls": {"mean_colour": {"psnr": 5.0}, "lost": {"psnr": "NaN"}},
+    }  # fmt: skip
+    whole = runs.load(runs.record("whole", parameters={}, rows=rows_of_images()))
+    back = runs.load("run").rows
+    assert contents.encode("rows", back) == contents.encode("rows", whole.rows)
+    again = runs.record("again", parameters={}, rows=back, image_is=("seed", "image"))
+    assert json.loads(again.read_text(encoding="utf-8"))["controls"] == written["controls"]
+
+
+def test_a_control_that_differs_within_an_image_stays_in_its_rows(folder):
+    rows = rows_of_images()
+    rows[0]["controls"]["mean_colour"] = {"psnr": 5.1}
+    alone = {"attack": "a", "seed": 9, "image": 0, "controls": {"mean_colour": {"psnr": 1.0}}}
+    path = runs.record("run", parameters={}, rows=[*rows, alone], image_is=("seed", "image"))
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert "mean_colour" in written["rows"][0]["controls"] and "mean_colour" not in written["rows"][1]["controls"]
+    assert written["rows"][-1] == alone, "of one row nothing is taken out"
+    assert runs.load("run").rows[0]["controls"]["mean_colour"] == {"psnr": 5.1}
+    with pytest.raises(ValueError, match="image_is must name columns of every row with controls, got 'images'"):
+        runs.record("run", parameters={}, rows=rows, image_is=("images",))
+
+
+def test_a_record_of_before_has_no_command_and_says_whether_its_tree_was_clean(folder):
+    path = runs.record("run", parameters={}, rows=[])
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("command", "script", "changes"):
+        del content[name]
+    shown = {"a" * 40: "aaaaaaa", "a" * 40 + "-dirty": "aaaaaaa (tree not clean)", None: "not known"}
+    for commit, words in shown.items():
+        path.write_text(json.dumps(content | {"commit": commit}), encoding="utf-8")
+        old = runs.load("run")
+        assert (old.command, old.script, old.changes) == (None, None, None)
+        assert old.made_from == words and old.clean is {"aaaaaaa": True, "not known": None}.get(words, False)
 
 
 def test_a_missing_record_is_told_with_those_there_are():

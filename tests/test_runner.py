@@ -48,7 +48,8 @@ def kernel(monkeypatch):
 
         @staticmethod
         def execute_notebook(source, target, **options):
-            calls.append(options | {"records": os.environ["GLUTILS_RECORDS"]})
+            told = {"records": os.environ["GLUTILS_RECORDS"], "command": os.environ["GLUTILS_COMMAND"]}
+            calls.append(options | told)
             if options["parameters"].get("seed") == 13:
                 raise Papermill.PapermillExecutionError
             with open(source) as before, open(target, "w") as after:
@@ -165,6 +166,7 @@ def test_runs_in_the_folder_of_the_notebook_and_keeps_records_apart(notebook, ke
     runner.run(notebook, {"seed": 2}, out=tmp_path / "b.ipynb", records=tmp_path / "mine")
     assert {call["cwd"] for call in kernel} == {str(tmp_path)}
     assert [call["records"] for call in kernel] == [str(tmp_path / "a" / "records"), str(tmp_path / "mine")]
+    assert kernel[1]["command"] == f"glutils run {notebook.name} -p seed 2" and "GLUTILS_COMMAND" not in os.environ
 
 
 def test_the_default_output_tells_parameters_apart(notebook):

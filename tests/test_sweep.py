@@ -261,6 +261,9 @@ def test_cli_sweeps_and_tells_what_failed(tmp_path, notebook, kernel, capsys):
     out = ["--out", str(tmp_path / "s"), "--workers", "0"]
     assert cli.main(["sweep", str(notebook), "-p", "level", "1", "2.0", "-p", "seed", "3", *out]) == 0
     assert "2 runs of tiny.ipynb: 2 new, 0 there before, 0 failed" in capsys.readouterr().out
+    stored = [gl.runs.load(path) for path in (tmp_path / "s").glob("*.json") if path.name != "sweep.json"]
+    commands = {f"glutils run tiny.ipynb -p level {level} -p seed 3" for level in (1.0, 2.0)}
+    assert {one.command for one in stored} == commands, "each run by itself, as it can be repeated"
     assert cli.main(["sweep", str(notebook), "-p", "level", "1", "0", "-p", "seed", "3", *out]) == 1
     captured = capsys.readouterr()
     assert "2 runs of tiny.ipynb: 0 new, 1 there before, 1 failed" in captured.out

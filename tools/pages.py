@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import record_index
+
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"^% made from the code: (.+)$", flags=re.M)
 CLASS = re.compile(r"^\.\. autoclass:: ([\w.]+)$", flags=re.M)
@@ -107,6 +109,12 @@ def status(rows: list[dict]) -> str:
     software = [(name, *(dict(versions).get(name, "") for versions in sets)) for name in names]
     made = table(["Notebook", "Seconds", "Device", "Software", "Commit"], lines)
     return made + "\n\n" + table(["Software", *letters.values()], software)
+
+
+def records_table() -> str:
+    """What made each published record, and what reads it."""
+    made = record_index.lines()
+    return f":::{{div}} wide\n{table(made[0], (line.values() for line in made))}\n:::"
 
 
 def cards() -> dict[str, object]:
@@ -304,4 +312,5 @@ MAKERS: dict[str, Callable[[], str]] = {
     "attacks": attacks_reference,
     "label rules": labels_reference,
     "defences": defenses_reference,
+    "records": records_table,
 }

@@ -8,8 +8,8 @@ notebook differs from papermill's output in three ways: run metadata (paths, tim
 injects is not shown, and the alt text and caption that a figure carries move to where MyST-NB reads them.
 
 An executed notebook is kept under _build/cache and used again while its key stays the same: the notebook, every file of
-glutils, the claims, the published records and the benchmarks' ones, the parameters, the pinned environment, and the
-kind of machine. A change of any of them executes it again.
+glutils, the claims, the published records (benchmarks/results), the parameters, the pinned environment, and the kind of
+machine. A change of any of them executes it again.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def cache_key(notebook: Path, given: dict) -> str:
     """A digest of everything that the outputs of a notebook depend on."""
     digest = hashlib.sha256(json.dumps([given, device(), versions(), sys.version], sort_keys=True).encode())
     sources = [path for path in (ROOT / "glutils").rglob("*") if path.is_file() and path.suffix != ".pyc"]
-    for folder in ("book/records", "book/claims", "benchmarks/results"):
+    for folder in ("book/claims", "benchmarks/results"):
         sources += [path for path in (ROOT / folder).rglob("*") if path.is_file()]
     for path in [notebook, ROOT / "constraints.txt", Path(__file__), *sorted(sources)]:
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
@@ -193,7 +193,7 @@ def stage_pages(to: Path, rows: list[dict]) -> None:
     for name in PAGES:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, to / name, ignore=shutil.ignore_patterns("profiles", "records", "claims"))
+            shutil.copytree(source, to / name, ignore=shutil.ignore_patterns("profiles", "claims"))
         else:
             shutil.copy2(source, to / name)
     mathjax = [path for path in metadata.files("sphinx-mathjax-offline") or [] if path.name == MATHJAX]

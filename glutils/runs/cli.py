@@ -62,7 +62,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     return parser, {"run": run, "sweep": _sweep_parser(commands)}
 
 
-def _sweep_parser(commands: Any) -> argparse.ArgumentParser:
+def _sweep_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     sweep = commands.add_parser(
         "sweep",
         add_help=False,

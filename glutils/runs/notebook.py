@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import provenance
+
 PROFILES = ("fast", "gpu", "paper")
 _KEY = "glutils"  # where an executed notebook keeps what it was run with
 
@@ -148,7 +150,11 @@ def run(
         records = os.environ.get("GLUTILS_RECORDS") or out.with_suffix("") / "records"
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_suffix(".partial.ipynb")
-    with _environment(GLUTILS_RECORDS=str(Path(records).resolve())):
+    told = {
+        "GLUTILS_RECORDS": str(Path(records).resolve()),
+        provenance.COMMAND: provenance.notebook_command(path, given),
+    }
+    with _environment(**told):
         try:
             papermill.execute_notebook(
                 str(path), str(partial), parameters=given, cwd=str(path.parent), progress_bar=progress,

@@ -1,7 +1,9 @@
 """A run's record: one JSON file with what was asked, on what, and what came out, row by row.
 
 Numbers in prose and in published tables are read from records, never typed. The JSON is strict; numbers it cannot hold
-(NaN, infinities) are the strings "NaN", "Infinity", "-Infinity", which `load` turns back.
+(NaN, infinities) are the strings "NaN", "Infinity", "-Infinity", which `load` turns back. What was measured has six
+significant digits; what was asked is kept to the last. Controls that belong to an image, not to what was done with it,
+can be written once for all of its rows; `load` puts them back into each.
 """
 
 from __future__ import annotations
@@ -15,22 +17,22 @@ import math
 import os
 import platform
 import re
-import subprocess
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
-import numpy
 import torch
 
 from .. import _files, _validate, metrics
+from . import provenance
+from .contents import DIGITS, decode, dump, encode, put_back_controls, rounded, take_out_controls
+from .provenance import SOURCE as SOURCE  # where notebooks find the published records
 
-SOURCE = Path(__file__).resolve().parents[2]  # what holds the package: a checkout, or site-packages
 PARTS = ("torch", "torchvision", "numpy", "glutils")
 ROW = ("attack", "loss", "seconds", "image", *metrics.METRICS, "label_found", "label_right", "controls", "beaten_by")
-STRANGE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+DIRTY = "-dirty"
+"""What follows a commit that the files differed from."""
 
 
 class MissingRecord(ValueError, FileNotFoundError):
@@ -51,6 +53,10 @@ class Record:
         versions: of Python, torch, torchvision, numpy and this package.
         commit: the checkout's git commit, ending in "-dirty" if files had changed; ``None`` outside a checkout.
         written: UTC time in ISO 8601.
+        command: the command line, from the root of the project; ``None`` if it was not recorded.
+        script: the script or notebook in it, from there.
+        changes: a digest of what differed from the commit (see ``glutils.runs.provenance.tree``), if it is known.
+        earlier: commits that some of the rows were made from, where a run was stopped and went on with other code.
     """
 
     name: str
@@ -62,19 +68,39 @@ class Record:
     versions: dict[str, str]
     commit: str | None
     written: str
+    command: str | None = None
+    script: str | None = None
+    changes: str | None = None
+    earlier: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def clean(self) -> bool | None:
+        """Whether the files were those of the commit; ``None`` where the commit is not known."""
+        return None if self.commit is None else not self.commit.endswith(DIRTY)
+
+    @property
+    def made_from(self) -> str:
+        """The commit as tables show it: seven digits, with a mark where the files were not those of the commit."""
+        short = "not known" if self.commit is None else self.commit[:7]
+        return f"{short} (tree not clean)" if self.clean is False else short
 
 
 def record(
-    name: Any,
+    name: str,
     *,
-    parameters: Any,
-    rows: Any,
-    seeds: Any = None,
-    seconds: Any = None,
-    device: Any = None,
-    folder: Any = None,
+    parameters: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    seeds: SupportsIndex | Iterable[SupportsIndex] | None = None,
+    seconds: float | int | None = None,
+    device: str | torch.device | None = None,
+    folder: str | Path | None = None,
+    image_is: Sequence[str] = (),
+    command: str | None = None,
+    earlier: Sequence[str] = (),
 ) -> Path:
     """Write a run's record and return its path.
+
+    The command line, the commit, and whether files differed from it are found out here.
 
     Args:
         name: letters, digits, ``.``, ``_`` and ``-``; the file is ``<name>.json`` and replaces an earlier one.
@@ -85,12 +111,15 @@ def record(
         seconds: wall-clock time.
         device: a ``torch.device``, or words; by default the CPU. A CUDA device is recorded by its product name.
         folder: where to write; by default ``$GLUTILS_RECORDS``, else ``_build/records`` under the project's root.
+        image_is: columns that say which image a row is about, such as ``("seed", "image")``. Controls that are equal in
+            all rows of an image (two or more) are then written once; loaded rows have them as before.
+        command: the command line; by default that of this process.
+        earlier: commits that rows are from which were made before; this one's is left out.
 
     Raises:
         TypeError, ValueError: naming the argument, and within it the entry that JSON cannot hold.
     """
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ValueError(f"name must be letters, digits, '.', '_' and '-', got {name!r}")
+    _validate.file_name("name", name)
     if not isinstance(parameters, Mapping):
         raise TypeError(f"parameters must be a mapping, got {type(parameters).__name__}")
     if (
@@ -100,28 +129,28 @@ def record(
     ):
         raise TypeError(f"rows must be a list of mappings, got {type(rows).__name__}")
     seeds = [] if seeds is None else [seeds] if hasattr(seeds, "__index__") else seeds
+    tree = provenance.tree()
+    command, script = provenance.started_by(command)
+    commit = f"{tree.commit}{DIRTY}" if tree.changes else tree.commit
+    written, controls = take_out_controls(encode("rows", rows, DIGITS), image_is)
     content = Record(
         name=name,
         parameters=encode("parameters", parameters),
-        rows=encode("rows", rows),
+        rows=written,
         seeds=[_validate.integer("seeds", seed) for seed in seeds],
-        seconds=None if seconds is None else _validate.number("seconds", seconds, at_least=0),
+        seconds=None if seconds is None else rounded(_validate.number("seconds", seconds, at_least=0)),
         device=_device(device),
         versions=_versions(),
-        commit=_commit(),
+        commit=commit,
         written=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+        script=script,
+        changes=tree.changes,
+        earlier=[name for name in dict.fromkeys(earlier) if name != commit],
     )
     path = _folder(folder) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(dataclasses.asdict(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as part:
-        part.write(text)
-    try:
-        os.chmod(part.name, 0o644)
-        os.replace(part.name, path)  # whole or not at all, also beside other writers
-    except OSError:
-        os.unlink(part.name)
-        raise
+    _files.write(path, dump(dataclasses.asdict(content) | ({"controls": controls} if controls else {})))
     return path
 
 
@@ -137,8 +166,8 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence
     _files.write(path, lines.getvalue())
 
 
-def load(name_or_path: Any, *, folder: Any = None) -> Record:
-    """Read a record by name from ``folder`` (as in `record`), or by the path of its file.
+def load(name_or_path: str | os.PathLike[str], *, folder: str | Path | None = None) -> Record:
+    """The record of a name from ``folder`` (as in `record`), or by the path of its file.
 
     Raises:
         MissingRecord: no such record; the message lists those in the folder.
@@ -153,12 +182,14 @@ def load(name_or_path: Any, *, folder: Any = None) -> Record:
         there = sorted(found.stem for found in path.parent.glob("*.json"))
         raise MissingRecord(f"no record {path.stem!r} in {path.parent}; there are: {', '.join(there) or 'none'}")
     try:
-        return Record(**decode(json.loads(path.read_text(encoding="utf-8"))))
-    except (TypeError, json.JSONDecodeError) as error:
+        content = decode(json.loads(path.read_text(encoding="utf-8")))
+        put_back_controls(content["rows"], content.pop("controls", []))
+        return Record(**content)
+    except (TypeError, AttributeError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"name_or_path must be a record, but {path.name} is not one: {error}") from error
 
 
-def rows_from(result: Any, score: Any, **extra: Any) -> list[dict[str, Any]]:
+def rows_from(result: object, score: metrics.Score, **extra: Any) -> list[dict[str, Any]]:
     """One row per attacked image, in the order of the truth, for `record` and for tables.
 
     Each row holds ``extra``, then the attack's name, its loss and seconds (those of the whole batch, as far as
@@ -185,67 +216,17 @@ def rows_from(result: Any, score: Any, **extra: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def _four(measured: Any, index: int) -> dict[str, float]:
+def _four(measured: object, index: int) -> dict[str, float]:
     return {name: float(getattr(measured, name)[index]) for name in metrics.METRICS}
 
 
-def _folder(folder: Any) -> Path:
+def _folder(folder: str | Path | None) -> Path:
     """Where records are: as told, as the environment says, or below the project that the caller works in."""
     told = folder if folder is not None else os.environ.get("GLUTILS_RECORDS")
-    return Path(told) if told else project() / "_build" / "records"
+    return Path(told) if told else _files.project_root() / "_build" / "records"
 
 
-def project() -> Path:
-    """The root of the project that the caller works in: the nearest folder upwards with a ``pyproject.toml``."""
-    here = Path.cwd()
-    roots = [parent for parent in (here, *here.parents) if (parent / "pyproject.toml").is_file()]
-    return roots[0] if roots else here
-
-
-def encode(where: str, value: Any) -> Any:
-    """``value`` in JSON's types, as a record holds it; ``where`` names it in errors."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().as_subclass(torch.Tensor).tolist()
-    elif isinstance(value, (numpy.ndarray, numpy.generic)):
-        value = value.tolist()
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    elif hasattr(value, "_asdict"):
-        value = value._asdict()
-    elif isinstance(value, (torch.device, torch.dtype, Path)):
-        value = str(value)
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    if isinstance(value, float):
-        return (
-            value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        )
-    if isinstance(value, str):
-        if value in STRANGE:
-            raise ValueError(f"{where} must not be the string {value!r}, which stands for a number in records")
-        return value
-    if isinstance(value, Mapping):
-        wrong = [key for key in value if not isinstance(key, str)]
-        if wrong:
-            raise TypeError(f"{where} must have strings as keys, got {wrong[0]!r}")
-        return {key: encode(f"{where}[{key!r}]", item) for key, item in value.items()}
-    if isinstance(value, (set, frozenset)):
-        value = sorted(value)
-    if isinstance(value, Sequence):
-        return [encode(f"{where}[{index}]", item) for index, item in enumerate(value)]
-    raise TypeError(f"{where} must be something JSON can hold, got {type(value).__name__}")
-
-
-def decode(value: Any) -> Any:
-    """What `encode` made of numbers that JSON cannot hold, turned back."""
-    if isinstance(value, str):
-        return STRANGE.get(value, value)
-    if isinstance(value, dict):
-        return {key: decode(item) for key, item in value.items()}
-    return [decode(item) for item in value] if isinstance(value, list) else value
-
-
-def _device(device: Any) -> str:
+def _device(device: str | torch.device | None) -> str:
     if isinstance(device, str) and not re.fullmatch(r"(cpu|cuda)(:\d+)?", device):
         return device
     device = torch.device("cpu" if device is None else device)
@@ -262,13 +243,3 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[part] = "not installed"
     return found
-
-
-def _commit() -> str | None:
-    if not (SOURCE / "pyproject.toml").is_file():
-        return None
-    command = ["git", "-C", str(SOURCE), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):
-        return None

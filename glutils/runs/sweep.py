@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from .. import _files, _validate
 from ..solvers.engine import wanted
-from . import records
+from . import provenance, records
 from .tasks import Task, grid_points, key_of, outcome
 
 STORED = "sweep.json"
@@ -66,9 +66,9 @@ class Sweep:
 
 
 def sweep(
-    task: Any,
-    grid: Any,
-    cluster: Any = None,
+    task: str | os.PathLike[str] | Callable[..., Any],
+    grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
+    cluster: object = None,
     *,
     workers: int | None = None,
     folder: str | Path | None = None,
@@ -112,19 +112,19 @@ def sweep(
         if cluster is not None:
             raise ValueError(f"workers must be None where a cluster is given, which has its own; got {workers}")
     _validate.number("timeout", timeout, above=0)
-    where = Path(folder) if folder is not None else records.project() / "data" / "sweeps" / task.name
+    where = Path(folder) if folder is not None else _files.project_root() / "data" / "sweeps" / task.name
     _claim(where, task)
-    there = {key: _stored(where, key, point) for key, point in points.items()}
+    there = {key: _record_of(where, key, point) for key, point in points.items()}
     missing = {key: point for key, point in points.items() if there[key] is None}
     failures, fresh, stopped = [], 0, None
     bar = tqdm(total=len(points), initial=len(points) - len(missing), desc=task.name, disable=not wanted(progress))
     try:
         with bar, contextlib.closing(_outcomes(task, missing, cluster, workers, timeout)) as outcomes:
             for key, found in outcomes:
-                error = _store(where, key, points[key], found)
+                error = _store(where, task, key, points[key], found)
                 failures += [Failure(points[key], error)] if error else []
                 fresh += not error
-                there[key] = _stored(where, key, points[key])
+                there[key] = _record_of(where, key, points[key])
                 bar.update()
                 bar.set_postfix({"failed": len(failures)} if failures else {})
     except KeyboardInterrupt:
@@ -150,7 +150,7 @@ def _claim(where: Path, task: Task) -> None:
     _files.write(stored, json.dumps(mine, indent=1) + "\n")
 
 
-def _stored(where: Path, key: str, point: Mapping[str, Any]) -> records.Record | None:
+def _record_of(where: Path, key: str, point: Mapping[str, Any]) -> records.Record | None:
     """The record of a run, if it is there."""
     path = where / f"{key}.json"
     if not path.is_file():
@@ -161,7 +161,7 @@ def _stored(where: Path, key: str, point: Mapping[str, Any]) -> records.Record |
     return found
 
 
-def _store(where: Path, key: str, point: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
+def _store(where: Path, task: Task, key: str, point: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
     """Write what a run left; return its error, or None. The record comes last: it says that the run is finished."""
     executed, trouble = found.get("notebook"), where / f"{key}.error.txt"
     if "error" in found:
@@ -174,14 +174,16 @@ def _store(where: Path, key: str, point: Mapping[str, Any], found: Mapping[str, 
     seeds = [point[name] for name in ("seed", "seeds") if type(point.get(name)) is int]
     records.record(
         key, parameters=point, rows=found["rows"], seeds=seeds, seconds=found["seconds"], device=found["device"],
-        folder=where,
+        folder=where, command=None if task.path is None else provenance.notebook_command(task.path, point),
     )  # fmt: skip
     for left in (trouble, where / f"{key}.partial.ipynb"):
         left.unlink(missing_ok=True)
     return None
 
 
-def _outcomes(task, missing, cluster, workers, timeout) -> Iterator[tuple[str, dict[str, Any]]]:
+def _outcomes(
+    task: Task, missing: Mapping[str, dict[str, Any]], cluster: object, workers: int | None, timeout: float | int
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Key and outcome of each run, as they finish."""
     if not missing and cluster is None:
         return
@@ -207,7 +209,7 @@ def _outcomes(task, missing, cluster, workers, timeout) -> Iterator[tuple[str, d
 
 
 @contextlib.contextmanager
-def _client(cluster: Any, workers: int | None, runs: int, timeout: float) -> Iterator[Any]:
+def _client(cluster: object, workers: int | None, runs: int, timeout: float | int) -> Iterator[Any]:
     """A connection to the workers: those of a scheduler somewhere, or own ones that end with the block."""
     import dask
     from distributed import Client, LocalCluster

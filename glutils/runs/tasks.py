@@ -39,7 +39,7 @@ class Task:
     function: Callable[..., Any] | None = None
 
     @classmethod
-    def of(cls, task: Any) -> Task:
+    def of(cls, task: str | os.PathLike[str] | Callable[..., Any]) -> Task:
         """The task that a path, a notebook's name or a function stands for."""
         if isinstance(task, str | os.PathLike):
             path = notebook.find(task).resolve()
@@ -71,7 +71,7 @@ class Task:
         return dict(given)
 
 
-def grid_points(task: Task, grid: Any) -> list[dict[str, Any]]:
+def grid_points(task: Task, grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The points of a grid, in order, each checked; see :func:`glutils.runs.sweep`."""
     if isinstance(grid, Mapping):
         for name, values in grid.items():

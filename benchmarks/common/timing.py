@@ -5,9 +5,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
-
-RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def alternate(work: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
