@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
 
 import numpy as np
+import torch
 
 from .. import _device, _validate
 from .batch import Batch
@@ -16,20 +17,20 @@ DRAWS = 1000  # how often a Dirichlet partition is drawn before it is called imp
 
 
 def partition(
-    of: Any,
+    of: str | Batch,
     *,
-    clients: Any,
-    per_client: Any = None,
-    law: Any = "iid",
-    beta: Any = 0.5,
-    min_samples: Any = 1,
-    classes_per_client: Any = 2,
-    seed: Any = 0,
-    size: Any = None,
-    split: Any = "private",
-    root: Any = None,
-    download: Any = False,
-    device: Any = None,
+    clients: int,
+    per_client: int | None = None,
+    law: str = "iid",
+    beta: float = 0.5,
+    min_samples: int = 1,
+    classes_per_client: int = 2,
+    seed: int = 0,
+    size: int | None = None,
+    split: str = "private",
+    root: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    device: str | torch.device | None = None,
 ) -> list[Batch]:
     """Deal images to clients; no image goes to two of them.
 
