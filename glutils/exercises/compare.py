@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+Answer = Tensor | float | Sequence["Answer"]
+"""A tensor, a number, or several of them."""
 
 
-def difference(expected: Any, answer: Any, rtol: float) -> str | None:
+def difference(expected: Answer | None, answer: object, rtol: float) -> str | None:
     """The first thing that differs, or None if ``answer`` is ``expected`` up to ``rtol`` times its largest number.
 
     Args:
@@ -24,7 +30,7 @@ def difference(expected: Any, answer: Any, rtol: float) -> str | None:
     return _numbers(expected, answer, rtol)
 
 
-def _parts(expected: Any, answer: Any, rtol: float) -> str | None:
+def _parts(expected: Sequence[Answer], answer: object, rtol: float) -> str | None:
     if not isinstance(answer, tuple | list) or len(answer) != len(expected):
         got = f"{len(answer)}" if isinstance(answer, tuple | list) else _kind(answer)
         return f"Expected {len(expected)} values, got {got}."
@@ -47,7 +53,7 @@ def _numbers(expected: Any, answer: Any, rtol: float) -> str | None:
     return f"Expected {_short(expected)}, got {_short(answer)}."
 
 
-def _tensors(expected: torch.Tensor, answer: Any, rtol: float) -> str | None:
+def _tensors(expected: Tensor, answer: object, rtol: float) -> str | None:
     if not isinstance(answer, torch.Tensor):
         return f"Expected a tensor of shape {tuple(expected.shape)}, got {_kind(answer)}."
     if answer.shape != expected.shape:
@@ -69,7 +75,7 @@ def _tensors(expected: torch.Tensor, answer: Any, rtol: float) -> str | None:
     return said + _factor(one.flatten(), other.flatten())
 
 
-def _factor(expected: torch.Tensor, answer: torch.Tensor) -> str:
+def _factor(expected: Float64[Tensor, " n"], answer: Float64[Tensor, " n"]) -> str:
     """A remark if the answer is the right one times a number."""
     one, other = expected.double(), answer.double()
     if not bool(one.isfinite().all() and other.isfinite().all()) or not float(one.norm()):
@@ -80,7 +86,7 @@ def _factor(expected: torch.Tensor, answer: torch.Tensor) -> str:
     return ""
 
 
-def _kind(answer: Any) -> str:
+def _kind(answer: object) -> str:
     """What an answer is, for a message."""
     if answer is None:
         return "nothing (is there a return?)"

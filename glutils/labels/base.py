@@ -6,15 +6,17 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Float, Float64, Int64
 from scipy.optimize import nnls
+from torch import Tensor
 
 from .. import _validate
 from .._registry import Registry
 from ..observation import Observation
 
-_RULES = Registry("label rule")
 SUM = 1e3
 """Weight of the equation that shares add up to one, relative to the others."""
 
@@ -34,10 +36,10 @@ class LabelEstimate:
         notes: assumptions that do not hold here, as far as the attacker can tell.
     """
 
-    counts: torch.Tensor
-    labels: torch.Tensor
-    confidence: torch.Tensor
-    fractional: torch.Tensor | None = None
+    counts: Int64[Tensor, " classes"]
+    labels: Int64[Tensor, " batch"]
+    confidence: Float64[Tensor, " classes"]
+    fractional: Float64[Tensor, " classes"] | None = None
     rule: str = ""
     notes: tuple[str, ...] = ()
 
@@ -62,10 +64,14 @@ class Card:
     run: Callable[..., LabelEstimate] | None = None
 
 
-def register(name: str, card: Card) -> Callable:
+_RULES = Registry[Card]("label rule")
+Rule = TypeVar("Rule", bound="Callable[..., LabelEstimate]")
+
+
+def register(name: str, card: Card) -> Callable[[Rule], Rule]:
     """Decorator: file a rule under ``name`` with its card."""
 
-    def add(run: Callable[..., LabelEstimate]) -> Callable[..., LabelEstimate]:
+    def add(run: Rule) -> Rule:
         _RULES.register(name)(dataclasses.replace(card, run=run))
         return run
 
@@ -86,7 +92,7 @@ def table() -> list[dict[str, str]]:
     ]
 
 
-def infer(name: str, seen: Observation, **options) -> LabelEstimate:
+def infer(name: str, seen: Observation, **options: Any) -> LabelEstimate:
     """Apply a label rule to an observation; it reads the first message, and never ``seen.labels``.
 
     Args:
@@ -99,6 +105,7 @@ def infer(name: str, seen: Observation, **options) -> LabelEstimate:
             could. TypeError: an option that the rule does not have.
     """
     card = _RULES.get(name)
+    assert card.run is not None, "register() puts it there"
     _validate.instance("seen", seen, Observation)
     allowed = [option for option in inspect.signature(card.run).parameters if option != "seen"]
     for option in options:
@@ -114,7 +121,7 @@ def infer(name: str, seen: Observation, **options) -> LabelEstimate:
     return dataclasses.replace(card.run(seen, **options), rule=name)
 
 
-def rounded(fractional: torch.Tensor, total: int) -> torch.Tensor:
+def rounded(fractional: Float[Tensor, " classes"], total: int) -> Int64[Tensor, " classes"]:
     """Whole counts (C,) int64 that add up to ``total``: negative ones become 0, the largest remainders get the rest.
 
     The counts are rounded down; while images are missing the class that is furthest below its fraction gets one, and
@@ -136,7 +143,7 @@ def rounded(fractional: torch.Tensor, total: int) -> torch.Tensor:
     return counts.long()
 
 
-def counted(fractional: torch.Tensor, total: int, notes: tuple[str, ...] = ()) -> LabelEstimate:
+def counted(fractional: Float[Tensor, " classes"], total: int, notes: tuple[str, ...] = ()) -> LabelEstimate:
     """The estimate of a rule that counts, from its fractions."""
     fractional = fractional.double()
     counts = rounded(fractional, total)
@@ -144,7 +151,7 @@ def counted(fractional: torch.Tensor, total: int, notes: tuple[str, ...] = ()) -
     return LabelEstimate(counts, spelled(counts), confidence, fractional, notes=notes)
 
 
-def picked(scores: torch.Tensor, total: int, notes: tuple[str, ...] = ()) -> LabelEstimate:
+def picked(scores: Float[Tensor, " classes"], total: int, notes: tuple[str, ...] = ()) -> LabelEstimate:
     """The estimate of a rule that takes the ``total`` classes with the smallest scores, once each."""
     order = scores.double().sort(stable=True)
     counts = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
@@ -156,12 +163,14 @@ def picked(scores: torch.Tensor, total: int, notes: tuple[str, ...] = ()) -> Lab
     return LabelEstimate(counts, spelled(counts), confidence, notes=notes)
 
 
-def spelled(counts: torch.Tensor) -> torch.Tensor:
+def spelled(counts: Int64[Tensor, " classes"]) -> Int64[Tensor, " batch"]:
     """Counts (C,) as a sorted list of labels."""
     return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
 
 
-def shares(matrix: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def shares(
+    matrix: Float64[Tensor, "equations classes"], target: Float64[Tensor, " equations"]
+) -> Float64[Tensor, " classes"]:
     """z (C,) >= 0 with sum 1 that makes |H z - v| least."""
     scale = SUM * float(matrix.abs().max().clamp(min=torch.finfo(torch.float64).tiny))
     system = torch.cat((matrix, torch.full_like(matrix[:1], scale)))

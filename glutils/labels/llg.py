@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from ..observation import Observation
 from .base import Card, LabelEstimate, register, spelled
 from .head import Head, dummies, need_public, read, responses, signed
 
 
-def two_stages(gradient: torch.Tensor, impact: float, total: int, offset: torch.Tensor | None = None) -> torch.Tensor:
+def two_stages(gradient: Tensor, impact: float, total: int, offset: Tensor | None = None) -> Tensor:
     """Counts (C,) int64 from one number per class, each image of a class adding ``impact`` < 0 to its own.
 
     Stage 1: a negative entry proves that its class is there; every such class counts once. Stage 2: ``offset``, what an
@@ -30,7 +31,9 @@ def two_stages(gradient: torch.Tensor, impact: float, total: int, offset: torch.
     return counts
 
 
-def staged(gradient, impact: float, total: int, notes: tuple[str, ...], offset=None) -> LabelEstimate:
+def staged(
+    gradient: Tensor, impact: float, total: int, notes: tuple[str, ...], offset: Tensor | None = None
+) -> LabelEstimate:
     """The estimate of the two stages; its fractions are entries in units of one impact."""
     if not impact < 0:
         raise ValueError(
@@ -117,7 +120,7 @@ def llg_plus(seen: Observation) -> LabelEstimate:
     return _calibrated(head, impact, offset, inputs, seen.classes)
 
 
-def every_class(labels: torch.Tensor, classes: int, rule: str, other: str) -> None:
+def every_class(labels: Tensor, classes: int, rule: str, other: str) -> None:
     """Refuse public data that lack a class."""
     missing = [c for c, n in enumerate(torch.bincount(labels, minlength=classes).tolist()) if not n]
     if missing:
@@ -126,7 +129,7 @@ def every_class(labels: torch.Tensor, classes: int, rule: str, other: str) -> No
         )
 
 
-def _calibrated(head: Head, impact: torch.Tensor, offset: torch.Tensor, inputs, classes: int) -> LabelEstimate:
+def _calibrated(head: Head, impact: Tensor, offset: Tensor, inputs: Tensor, classes: int) -> LabelEstimate:
     one = float(impact.mean()) * (1 + 1 / classes) / head.size
     return staged(head.sums, one, head.size, head.notes + signed(inputs), offset)
 

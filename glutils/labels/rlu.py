@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from .. import _validate
+from ..data.batch import Batch
+from ..models import Parameters
 from ..observation import Observation
 from .base import Card, LabelEstimate, counted, register, shares
 from .head import Head, need_bias, need_public, read, responses
@@ -52,12 +56,13 @@ def rlu(seen: Observation, *, between: str = "drift", draws: int = 1000, seed: i
     public = need_public(seen, "label rule 'rlu'")
     every_class(public.labels, seen.classes, "rlu", "ilrg")
     generator = torch.Generator().manual_seed(_validate.integer("seed", seed, at_least=0))
-    laws = _laws(seen, head, public) if between == "drift" else _path(seen, head, public)
-    matrix = sum(erroneous(_softmax_means(law, draws, generator)) for law in laws) / len(laws)
+    laws = _laws(seen, head, bias, public) if between == "drift" else _path(seen, head, public)
+    nothing = bias.new_zeros(())
+    matrix = sum((erroneous(_softmax_means(law, draws, generator)) for law in laws), start=nothing) / len(laws)
     return counted(head.size * shares(matrix, -bias), head.size, head.notes)
 
 
-def erroneous(confidence: torch.Tensor) -> torch.Tensor:
+def erroneous(confidence: Float64[Tensor, "classes classes"]) -> Float64[Tensor, "classes classes"]:
     """H (C, C) from S (C, C): row k is the bias entry, column c the class of the images (eq. 14)."""
     wrong = confidence - torch.diag(confidence.diagonal())
     return torch.diag(wrong.sum(1)) - wrong.T
@@ -66,7 +71,7 @@ def erroneous(confidence: torch.Tensor) -> torch.Tensor:
 Law = tuple[list[torch.Tensor], list[torch.Tensor]]  # for each class: mean logits (C,), a root of the covariance (n, C)
 
 
-def _fit(seen: Observation, head: Head, public, state) -> Law:
+def _fit(seen: Observation, head: Head, public: Batch, state: Parameters) -> Law:
     _, logits = responses(seen, head, state, public.images)
     groups = [logits[public.labels == c] for c in range(seen.classes)]
     means = [group.mean(0) for group in groups]
@@ -74,26 +79,26 @@ def _fit(seen: Observation, head: Head, public, state) -> Law:
     return means, roots
 
 
-def _laws(seen: Observation, head: Head, public) -> list[Law]:
+def _laws(seen: Observation, head: Head, bias: Float64[Tensor, " classes"], public: Batch) -> list[Law]:
     """The paper's: measured before the first and after the last epoch, extrapolated in between."""
     first = _fit(seen, head, public, head.start)
     laws = [first]
     if head.epochs > 1:
-        inputs = (head.bias[:, None] * head.weight).sum(0) / head.bias.square().sum().clamp(min=1e-300)
+        inputs = (bias[:, None] * head.weight).sum(0) / bias.square().sum().clamp(min=1e-300)
         last, key = _fit(seen, head, public, head.end), f"{head.name}.bias"
         move = (head.end[key] - head.start[key]).double() / head.epochs * inputs.square().sum()
         laws += [([mean + e * move for mean in first[0]], first[1]) for e in range(1, head.epochs - 1)] + [last]
     return laws
 
 
-def _path(seen: Observation, head: Head, public) -> list[Law]:
+def _path(seen: Observation, head: Head, public: Batch) -> list[Law]:
     """Measured in the middle of each epoch, on the straight line between the two known states."""
     way = [(e + 0.5) / head.epochs for e in range(head.epochs)]
     states = ({name: p + t * (head.end[name] - p) for name, p in head.start.items()} for t in way)
     return [_fit(seen, head, public, state) for state in states]
 
 
-def _softmax_means(law: Law, draws: int, generator: torch.Generator) -> torch.Tensor:
+def _softmax_means(law: Law, draws: int, generator: torch.Generator) -> Float64[Tensor, "laws classes"]:
     """S (C, C): mean softmax of normal logits, class by class."""
     rows = []
     for mean, root in zip(*law, strict=True):

@@ -52,8 +52,8 @@ class Control(Metrics):
     """What is reached without the attack: the same four metrics, per image.
 
     Tables set a control's PSNR beside the attack's, so a control also answers like its ``psnr``: what a tensor has
-    (``mean()``, ``shape``), its entries, comparisons, sums and differences, all as plain tensors. It is no tensor: where
-    a function of torch is to take it, name the metric, ``control.psnr``.
+    (``mean()``, ``shape``), its entries, comparisons, sums and differences, all as plain tensors. It is no tensor:
+    where a function of torch is to take it, name the metric, ``control.psnr``.
     """
 
     def __getattr__(self, name: str) -> Any:
