@@ -11,7 +11,7 @@ from .batch import Batch
 
 
 def hold_out(clients: Sequence[Batch], *, share: float = 0.2, seed: int = 0) -> tuple[list[Batch], list[Batch]]:
-    """Split every client's images into its own training and test images; 80 to 20 unless told.
+    """Every client's own training Batches and test Batches, two lists; 80 to 20 unless told.
 
     Args:
         clients: Batches of 2 images or more each, as :func:`partition` gives them with ``min_samples=2``.

@@ -32,7 +32,7 @@ def partition(
     download: bool = False,
     device: str | torch.device | None = None,
 ) -> list[Batch]:
-    """Deal images to clients; no image goes to two of them.
+    """One Batch of images for each client; no image goes to two of them.
 
     The images are the n = ``clients * per_client`` of ``sample(of, count=n, seed=seed, ...)``, or a random n of the
     Batch ``of``, or all there are if ``per_client`` is None. (Crops of ``photos`` are drawn one by one; their windows
@@ -64,6 +64,12 @@ def partition(
         TypeError, ValueError: a bad argument, or a partition that cannot be had: too few images, or no Dirichlet draw
             that gives every client ``min_samples``.
         FileNotFoundError, ConnectionError: as in ``sample``.
+
+    Example:
+        >>> import glutils as gl
+        >>> clients = gl.data.partition("digits", clients=3, per_client=4, seed=0)
+        >>> [len(client) for client in clients], clients[0].source
+        ([4, 4, 4], 'digits, private split')
     """
     clients = _validate.integer("clients", clients, at_least=1)
     if per_client is not None:

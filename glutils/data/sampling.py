@@ -66,6 +66,12 @@ def sample(
         TypeError, ValueError: a bad argument, among them an unknown name (the message lists the valid ones), a ``root``
             that is missing or superfluous, and more images than there are.
         FileNotFoundError: ``root`` does not hold the set. ConnectionError: it could not be downloaded.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=3, seed=0)
+        >>> batch.images.shape, batch.images.dtype, len(batch.labels), batch.classes[:3]
+        (torch.Size([3, 1, 8, 8]), torch.float32, 3, ('0', '1', '2'))
     """
     device = _device.resolve(device)
     size = _size_of_set(name, size, split)

@@ -93,7 +93,7 @@ def table() -> list[dict[str, str]]:
 
 
 def infer(name: str, seen: Observation, **options: Any) -> LabelEstimate:
-    """Apply a label rule to an observation; it reads the first message, and never ``seen.labels``.
+    """Labels and class counts that a rule estimates from the first message; it never reads ``seen.labels``.
 
     Args:
         name: one of :func:`names`.
@@ -103,6 +103,15 @@ def infer(name: str, seen: Observation, **options: Any) -> LabelEstimate:
     Raises:
         ValueError: an unknown rule, or an observation that the rule cannot read: the message says why, and which rule
             could. TypeError: an option that the rule does not have.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", seed=0)
+        >>> model, protocol = gl.models.build("mlp", batch, seed=0), gl.protocols.FedSGD()
+        >>> seen = gl.observe(model, protocol, protocol.transmit(model, batch.images, batch.labels), batch)
+        >>> estimate = gl.labels.infer("idlg", seen)
+        >>> estimate.counts.shape, estimate.labels.tolist() == batch.labels.tolist()
+        (torch.Size([10]), True)
     """
     card = _RULES.get(name)
     assert card.run is not None, "register() puts it there"

@@ -74,6 +74,12 @@ def build(
     Raises:
         TypeError: ``batch`` is not a :class:`~glutils.data.Batch`, or an unknown option.
         ValueError: an unknown name or activation, or images too small for the network.
+
+    Example:
+        >>> import glutils as gl
+        >>> model = gl.models.build("mlp", gl.data.sample("digits"), hidden=(16,), activation="relu", seed=0)
+        >>> sum(parameter.numel() for parameter in model.parameters()), model.training
+        (1210, False)
     """
     make = _MODELS.get(name)
     _validate.instance("batch", batch, Batch)

@@ -88,6 +88,14 @@ def record(
 
     Raises:
         TypeError, ValueError: naming the argument, and within it the entry that JSON cannot hold.
+
+    Example:
+        >>> import tempfile
+        >>> import glutils as gl
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = gl.runs.record("example", parameters={"seed": 0}, rows=[{"psnr": 30.5}], folder=folder)
+        ...     path.name, gl.runs.load("example", folder=folder).rows
+        ('example.json', [{'psnr': 30.5}])
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError(f"name must be letters, digits, '.', '_' and '-', got {name!r}")
