@@ -36,7 +36,7 @@ def number(
     """Return ``value`` as a finite ``float`` in the stated range; ``TypeError`` or ``ValueError`` otherwise."""
     try:
         found = float(value) if isinstance(value, SupportsFloat) and not isinstance(value, bool) else None
-    except (TypeError, RuntimeError):  # among them arrays and tensors of several numbers
+    except (TypeError, ValueError, RuntimeError):  # among them arrays and tensors of several numbers
         found = None
     if found is None:
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
