@@ -1,6 +1,8 @@
 """The check of annotations under pytest is alive: wrong shapes and types are caught, our own errors come through."""
 
 import dataclasses
+import tomllib
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -14,6 +16,12 @@ import glutils as gl
 
 def checked(function):
     return jaxtyping.jaxtyped(typechecker=check)(function)
+
+
+def test_the_rooms_whose_types_are_checked_exist():
+    root = Path(__file__).resolve().parent.parent
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["basedpyright"]
+    assert settings["include"] and [part for part in settings["include"] if not (root / part).exists()] == []
 
 
 def test_a_wrong_shape_in_the_package_is_caught():
