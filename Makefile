@@ -1,6 +1,6 @@
 # make env    the environment, in .venv (every other target calls it)
 # make book   execute the notebooks and build the book: _build/html/index.html
-# make test   unit tests, the notebooks' contract, and notebooks executed twice and compared
+# make test   style, types, unit tests, the notebooks' contract, and notebooks executed twice and compared
 # make archive  the executed book as one zip file with its checksum, for a release
 # make links  ask every address outside the book whether it is still there (needs the network)
 # make editions  the notebooks for students (without solutions) and instructors (with marking hints)
@@ -59,7 +59,10 @@ links: $(STAMP)
 
 # nbval executes the executed notebooks once more and compares what they print: with one thread, as they were executed,
 # because the order of sums decides the last digits of what is exact; so a few notebooks at a time, one on each core.
+# Style and types (of the rooms that pyproject.toml lists) come first: they take seconds.
 test: $(STAMP)
+	$(BIN)/ruff check glutils tests tools benchmarks
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 	$(BIN)/python tools/stage.py --profile fast --to _build/fast
 	ls _build/fast/notebooks/*.ipynb | TQDM_DISABLE=1 OMP_NUM_THREADS=1 GLUTILS_RECORDS=$(CURDIR)/_build/fast/records \

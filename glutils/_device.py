@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 
-def resolve(device: Any = None) -> torch.device:
+def resolve(device: str | torch.device | None = None) -> torch.device:
     """The device that ``device`` names, with its index.
 
     Args:

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Generic, TypeVar, cast
+
+Entry = TypeVar("Entry")
+Filed = TypeVar("Filed")
 
 
-class Registry:
+class Registry(Generic[Entry]):
     """Names to objects, filled by a decorator; an unknown name raises ``ValueError`` listing the valid ones."""
 
-    def __init__(self, kind: str):
+    def __init__(self, kind: str) -> None:
         self.kind = kind
-        self._entries: dict[str, Any] = {}
+        self._entries: dict[str, Entry] = {}
 
-    def register(self, name: str) -> Callable[[Any], Any]:
+    def register(self, name: str) -> Callable[[Filed], Filed]:
         """Decorator that files the decorated object under ``name``."""
 
-        def add(entry: Any) -> Any:
+        def add(entry: Filed) -> Filed:
             if name in self._entries:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
-            self._entries[name] = entry
+            self._entries[name] = cast("Entry", entry)  # as itself for its own callers, as an entry for everyone else
             return entry
 
         return add
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str) -> Entry:
         """The object called ``name``; ``ValueError`` with the list of names if there is none."""
         if not isinstance(name, str) or name not in self._entries:
             raise ValueError(f"unknown {self.kind} {name!r}; valid names: {', '.join(self.names())}")

@@ -23,7 +23,7 @@ def prepare() -> bool:
     if _library is not None or "torchvision" in sys.modules:
         return False
     spec = importlib.util.find_spec("torchvision")
-    if spec is None or _own_operators_load(Path(spec.origin).parent):
+    if spec is None or spec.origin is None or _own_operators_load(Path(spec.origin).parent):
         return False
     _library = torch.library.Library("torchvision", "DEF")
     _library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

@@ -3,45 +3,54 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Collection
-from typing import Any
+from typing import SupportsFloat, SupportsIndex, TypeVar, cast
 
 import torch
 
+T = TypeVar("T")
 
-def integer(name: str, value: Any, *, at_least: int | None = None, at_most: int | None = None) -> int:
+
+def integer(name: str, value: object, *, at_least: int | None = None, at_most: int | None = None) -> int:
     """Return ``value`` as an ``int`` in ``[at_least, at_most]``; ``TypeError`` or ``ValueError`` otherwise."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    try:
+        found = operator.index(value) if isinstance(value, SupportsIndex) and not isinstance(value, bool) else None
+    except TypeError:  # among them tensors of floats, which have __index__ all the same
+        found = None
+    if found is None:
         raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})")
-    value = int(value)
-    if (at_least is not None and value < at_least) or (at_most is not None and value > at_most):
-        raise ValueError(f"{name} must be {_range(at_least, at_most)}, got {value}")
-    return value
+    if (at_least is not None and found < at_least) or (at_most is not None and found > at_most):
+        raise ValueError(f"{name} must be {_range(at_least, at_most)}, got {found}")
+    return found
 
 
 def number(
     name: str,
-    value: Any,
+    value: object,
     *,
-    at_least: int | float | None = None,
-    at_most: int | float | None = None,
-    above: int | float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    above: float | None = None,
 ) -> float:
     """Return ``value`` as a finite ``float`` in the stated range; ``TypeError`` or ``ValueError`` otherwise."""
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
+    try:
+        found = float(value) if isinstance(value, SupportsFloat) and not isinstance(value, bool) else None
+    except (TypeError, ValueError, RuntimeError):  # among them arrays and tensors of several numbers
+        found = None
+    if found is None:
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
-    value = float(value)
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value}")
-    if above is not None and value <= above:
-        raise ValueError(f"{name} must be greater than {above}, got {value}")
-    if (at_least is not None and value < at_least) or (at_most is not None and value > at_most):
-        raise ValueError(f"{name} must be {_range(at_least, at_most)}, got {value}")
-    return value
+    if not math.isfinite(found):
+        raise ValueError(f"{name} must be finite, got {found}")
+    if above is not None and found <= above:
+        raise ValueError(f"{name} must be greater than {above}, got {found}")
+    if (at_least is not None and found < at_least) or (at_most is not None and found > at_most):
+        raise ValueError(f"{name} must be {_range(at_least, at_most)}, got {found}")
+    return found
 
 
-def choice(name: str, value: Any, allowed: Collection) -> Any:
+def choice(name: str, value: T, allowed: Collection[T]) -> T:
     """Return ``value`` if it is one of ``allowed``; ``ValueError`` listing them otherwise."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}")
@@ -58,15 +67,15 @@ def file_name(name: str, value: object) -> str:
     return value
 
 
-def instance(name: str, value: Any, kind: type | tuple[type, ...]) -> Any:
+def instance(name: str, value: object, kind: type[T] | tuple[type[T], ...]) -> T:
     """Return ``value`` if it is an instance of ``kind``; ``TypeError`` otherwise."""
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         raise TypeError(f"{name} must be a {' or '.join(k.__name__ for k in kinds)}, got {type(value).__name__}")
-    return value
+    return cast("T", value)
 
 
-def images_and_labels(images: Any, labels: Any, classes: int | None = None) -> None:
+def images_and_labels(images: torch.Tensor, labels: torch.Tensor, classes: int | None = None) -> None:
     """Check shapes, dtypes and label range of a batch. Pixel range is *not* checked: dummy images may leave [0,1].
 
     ``labels`` are ``(B,)`` int64 class indices, or ``(B, C)`` floating soft labels.
@@ -98,7 +107,7 @@ def finite(name: str, value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def _range(low: int | float | None, high: int | float | None) -> str:
+def _range(low: float | None, high: float | None) -> str:
     if low is not None and high is not None:
         return f"between {low} and {high}"
     return f"at least {low}" if low is not None else f"at most {high}"

@@ -254,7 +254,7 @@ def test_correlation_takes_any_number_of_images(count):
     found, value = gl.metrics.match_by_correlation(images, truth), gl.metrics.correlation(images, truth)
     assert int(found[1]) == 0 and float(value[1]) == pytest.approx(1)
     assert (found < 0).sum() == max(0, 3 - count) and bool((value[found < 0] == 0).all())
-    assert gl.metrics.recovered(images, truth).tolist() == [False, True, False]
+    assert gl.metrics.recovery_mask(images, truth).tolist() == [False, True, False]
 
 
 def test_metrics_without_order_refuse_bad_input():
@@ -268,4 +268,4 @@ def test_metrics_without_order_refuse_bad_input():
         with pytest.raises(error, match="images"):
             gl.metrics.correlations(bad, truth)
     with pytest.raises(ValueError, match="above"):
-        gl.metrics.recovered(truth, truth, above=0)
+        gl.metrics.recovery_mask(truth, truth, above=0)

@@ -30,10 +30,10 @@ def test_each_client_keeps_a_fifth_of_its_images_and_no_image_is_lost():
 
 
 def test_joined_batches_keep_images_and_labels_together():
-    whole = data.joined([toy(4), toy(3, 0.5)])
+    whole = data.concatenate([toy(4), toy(3, 0.5)])
     assert torch.equal(whole.images[4:], toy(3, 0.5).images) and whole.labels.tolist() == [0, 1, 2, 0, 0, 1, 2]
     with pytest.raises(ValueError, match="batch 1 differs from batch 0"):
-        data.joined([toy(4), toy(3, classes="abx")])
+        data.concatenate([toy(4), toy(3, classes="abx")])
 
 
 @pytest.mark.parametrize(

@@ -173,15 +173,28 @@ def test_controls_are_what_their_names_say():
     torch.testing.assert_close(score.controls["wrong_seed"].psnr, metrics.psnr(batch.images * 0.9, batch.images))
 
 
-def test_a_control_is_a_tensor_of_decibels_with_siblings():
+def test_a_control_holds_four_metrics_and_answers_like_its_psnr():
     batch = photos(2)
-    control = metrics.score(batch, batch).controls["mean_colour"]
-    assert isinstance(control, torch.Tensor) and isinstance(control, metrics.Control) and control.shape == (2,)
-    assert torch.equal(control.psnr, control + 0) and type(control + 0) is torch.Tensor
+    score = metrics.score(batch, batch)
+    control = score.controls["mean_colour"]
+    assert isinstance(control, metrics.Control) and len(control) == 2 and control.psnr.shape == (2,)
     assert torch.equal(control.psnr, -10 * control.mse.log10()) and control.ssim.shape == control.lpips.shape == (2,)
+    assert torch.equal(control.psnr, control + 0) and type(control + 0) is torch.Tensor
+    assert torch.equal(score.psnr - control, score.psnr - control.psnr)
+    assert torch.equal(control - score.psnr, control.psnr - score.psnr)
+    assert (score.psnr > control).tolist() == (control < score.psnr).tolist() == [True, True]
+    assert (score.psnr <= control).tolist() == (control >= score.psnr).tolist() == [False, False]
+    assert control.mean() == control.psnr.mean() and control.median() == control.min() == control.psnr.min()
+    assert control.shape == (2,) and not control.isnan().any()
+    assert control.tolist() == [float(one) for one in control] == control.psnr.tolist() and control.max() > 0
+    assert float(metrics.score(batch[0], batch[0]).controls["mean_colour"]) == pytest.approx(float(control[0]))
     assert f"{float(control[0]):.4f}" in repr(control)
-    for twin in (copy.deepcopy(control), pickle.loads(pickle.dumps(control))):
-        assert torch.equal(twin, control) and torch.equal(twin.mse, control.mse)
+    assert not hasattr(control, "matching") and not isinstance(control, torch.Tensor)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        control.psnr = score.psnr
+    for twin in (copy.deepcopy(control), pickle.loads(pickle.dumps(control)), dataclasses.replace(control)):
+        assert type(twin) is metrics.Control
+        assert torch.equal(twin.psnr, control.psnr) and torch.equal(twin.mse, control.mse)
 
 
 def test_a_score_knows_which_controls_it_does_not_beat():

@@ -140,7 +140,7 @@ def complaints(path, text, parameters):
             allowed = _signature(resolve(function))
             found += [f"{literal}: no {name!r}" for name in given if name not in allowed and not _open(allowed)]
         for name, value in given.items():
-            if name in TORCH or name in own(path):
+            if name in TORCH or name in own(path) or name.isupper():  # capitals: a variable of the environment
                 continue
             if name not in parameters:
                 found.append(f"{literal}: no function has a parameter {name!r}")

@@ -131,7 +131,7 @@ def test_every_image_alone_in_its_bin_is_exact(public, seed, options):
     single = blocks.is_alone(model, batch.images)
     assert int(single.sum()) >= 4
     assert float(best(result.images, batch.images)[single].min()) > 100
-    assert torch.equal(gl.metrics.recovered(result.images, batch.images), single)
+    assert torch.equal(gl.metrics.recovery_mask(result.images, batch.images), single)
     assert result.diagnostics["hits"] == len(set(blocks.bin_of(model, batch.images).tolist()))
 
 
@@ -148,7 +148,7 @@ def test_the_trap_does_not_close_with_a_random_second_layer(public):
     batch = photos()
     for two_sided in (False, True):
         model = trapped(batch, public, equal=False, two_sided=two_sided)
-        found = gl.metrics.recovered(gl.attack("rtf", seen_of(model, batch)).images, batch.images)
+        found = gl.metrics.recovery_mask(gl.attack("rtf", seen_of(model, batch)).images, batch.images)
         single = blocks.is_alone(model, batch.images)
         assert torch.equal(found, single) if two_sided else int(found.sum()) <= 1
 
@@ -169,7 +169,7 @@ def test_adding_clients_up_does_not_protect_them(public):
     sent = [FedSGD().transmit(model, client.images, client.labels) for client in clients]
     mean = {name: torch.stack([payload[name] for payload in sent]).mean(0) for name in sent[0]}
     result = gl.attack("rtf", gl.observe(model, FedSGD(), mean, whole))
-    found, single = gl.metrics.recovered(result.images, whole.images), blocks.is_alone(model, whole.images)
+    found, single = gl.metrics.recovery_mask(result.images, whole.images), blocks.is_alone(model, whole.images)
     assert torch.equal(found, single) and int(found.sum()) >= 8
 
 
@@ -226,7 +226,7 @@ def test_images_that_share_a_bin_come_out_as_their_mean_and_places_left_over_are
     result = gl.attack("rtf", seen_of(model, mirrored))
     assert result.diagnostics["hits"] == 1 and bool((result.images[1] == 0.5).all())
     assert any("1 bins were hit by 2 images" in note for note in result.notes)
-    assert not bool(gl.metrics.recovered(result.images, mirrored.images).any())
+    assert not bool(gl.metrics.recovery_mask(result.images, mirrored.images).any())
 
 
 def test_labels_are_as_told_or_zero(public):

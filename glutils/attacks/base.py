@@ -122,6 +122,15 @@ def attack(name: str, seen: Observation, *, device=None, seed: int = 0, **option
     Raises:
         ValueError, TypeError: unknown attack or option, an observation of a kind that this attack cannot read, labels
             needed but not known. All before any long work.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", seed=0)
+        >>> model, protocol = gl.models.build("mlp", batch, seed=0), gl.protocols.FedSGD()
+        >>> payload = protocol.transmit(model, batch.images, batch.labels)
+        >>> result = gl.attack("fc_inversion", gl.observe(model, protocol, payload, batch), seed=0)
+        >>> result.attack, result.images.shape, bool((result.labels == batch.labels.cpu()).all())
+        ('fc_inversion', torch.Size([1, 1, 8, 8]), True)
     """
     card = ATTACKS.get(name)
     if card.takes != OBSERVATION:

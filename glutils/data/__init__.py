@@ -1,8 +1,8 @@
 """Private and public images: embedded sets, sets in a folder of the reader's, and how they are dealt to clients."""
 
 from .batch import Batch
-from .holdout import hold_out, joined
+from .holdout import concatenate, hold_out
 from .partition import partition
 from .sampling import load, names, public, sample
 
-__all__ = ["Batch", "hold_out", "joined", "load", "names", "partition", "public", "sample"]
+__all__ = ["Batch", "concatenate", "hold_out", "load", "names", "partition", "public", "sample"]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import numpy as np
 import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
 
 from .. import _validate
 
@@ -25,8 +29,8 @@ class Batch:
         ValueError: wrong shape, NaN, a pixel outside [0, 1], or a label out of range.
     """
 
-    images: torch.Tensor
-    labels: torch.Tensor
+    images: Float32[Tensor, "batch channel height width"]
+    labels: Int64[Tensor, " batch"]
     classes: tuple[str, ...]
     source: str = ""
 
@@ -49,16 +53,16 @@ class Batch:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index) -> Batch:
+    def __getitem__(self, index: SupportsIndex | slice | Sequence[int]) -> Batch:
         """A batch of the chosen images; ``index`` is an int, a slice or a list of ints."""
-        if isinstance(index, (int, np.integer)):
-            index = [int(index)]
-        return Batch(self.images[index], self.labels[index], self.classes, self.source)
+        chosen = [int(index)] if isinstance(index, (int, np.integer)) else index
+        return Batch(self.images[chosen], self.labels[chosen], self.classes, self.source)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape (C, H, W) of one image."""
-        return tuple(self.images.shape[1:])
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on ``device``."""

@@ -26,17 +26,19 @@ pixels, the test part of the UCI set "Optical Recognition of Handwritten Digits"
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float32, Int64, UInt8
+from torch import Tensor
 
 from .batch import Batch
-from .pool import Pool, fit, generator, source, wanted
+from .pool import Pool, class_indices, fit, generator, source
 
 PHOTOS = {
     "astronaut": "skimage/data/astronaut.png",
@@ -65,17 +67,17 @@ class Crop(NamedTuple):
     top: int
     left: int
     side: int
-    image: torch.Tensor
+    image: Tensor
 
 
 @lru_cache(maxsize=len(PHOTOS))
-def _photo(name: str) -> torch.Tensor:
+def _photo(name: str) -> UInt8[Tensor, "3 height width"]:
     """A photograph, uint8 (3, H, W)."""
     from PIL import Image
 
     package, _, inside = PHOTOS[name].partition("/")
     spec = importlib.util.find_spec(package)
-    path = Path(spec.origin).parent / inside if spec is not None else Path(PHOTOS[name])
+    path = Path(PHOTOS[name]) if spec is None or spec.origin is None else Path(spec.origin).parent / inside
     if not path.is_file():
         raise FileNotFoundError(f"photograph {name!r} should come with {package}, but {path} is not there")
     with Image.open(path) as picture:
@@ -89,7 +91,7 @@ def _region(name: str, split: str) -> tuple[int, int, int, int]:
     return (0, 0, height, border) if split == "private" else (0, border + GAP, height, width - border - GAP)
 
 
-def _contrast(image: torch.Tensor) -> float:
+def _contrast(image: Float32[Tensor, "channel height width"]) -> float:
     """Standard deviation over the pixels, averaged over the channels."""
     return float(image.flatten(1).std(dim=1, correction=0).mean())
 
@@ -99,24 +101,34 @@ def _crop(name: str, label: int, size: int, split: str, draw: torch.Generator) -
     top, left, height, width = _region(name, split)
     longest = min(height, width)
     shortest = max(size, longest // 2)
-    best, best_contrast = None, -1.0
+    best: Crop | None = None
+    best_contrast = -1.0
     for _ in range(TRIES):
         side = int(torch.randint(shortest, longest + 1, (), generator=draw))
         y = top + int(torch.randint(height - side + 1, (), generator=draw))
         x = left + int(torch.randint(width - side + 1, (), generator=draw))
         image = fit(_photo(name)[:, y : y + side, x : x + side].float() / 255, size)
         contrast = _contrast(image)
-        if contrast > best_contrast:
+        if best is None or contrast > best_contrast:
             best, best_contrast = Crop(label, y, x, side, image), contrast
         if contrast >= MIN_CONTRAST:
             break
+    assert best is not None, "TRIES is at least 1"
     return best
 
 
-def crops(count: int, size: int, seed: int, split: str, classes: object, distinct: bool) -> Iterator[Crop]:
+def crops(
+    count: int, size: int, seed: int, split: str, classes: Iterable[str | int] | None, distinct: bool
+) -> Iterator[Crop]:
     """The crops behind ``photos``, one after the other from one generator: crop i does not depend on ``count``."""
-    names = tuple(PHOTOS)
-    allowed, draw = torch.tensor(wanted(classes, names)), generator(seed, split)
+    allowed, draw = torch.tensor(class_indices(classes, tuple(PHOTOS))), generator(seed, split)
+    return _crops(count, size, allowed, split, draw, distinct)
+
+
+def _crops(
+    count: int, size: int, allowed: Int64[Tensor, " classes"], split: str, draw: torch.Generator, distinct: bool
+) -> Iterator[Crop]:
+    names, shuffled = tuple(PHOTOS), allowed
     for i in range(count):
         if distinct:
             if i % len(allowed) == 0:
@@ -127,7 +139,9 @@ def crops(count: int, size: int, seed: int, split: str, classes: object, distinc
         yield _crop(names[label], label, size, split, draw)
 
 
-def photos(count: int, size: int, seed: int, split: str, classes: object = None, distinct: bool = True) -> Batch:
+def photos(
+    count: int, size: int, seed: int, split: str, classes: Iterable[str | int] | None = None, distinct: bool = True
+) -> Batch:
     """Crops of photographs as a Batch: images (count, 3, size, size).
 
     The private split sees the left 60 % of every photograph's width, the public split what lies right of a gap of 8
@@ -154,10 +168,10 @@ def all_photos(size: int, split: str) -> Batch:
 
 
 @lru_cache(maxsize=1)
-def _digits() -> tuple[torch.Tensor, torch.Tensor]:
+def _digits() -> tuple[Float32[Tensor, "images 1 8 8"], Int64[Tensor, " images"]]:
     from sklearn.datasets import load_digits
 
-    found = load_digits()
+    found: Any = load_digits()  # a Bunch; scikit-learn's own annotation also allows the pair of return_X_y
     return torch.from_numpy(found.images).float()[:, None] / 16, torch.from_numpy(found.target).long()
 
 

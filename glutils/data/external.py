@@ -8,30 +8,35 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Float32
+from torch import Tensor
 
 from .. import _torchvision
 from .._registry import Registry
 from .pool import Pool
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 _torchvision.prepare()  # torchvision is imported inside the loaders, and only after this
 
+Opens = TypeVar("Opens", bound="Callable[..., Pool]")
 NATIVE_LARGE = 224  # size=None for sets whose images differ in size
-loaders = Registry("external set")
 
 
 @dataclass(frozen=True)
 class Loader:
     """How a set is opened: ``open(root, split) -> Pool``, or ``open(root, split, download)`` if ``downloads``."""
 
-    open: Callable
+    open: Callable[..., Pool]
     files: str
     downloads: bool
 
@@ -41,15 +46,18 @@ class Loader:
         return self.files + (" (or download=True)" if self.downloads else "")
 
 
-def _loader(name: str, files: str, downloads: bool = False) -> Callable:
-    def add(function: Callable) -> Callable:
+loaders = Registry[Loader]("external set")
+
+
+def _loader(name: str, files: str, downloads: bool = False) -> Callable[[Opens], Opens]:
+    def add(function: Opens) -> Opens:
         loaders.register(name)(Loader(function, files, downloads))
         return function
 
     return add
 
 
-def pool(name: str, root: Any, split: str, download: Any = False) -> Pool:
+def pool(name: str, root: str | os.PathLike[str] | None, split: str, download: bool = False) -> Pool:
     """One split of an external set.
 
     Raises:
@@ -88,7 +96,7 @@ def pool(name: str, root: Any, split: str, download: Any = False) -> Pool:
         ) from error
 
 
-def _pixels(picture: Any, mode: str = "RGB") -> torch.Tensor:
+def _pixels(picture: Image.Image, mode: str = "RGB") -> Float32[Tensor, "channel height width"]:
     if picture.mode.startswith(("I", "F")):  # 16 or 32 bits a pixel: a conversion would clip without a word
         raise ValueError(f"images must have 8 bits a channel, got mode {picture.mode!r}")
     if "transparency" in picture.info:
@@ -97,7 +105,7 @@ def _pixels(picture: Any, mode: str = "RGB") -> torch.Tensor:
     return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1).float() / 255
 
 
-def _read(path: str) -> torch.Tensor:
+def _read(path: str) -> Float32[Tensor, "3 height width"]:
     from PIL import Image
 
     try:
@@ -107,7 +115,7 @@ def _read(path: str) -> torch.Tensor:
         raise ValueError(f"cannot use the image {path!r}: {error}") from error
 
 
-def _indexed(
+def _pool_of_items(
     name: str, split: str, found: Any, targets: Any, classes: Sequence[str], native: int, mode: str = "RGB"
 ) -> Pool:
     """A pool over a torchvision set whose items are (PIL image, label)."""
@@ -115,7 +123,9 @@ def _indexed(
     return Pool(name, split, tuple(classes), labels, lambda i: _pixels(found[i][0], mode), native)
 
 
-def _listed(name: str, split: str, samples: Sequence, classes: Sequence[str], native: int) -> Pool:
+def _pool_of_files(
+    name: str, split: str, samples: Sequence[tuple[str, int]], classes: Sequence[str], native: int
+) -> Pool:
     """A pool over a list of (path, label)."""
     if not samples:
         raise FileNotFoundError(f"no images for the {split} split")
@@ -123,14 +133,14 @@ def _listed(name: str, split: str, samples: Sequence, classes: Sequence[str], na
     return Pool(name, split, tuple(classes), labels, lambda i: _read(samples[i][0]), native)
 
 
-def _inside(*paths: Path) -> None:
+def _require(*paths: Path) -> None:
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
         raise FileNotFoundError(f"missing: {', '.join(missing)}")
 
 
 @contextmanager
-def _old_pickles() -> Iterator[None]:
+def _ignore_form_of_pickles() -> Iterator[None]:
     """CIFAR's pickles were written by a NumPy of long ago; NumPy 2.4.0 to 2.4.4 warn about their form, in vain."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*align.*")
@@ -143,13 +153,13 @@ def _mnist(root: Path, split: str, download: bool) -> Pool:
     from torchvision.datasets import MNIST
 
     found = MNIST(root, train=split == "public", download=download)
-    return _indexed("mnist", split, found, found.targets, tuple("0123456789"), 28, "L")
+    return _pool_of_items("mnist", split, found, found.targets, tuple("0123456789"), 28, "L")
 
 
-def _cifar(name: str, kind: Callable, root: Path, split: str, download: bool) -> Pool:
-    with _old_pickles():
+def _cifar(name: str, kind: Callable[..., Any], root: Path, split: str, download: bool) -> Pool:
+    with _ignore_form_of_pickles():
         found = kind(root, train=split == "public", download=download)
-    return _indexed(name, split, found, found.targets, found.classes, 32)
+    return _pool_of_items(name, split, found, found.targets, found.classes, 32)
 
 
 @_loader("cifar10", "root/cifar-10-batches-py with its original files", downloads=True)
@@ -175,14 +185,14 @@ def _caltech256(root: Path, split: str, download: bool) -> Pool:
     from torchvision.datasets import Caltech256
 
     if not download:
-        _inside(root / "caltech256" / "256_ObjectCategories")  # torchvision would create folders first
+        _require(root / "caltech256" / "256_ObjectCategories")  # torchvision would create folders first
     found = Caltech256(str(root), download=download)
     mine = [i for i, number in enumerate(found.index) if (number % 5 == 0) == (split == "private")]
     names = [category.split(".", 1)[-1] for category in found.categories]
     targets = [found.y[i] for i in mine]
     if not mine:
         raise FileNotFoundError(f"no images for the {split} split")
-    return _indexed("caltech256", split, torch.utils.data.Subset(found, mine), targets, names, NATIVE_LARGE)
+    return _pool_of_items("caltech256", split, torch.utils.data.Subset(found, mine), targets, names, NATIVE_LARGE)
 
 
 @_loader("tinyimagenet", "root/tiny-imagenet-200 with wnids.txt, words.txt (optional), train/ and val/ as unpacked")
@@ -193,7 +203,7 @@ def _tinyimagenet(root: Path, split: str) -> Pool:
     from torchvision.datasets import ImageFolder
 
     top = root if (root / "wnids.txt").exists() else root / "tiny-imagenet-200"
-    _inside(top / "wnids.txt", top / "train", top / "val" / "val_annotations.txt")
+    _require(top / "wnids.txt", top / "train", top / "val" / "val_annotations.txt")
     wnids = sorted((top / "wnids.txt").read_text().split())
     if split == "public":
         found = ImageFolder(str(top / "train"))
@@ -209,11 +219,11 @@ def _tinyimagenet(root: Path, split: str) -> Pool:
                 f"val_annotations.txt names classes absent from wnids.txt: {', '.join(unknown[:5])}"
             )
         samples = [(str(top / "val" / "images" / row[0]), number[row[1]]) for row in rows]
-        _inside(*[Path(path) for path, _ in samples[:1]])
+        _require(*[Path(path) for path, _ in samples[:1]])
     words = {}
     if (top / "words.txt").exists():
         words = dict(row.split("\t", 1) for row in (top / "words.txt").read_text().splitlines() if "\t" in row)
-    return _listed("tinyimagenet", split, samples, _readable(wnids, words), 64)
+    return _pool_of_files("tinyimagenet", split, samples, _class_words(wnids, words), 64)
 
 
 @_loader(
@@ -228,13 +238,13 @@ def _imagenet(root: Path, split: str) -> Pool:
     from torchvision.datasets import ImageFolder, ImageNet
 
     part = "val" if split == "private" else "train"
-    _inside(root / part)
+    _require(root / part)
     if (root / "meta.bin").exists() or (root / "ILSVRC2012_devkit_t12.tar.gz").exists():
         found = ImageNet(root, split=part)
         words = {wnid: ", ".join(names) for wnid, names in zip(found.wnids, found.classes, strict=True)}
-        return _listed("imagenet", split, found.samples, _readable(found.wnids, words), NATIVE_LARGE)
+        return _pool_of_files("imagenet", split, found.samples, _class_words(found.wnids, words), NATIVE_LARGE)
     found = ImageFolder(str(root / part))
-    return _listed("imagenet", split, found.samples, found.classes, NATIVE_LARGE)
+    return _pool_of_files("imagenet", split, found.samples, found.classes, NATIVE_LARGE)
 
 
 @_loader(
@@ -251,17 +261,18 @@ def _folder(root: Path, split: str) -> Pool:
         found, other = (ImageFolder(str(root / part)) for part in ("private", "public"))
         if found.classes != other.classes:
             raise FileNotFoundError("the folders private and public hold different classes")
-        return _listed("folder", split, (found if split == "private" else other).samples, found.classes, NATIVE_LARGE)
+        mine = found if split == "private" else other
+        return _pool_of_files("folder", split, mine.samples, found.classes, NATIVE_LARGE)
     found = ImageFolder(str(root))
     rank, samples, wanted = {}, [], 0 if split == "private" else 1
     for path, label in found.samples:
         rank[label] = rank.get(label, -1) + 1
         if rank[label] % 2 == wanted:
             samples.append((path, label))
-    return _listed("folder", split, samples, found.classes, NATIVE_LARGE)
+    return _pool_of_files("folder", split, samples, found.classes, NATIVE_LARGE)
 
 
-def _readable(wnids: Sequence[str], words: dict) -> list[str]:
+def _class_words(wnids: Sequence[str], words: Mapping[str, str]) -> list[str]:
     """The first word for every WordNet id; the id is added where that word stands for several classes."""
     first = [words.get(wnid, wnid).split(",")[0].strip() for wnid in wnids]
     return [word if first.count(word) == 1 else f"{word} ({wnid})" for word, wnid in zip(first, wnids, strict=True)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -11,8 +10,8 @@ from .. import _validate
 from .batch import Batch
 
 
-def hold_out(clients: Any, *, share: Any = 0.2, seed: Any = 0) -> tuple[list[Batch], list[Batch]]:
-    """Split every client's images into its own training and test images; 80 to 20 unless told.
+def hold_out(clients: Sequence[Batch], *, share: float = 0.2, seed: int = 0) -> tuple[list[Batch], list[Batch]]:
+    """Every client's own training Batches and test Batches, two lists; 80 to 20 unless told.
 
     Args:
         clients: Batches of 2 images or more each, as :func:`partition` gives them with ``min_samples=2``.
@@ -42,7 +41,7 @@ def hold_out(clients: Any, *, share: Any = 0.2, seed: Any = 0) -> tuple[list[Bat
     return train, test
 
 
-def joined(batches: Any) -> Batch:
+def concatenate(batches: Sequence[Batch]) -> Batch:
     """All images of several Batches in one, in order; their classes and image shapes must be the same."""
     batches = _batches("batches", batches)
     first = batches[0]
@@ -53,7 +52,7 @@ def joined(batches: Any) -> Batch:
     return Batch(images, labels, first.classes, first.source)
 
 
-def _batches(name: str, given: Any) -> list[Batch]:
+def _batches(name: str, given: Sequence[Batch]) -> list[Batch]:
     if isinstance(given, (str, Batch)) or not isinstance(given, Sequence):
         raise TypeError(f"{name} must be a list of Batches, got {type(given).__name__}")
     if not given:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
 
 import numpy as np
+import torch
 
 from .. import _device, _validate
 from .batch import Batch
@@ -16,22 +17,22 @@ DRAWS = 1000  # how often a Dirichlet partition is drawn before it is called imp
 
 
 def partition(
-    of: Any,
+    of: str | Batch,
     *,
-    clients: Any,
-    per_client: Any = None,
-    law: Any = "iid",
-    beta: Any = 0.5,
-    min_samples: Any = 1,
-    classes_per_client: Any = 2,
-    seed: Any = 0,
-    size: Any = None,
-    split: Any = "private",
-    root: Any = None,
-    download: Any = False,
-    device: Any = None,
+    clients: int,
+    per_client: int | None = None,
+    law: str = "iid",
+    beta: float = 0.5,
+    min_samples: int = 1,
+    classes_per_client: int = 2,
+    seed: int = 0,
+    size: int | None = None,
+    split: str = "private",
+    root: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    device: str | torch.device | None = None,
 ) -> list[Batch]:
-    """Deal images to clients; no image goes to two of them.
+    """One Batch of images for each client; no image goes to two of them.
 
     The images are the n = ``clients * per_client`` of ``sample(of, count=n, seed=seed, ...)``, or a random n of the
     Batch ``of``, or all there are if ``per_client`` is None. (Crops of ``photos`` are drawn one by one; their windows
@@ -63,6 +64,12 @@ def partition(
         TypeError, ValueError: a bad argument, or a partition that cannot be had: too few images, or no Dirichlet draw
             that gives every client ``min_samples``.
         FileNotFoundError, ConnectionError: as in ``sample``.
+
+    Example:
+        >>> import glutils as gl
+        >>> clients = gl.data.partition("digits", clients=3, per_client=4, seed=0)
+        >>> [len(client) for client in clients], clients[0].source
+        ([4, 4, 4], 'digits, private split')
     """
     clients = _validate.integer("clients", clients, at_least=1)
     if per_client is not None:

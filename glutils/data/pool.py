@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
 from torch.nn import functional as F
 
 from .. import _validate
@@ -32,8 +33,8 @@ class Pool:
     name: str
     split: str
     classes: tuple[str, ...]
-    targets: torch.Tensor
-    read: Callable
+    targets: Int64[Tensor, " images"]
+    read: Callable[[int], Tensor]
     native: int
 
     def __len__(self) -> int:
@@ -50,7 +51,9 @@ def source(name: str, split: str) -> str:
     return f"{name}, {split} split"
 
 
-def fit(image: torch.Tensor, size: int) -> torch.Tensor:
+def fit(
+    image: Float32[Tensor, "channel height width"], size: int
+) -> Float32[Tensor, "channel {size} {size}"]:
     """Resize ``image`` (C, H, W) so that its shorter side is ``size``, antialiased, and cut out the centre square.
 
     Interpolation is bilinear, which cannot leave the range of its input; the clamp takes off its rounding error only.
@@ -65,14 +68,14 @@ def fit(image: torch.Tensor, size: int) -> torch.Tensor:
     return image[:, top : top + size, left : left + size].contiguous()
 
 
-def generator(seed: Any, split: Any) -> torch.Generator:
+def generator(seed: int, split: str) -> torch.Generator:
     """The one generator behind a draw; the two splits of one seed draw differently."""
     _validate.choice("split", split, SPLITS)
     seed = _validate.integer("seed", seed, at_least=0, at_most=MOST_SEED)
     return torch.Generator().manual_seed(2 * seed + SPLITS.index(split))
 
 
-def wanted(classes: Any, names: tuple[str, ...]) -> list[int]:
+def class_indices(classes: Iterable[str | int] | None, names: tuple[str, ...]) -> list[int]:
     """The indices of ``classes`` (names, or indices, or None for all) among ``names``, in rising order."""
     if classes is None:
         return list(range(len(names)))
@@ -92,14 +95,16 @@ def wanted(classes: Any, names: tuple[str, ...]) -> list[int]:
     return sorted(found)
 
 
-def choose(pool: Pool, count: int, draw: torch.Generator, classes: Any, distinct: bool) -> list[int]:
+def draw_indices(
+    pool: Pool, count: int, draw: torch.Generator, classes: Iterable[str | int] | None, distinct: bool
+) -> list[int]:
     """Numbers of ``count`` images, uniformly without replacement; a longer draw begins with the shorter one.
 
     With ``distinct`` the shuffled pool is reordered: first the first image of every class, then the second of every
     class, and so on. So labels repeat only when no class is left.
     """
     keep = torch.zeros(len(pool.classes), dtype=torch.bool)
-    keep[wanted(classes, pool.classes)] = True
+    keep[class_indices(classes, pool.classes)] = True
     order = torch.randperm(len(pool), generator=draw)
     order = order[keep[pool.targets[order]]]
     if count > len(order):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
 
 from .. import _device, _validate
 from . import embedded, external
 from .batch import Batch
-from .pool import SPLITS, Pool, choose, generator
+from .pool import SPLITS, Pool, draw_indices, generator
 
 EMBEDDED = {
     "photos": "embedded, needs nothing: colour crops of 9 photographs, size 8..128 (32 unless told)",
@@ -23,17 +27,17 @@ def names() -> dict[str, str]:
 
 
 def sample(
-    name: Any,
+    name: str,
     *,
-    count: Any = 1,
-    size: Any = None,
-    seed: Any = 0,
-    split: Any = "private",
-    classes: Any = None,
-    distinct: Any = None,
-    root: Any = None,
-    download: Any = False,
-    device: Any = None,
+    count: int | Literal["all"] = 1,
+    size: int | None = None,
+    seed: int = 0,
+    split: str = "private",
+    classes: Iterable[str | int] | None = None,
+    distinct: bool | None = None,
+    root: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    device: str | torch.device | None = None,
 ) -> Batch:
     """A few labelled images of the set called ``name``.
 
@@ -62,9 +66,15 @@ def sample(
         TypeError, ValueError: a bad argument, among them an unknown name (the message lists the valid ones), a ``root``
             that is missing or superfluous, and more images than there are.
         FileNotFoundError: ``root`` does not hold the set. ConnectionError: it could not be downloaded.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=3, seed=0)
+        >>> batch.images.shape, batch.images.dtype, len(batch.labels), batch.classes[:3]
+        (torch.Size([3, 1, 8, 8]), torch.float32, 3, ('0', '1', '2'))
     """
     device = _device.resolve(device)
-    size = _checked(name, size, split)
+    size = _size_of_set(name, size, split)
     if not (distinct is None or isinstance(distinct, bool)):
         raise TypeError(f"distinct must be True, False or None, got {distinct!r}")
     if isinstance(count, str) and count == "all":
@@ -80,17 +90,17 @@ def sample(
         size = size or embedded.PHOTO_SIZE
         return embedded.photos(count, size, seed, split, classes, distinct is not False).to(device)
     found = _pool(name, split, root, download)
-    return found.batch(choose(found, count, draw, classes, bool(distinct)), size).to(device)
+    return found.batch(draw_indices(found, count, draw, classes, bool(distinct)), size).to(device)
 
 
 def load(
-    name: Any,
+    name: str,
     *,
-    split: Any = "private",
-    size: Any = None,
-    root: Any = None,
-    download: Any = False,
-    device: Any = None,
+    split: str = "private",
+    size: int | None = None,
+    root: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    device: str | torch.device | None = None,
 ) -> Batch:
     """A whole split, in the order of the set. ``photos`` have no last crop: 64 fixed ones of every photograph.
 
@@ -98,7 +108,7 @@ def load(
     are those of :func:`sample`.
     """
     device = _device.resolve(device)
-    size = _checked(name, size, split)
+    size = _size_of_set(name, size, split)
     if name == "photos":
         _no_root(name, root, download)
         return embedded.all_photos(size or embedded.PHOTO_SIZE, split).to(device)
@@ -107,7 +117,13 @@ def load(
 
 
 def public(
-    of: Any, *, count: Any = "all", size: Any = None, seed: Any = 0, root: Any = None, device: Any = None
+    of: str | Batch,
+    *,
+    count: int | Literal["all"] = "all",
+    size: int | None = None,
+    seed: int = 0,
+    root: str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
 ) -> Batch:
     """Public images of the set called ``of``, or of the set that the Batch ``of`` was drawn from, at that batch's size.
 
@@ -125,7 +141,7 @@ def public(
     return sample(name, count=count, size=size, seed=seed, split="public", root=root, device=device)
 
 
-def _checked(name: Any, size: Any, split: Any) -> int | None:
+def _size_of_set(name: str, size: int | None, split: str) -> int | None:
     if not isinstance(name, str) or name not in names():
         raise ValueError(f"name must be one of {', '.join(names())}; got {name!r}")
     _validate.choice("split", split, SPLITS)
@@ -133,12 +149,12 @@ def _checked(name: Any, size: Any, split: Any) -> int | None:
     return None if size is None else _validate.integer("size", size, at_least=embedded.SMALLEST, at_most=largest)
 
 
-def _no_root(name: str, root: Any, download: Any) -> None:
+def _no_root(name: str, root: str | os.PathLike[str] | None, download: bool) -> None:
     if root is not None or download is not False:
         raise ValueError(f"root and download must be left alone for the embedded {name!r}, got {root!r}, {download!r}")
 
 
-def _pool(name: str, split: str, root: Any, download: Any) -> Pool:
+def _pool(name: str, split: str, root: str | os.PathLike[str] | None, download: bool) -> Pool:
     if name == "digits":
         _no_root(name, root, download)
         return embedded.digits(split)

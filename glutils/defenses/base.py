@@ -232,6 +232,13 @@ def get(name: str, **strength: Any) -> Defense:
 
     Raises:
         ValueError, TypeError: an unknown name or option, or a strength out of its range.
+
+    Example:
+        >>> import glutils as gl
+        >>> noise = gl.defenses.get("gaussian_noise", sigma=0.01)
+        >>> protected = gl.defenses.Defended(gl.protocols.FedSGD(), noise)
+        >>> protected.kind, noise.sigma
+        ('gradient', 0.01)
     """
     make = DEFENSES.get(name)
     allowed = list(make.__dataclass_fields__)

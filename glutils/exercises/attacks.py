@@ -24,7 +24,8 @@ def _loss_by_hand(model, images, probabilities, gradient, graph=True) -> torch.T
     """The same with other probabilities, or without a graph."""
     loss = -(probabilities * model(images).log_softmax(-1)).sum(-1).mean()
     found = torch.autograd.grad(loss, list(model.parameters()), create_graph=graph)
-    return sum((a - b).square().sum() for a, b in zip(found, gradient.values(), strict=True))
+    distances = [(a - b).square().sum() for a, b in zip(found, gradient.values(), strict=True)]
+    return sum(distances, start=torch.zeros(()))
 
 
 @exercise(

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float64
+from torch import Tensor, nn
 
 from .. import _validate
 from .._registry import Registry
-from .compare import difference
-
-EXERCISES = Registry("exercise")
+from .compare import Answer, difference
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,9 @@ class Case:
     """
 
     about: str
-    arguments: tuple
-    expected: Any = None
-    judge: Callable[[Any, Callable], str | None] | None = None
+    arguments: tuple[Any, ...]
+    expected: Answer | None = None
+    judge: Callable[[Any, Callable[..., Any]], str | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,10 @@ class Exercise:
     task: str
     cases: Callable[[torch.Generator], Iterator[Case]]
     hint: str
-    mistakes: Mapping[str, Callable]
+    mistakes: Mapping[str, Callable[..., Any]]
     rtol: float = 1e-4
 
-    def __call__(self, function: Any, *, seed: Any = 0) -> Verdict:
+    def __call__(self, function: Callable[..., Any], *, seed: int = 0) -> Verdict:
         """The verdict on ``function``, tried on every case up to the first that is wrong.
 
         Args:
@@ -106,7 +105,7 @@ class Exercise:
     def __repr__(self) -> str:
         return _wrap(f"{self.task}\nCheck yours with gl.exercises.{self.name}({self.name}).")
 
-    def _try(self, function: Callable, case: Case) -> str | None:
+    def _try(self, function: Callable[..., Any], case: Case) -> str | None:
         """What is wrong with the answer to one case, with advice; None if it is right."""
         arguments = copy.deepcopy(case.arguments)
         answer = function(*arguments)
@@ -119,7 +118,7 @@ class Exercise:
             wrong = difference(case.expected, answer, self.rtol)
         return None if wrong is None else f"{wrong}\n  {self._advice(answer, case)}"
 
-    def _advice(self, answer: Any, case: Case) -> str:
+    def _advice(self, answer: object, case: Case) -> str:
         """The words for a well-known mistake if the answer is what that mistake gives; the hint otherwise."""
         for says, mistaken in self.mistakes.items():
             try:
@@ -131,6 +130,9 @@ class Exercise:
         return f"Hint: {self.hint}"
 
 
+EXERCISES = Registry[Exercise]("exercise")
+
+
 def _wrap(text: str) -> str:
     """Text wrapped for a notebook's page; what was indented stays so."""
     wrapped = []
@@ -140,7 +142,9 @@ def _wrap(text: str) -> str:
     return "\n".join(wrapped)
 
 
-def exercise(hint: str, mistakes: Mapping[str, Callable], rtol: float = 1e-4) -> Callable[[Callable], Exercise]:
+def exercise(
+    hint: str, mistakes: Mapping[str, Callable[..., Any]], rtol: float = 1e-4
+) -> Callable[[Callable[[torch.Generator], Iterator[Case]]], Exercise]:
     """A decorator that makes an exercise of a function drawing its cases; its docstring is the task."""
 
     def make(cases: Callable[[torch.Generator], Iterator[Case]]) -> Exercise:
@@ -163,12 +167,12 @@ def network(draw: torch.Generator, inputs: int, hidden: int, classes: int) -> nn
     return model
 
 
-def normal(draw: torch.Generator, *shape: int) -> torch.Tensor:
+def normal(draw: torch.Generator, *shape: int) -> Float64[Tensor, ...]:
     """Standard normal numbers, float64."""
     return torch.randn(*shape, generator=draw, dtype=torch.float64)
 
 
-def uniform(draw: torch.Generator, *shape: int) -> torch.Tensor:
+def uniform(draw: torch.Generator, *shape: int) -> Float64[Tensor, ...]:
     """Numbers from [0, 1), float64."""
     return torch.rand(*shape, generator=draw, dtype=torch.float64)
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+Answer = Tensor | float | Sequence["Answer"]
+"""A tensor, a number, or several of them."""
 
 
-def difference(expected: Any, answer: Any, rtol: float) -> str | None:
+def difference(expected: Answer | None, answer: object, rtol: float) -> str | None:
     """A sentence on the first difference; None if ``answer`` is ``expected`` up to ``rtol`` times its largest number.
 
     Args:
@@ -24,7 +30,7 @@ def difference(expected: Any, answer: Any, rtol: float) -> str | None:
     return _number_difference(expected, answer, rtol)
 
 
-def _sequence_difference(expected: Any, answer: Any, rtol: float) -> str | None:
+def _sequence_difference(expected: Sequence[Answer], answer: object, rtol: float) -> str | None:
     if not isinstance(answer, tuple | list) or len(answer) != len(expected):
         got = f"{len(answer)}" if isinstance(answer, tuple | list) else _describe(answer)
         return f"Expected {len(expected)} values, got {got}."
@@ -47,7 +53,7 @@ def _number_difference(expected: Any, answer: Any, rtol: float) -> str | None:
     return f"Expected {_format(expected)}, got {_format(answer)}."
 
 
-def _tensor_difference(expected: torch.Tensor, answer: Any, rtol: float) -> str | None:
+def _tensor_difference(expected: Tensor, answer: object, rtol: float) -> str | None:
     if not isinstance(answer, torch.Tensor):
         return f"Expected a tensor of shape {tuple(expected.shape)}, got {_describe(answer)}."
     if answer.shape != expected.shape:
@@ -69,7 +75,7 @@ def _tensor_difference(expected: torch.Tensor, answer: Any, rtol: float) -> str 
     return said + _factor_remark(one.flatten(), other.flatten())
 
 
-def _factor_remark(expected: torch.Tensor, answer: torch.Tensor) -> str:
+def _factor_remark(expected: Float64[Tensor, " n"], answer: Float64[Tensor, " n"]) -> str:
     """A remark if the answer is the right one times a number."""
     one, other = expected.double(), answer.double()
     if not bool(one.isfinite().all() and other.isfinite().all()) or not float(one.norm()):
@@ -80,7 +86,7 @@ def _factor_remark(expected: torch.Tensor, answer: torch.Tensor) -> str:
     return ""
 
 
-def _describe(answer: Any) -> str:
+def _describe(answer: object) -> str:
     """The kind of an answer, in words."""
     if answer is None:
         return "nothing (is there a return?)"

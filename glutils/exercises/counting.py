@@ -151,12 +151,12 @@ def _generator(seed: int) -> torch.Generator:
     "square root of their number is half the width, with t from scipy.stats.t.ppf(0.975, n - 1).",
     {
         "The standard deviation of a sample divides by n - 1.": lambda one, other: _interval(
-            one - other, stats.t.ppf(0.975, len(one) - 1), 0
+            one - other, _quantile(len(one)), 0
         ),
         "1.96 is for many seeds. For a few, Student's t is wider.": lambda one, other: _interval(one - other, 1.96, 1),
         "This is the spread of single differences. The spread of their mean is smaller by the square root of "
         "their number.":
-            lambda one, other: _interval(one - other, stats.t.ppf(0.975, len(one) - 1) * len(one) ** 0.5, 1),
+            lambda one, other: _interval(one - other, _quantile(len(one)) * len(one) ** 0.5, 1),
         "This ignores that both values of a seed belong together. Take differences first.":
             lambda one, other: _unpaired_interval(one, other),
     },
@@ -172,6 +172,11 @@ def paired_interval(draw: torch.Generator) -> Iterator[Case]:
         yield Case(f"{n} seeds", (one, other), (float((one - other).mean()), float(apart.low), float(apart.high)))
 
 
+def _quantile(n: int) -> float:
+    """Student's t with n - 1 degrees of freedom, which 97.5 % stay below."""
+    return float(stats.t.ppf(0.975, n - 1))
+
+
 def _interval(values: torch.Tensor, factor: float, correction: int) -> tuple[float, float, float]:
     mean = float(values.mean())
     half = factor * float(values.std(correction=correction)) / math.sqrt(len(values))
@@ -180,5 +185,5 @@ def _interval(values: torch.Tensor, factor: float, correction: int) -> tuple[flo
 
 def _unpaired_interval(one: torch.Tensor, other: torch.Tensor) -> tuple[float, float, float]:
     mean, n = float(one.mean() - other.mean()), len(one)
-    half = stats.t.ppf(0.975, n - 1) * math.sqrt(float(one.var() + other.var()) / n)
+    half = _quantile(n) * math.sqrt(float(one.var() + other.var()) / n)
     return mean, mean - half, mean + half

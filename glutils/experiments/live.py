@@ -159,7 +159,7 @@ def _solved(private: Batch, protocol: protocols.Protocol, seed: int) -> tuple[An
 
 
 def _bar(score: metrics.Score) -> tuple[str, float, str]:
-    found, blank = metrics.mean_psnr(score.psnr), metrics.mean_psnr(score.controls["mean_colour"])
+    found, blank = metrics.mean_psnr(score.psnr), metrics.mean_psnr(score.controls["mean_colour"].psnr)
     text = f"{shown.decibels(found)} (blank card {shown.decibels(blank)})"
     return pictures.bar(found, text)
 

@@ -74,6 +74,14 @@ def train(
     Raises:
         TypeError, ValueError: before the first round; among them a checkpoint that is damaged (the message names the
             file) or of another run.
+
+    Example:
+        >>> import glutils as gl
+        >>> clients = gl.data.partition("digits", clients=2, per_client=4, seed=0)
+        >>> model = gl.models.build("mlp", clients[0], hidden=(8,), seed=0)
+        >>> transcript = gl.federation.train(gl.protocols.FedSGD(), model, clients, rounds=2, lr=0.1, progress=False)
+        >>> transcript.rounds, transcript.accuracy.ndim
+        (2, 1)
     """
     how = {"rounds": rounds, "lr": lr, "decay": decay, "local_steps": local_steps, "local_batch": local_batch}
     how |= {"sampled": sampled, "unbiased": unbiased, "record": record, "batched": batched}

@@ -6,15 +6,17 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Float, Float64, Int64
 from scipy.optimize import nnls
+from torch import Tensor
 
 from .. import _validate
 from .._registry import Registry
 from ..observation import Observation
 
-_RULES = Registry("label rule")
 SUM = 1e3
 """Weight of the equation that shares add up to one, relative to the others."""
 
@@ -34,10 +36,10 @@ class LabelEstimate:
         notes: assumptions that do not hold here, as far as the attacker can tell.
     """
 
-    counts: torch.Tensor
-    labels: torch.Tensor
-    confidence: torch.Tensor
-    fractional: torch.Tensor | None = None
+    counts: Int64[Tensor, " classes"]
+    labels: Int64[Tensor, " batch"]
+    confidence: Float64[Tensor, " classes"]
+    fractional: Float64[Tensor, " classes"] | None = None
     rule: str = ""
     notes: tuple[str, ...] = ()
 
@@ -62,10 +64,14 @@ class Card:
     run: Callable[..., LabelEstimate] | None = None
 
 
-def register(name: str, card: Card) -> Callable:
+_RULES = Registry[Card]("label rule")
+Rule = TypeVar("Rule", bound="Callable[..., LabelEstimate]")
+
+
+def register(name: str, card: Card) -> Callable[[Rule], Rule]:
     """A decorator that files a rule under ``name`` with its card."""
 
-    def add(run: Callable[..., LabelEstimate]) -> Callable[..., LabelEstimate]:
+    def add(run: Rule) -> Rule:
         _RULES.register(name)(dataclasses.replace(card, run=run))
         return run
 
@@ -86,7 +92,7 @@ def table() -> list[dict[str, str]]:
     ]
 
 
-def infer(name: str, seen: Observation, **options) -> LabelEstimate:
+def infer(name: str, seen: Observation, **options: Any) -> LabelEstimate:
     """The label counts that a rule finds in an observation, from its first message; ``seen.labels`` is never read.
 
     Args:
@@ -97,8 +103,18 @@ def infer(name: str, seen: Observation, **options) -> LabelEstimate:
     Raises:
         ValueError: an unknown rule, or an observation that the rule cannot read: the message says why, and which rule
             could. TypeError: an option that the rule does not have.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", seed=0)
+        >>> model, protocol = gl.models.build("mlp", batch, seed=0), gl.protocols.FedSGD()
+        >>> seen = gl.observe(model, protocol, protocol.transmit(model, batch.images, batch.labels), batch)
+        >>> estimate = gl.labels.infer("idlg", seen)
+        >>> estimate.counts.shape, estimate.labels.tolist() == batch.labels.tolist()
+        (torch.Size([10]), True)
     """
     card = _RULES.get(name)
+    assert card.run is not None, "register() puts it there"
     _validate.instance("seen", seen, Observation)
     allowed = [option for option in inspect.signature(card.run).parameters if option != "seen"]
     for option in options:
@@ -114,7 +130,7 @@ def infer(name: str, seen: Observation, **options) -> LabelEstimate:
     return dataclasses.replace(card.run(seen, **options), rule=name)
 
 
-def round_counts(fractional: torch.Tensor, total: int) -> torch.Tensor:
+def round_counts(fractional: Float[Tensor, " classes"], total: int) -> Int64[Tensor, " classes"]:
     """Whole counts (C,) int64 that add up to ``total``: negative ones become 0, the largest remainders get the rest.
 
     The counts are rounded down; while images are missing the class that is furthest below its fraction gets one, and
@@ -136,7 +152,7 @@ def round_counts(fractional: torch.Tensor, total: int) -> torch.Tensor:
     return counts.long()
 
 
-def count_estimate(fractional: torch.Tensor, total: int, notes: tuple[str, ...] = ()) -> LabelEstimate:
+def count_estimate(fractional: Float[Tensor, " classes"], total: int, notes: tuple[str, ...] = ()) -> LabelEstimate:
     """The estimate of a rule that counts, from its fractional counts (C,)."""
     fractional = fractional.double()
     counts = round_counts(fractional, total)
@@ -144,7 +160,7 @@ def count_estimate(fractional: torch.Tensor, total: int, notes: tuple[str, ...] 
     return LabelEstimate(counts, labels_from_counts(counts), confidence, fractional, notes=notes)
 
 
-def rank_estimate(scores: torch.Tensor, total: int, notes: tuple[str, ...] = ()) -> LabelEstimate:
+def rank_estimate(scores: Float[Tensor, " classes"], total: int, notes: tuple[str, ...] = ()) -> LabelEstimate:
     """The estimate of a rule that ranks: the ``total`` classes with the smallest scores (C,), once each."""
     order = scores.double().sort(stable=True)
     counts = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
@@ -156,12 +172,14 @@ def rank_estimate(scores: torch.Tensor, total: int, notes: tuple[str, ...] = ())
     return LabelEstimate(counts, labels_from_counts(counts), confidence, notes=notes)
 
 
-def labels_from_counts(counts: torch.Tensor) -> torch.Tensor:
+def labels_from_counts(counts: Int64[Tensor, " classes"]) -> Int64[Tensor, " batch"]:
     """The labels (B,) int64, ascending, that have these counts (C,)."""
     return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
 
 
-def solve_class_shares(matrix: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def solve_class_shares(
+    matrix: Float64[Tensor, "equations classes"], target: Float64[Tensor, " equations"]
+) -> Float64[Tensor, " classes"]:
     """The class shares z (C,), non-negative and of sum 1, that minimise |H z - v|.
 
     Args:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from .. import _validate, models
+from ..data.batch import Batch
 from ..observation import Observation, local_steps
 
 DUMMIES = ("flat", "uniform", "normal", "zeros", "ones", "public")
@@ -116,7 +117,7 @@ def dummies(seen: Observation, kind: str, samples: int, seed: int) -> torch.Tens
     return images.to(like)
 
 
-def need_public(seen: Observation, what: str, other: str = "ilrg"):
+def need_public(seen: Observation, what: str, other: str = "ilrg") -> Batch:
     """The public batch; ``ValueError`` if the observation holds none, or one of other classes or shape."""
     if seen.public is None:
         raise ValueError(

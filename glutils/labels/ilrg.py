@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from .. import _validate
 from ..observation import Observation
@@ -43,13 +45,17 @@ def ilrg(seen: Observation, *, points: str = "start") -> LabelEstimate:
         notes += (f"classes {silent.nonzero().flatten().tolist()} have a bias gradient of 0",)
     inputs = torch.where(silent[:, None], 0.0, head.weight / torch.where(silent, 1.0, bias)[:, None])
     states = (head.start,) if points == "start" else (head.start, head.end)
-    predicted = sum(_predict(head.name, state, inputs) for state in states) / len(states)  # survey, eq. (12)
+    nothing = inputs.new_zeros(())
+    # survey, eq. (12)
+    predicted = sum((_predict(head.name, state, inputs) for state in states), start=nothing) / len(states)
     classes = torch.eye(len(bias), dtype=torch.float64, device=bias.device)
     system = torch.cat((predicted.T - classes, torch.ones_like(bias)[None]))  # survey, eq. (11): one row for each class
     known = head.size * torch.cat((bias, torch.ones_like(bias[:1])))
     return count_estimate(torch.linalg.pinv(system) @ known, head.size, notes)
 
 
-def _predict(name: str, state: dict[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+def _predict(
+    name: str, state: dict[str, torch.Tensor], inputs: Float64[Tensor, "classes features"]
+) -> Float64[Tensor, "classes classes"]:
     weight, bias = (state[f"{name}.{part}"].double() for part in ("weight", "bias"))
     return (inputs @ weight.T + bias).softmax(1)

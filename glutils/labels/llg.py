@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from ..observation import Observation
 from .base import Card, LabelEstimate, labels_from_counts, register
 from .head import Head, dummies, need_public, negative_inputs_note, read_head, responses
 
 
-def two_stage_counts(
-    gradient: torch.Tensor, impact: float, total: int, offset: torch.Tensor | None = None
-) -> torch.Tensor:
+def two_stage_counts(gradient: Tensor, impact: float, total: int, offset: Tensor | None = None) -> Tensor:
     """Counts (C,) int64 from one number per class (C,), to which each image of the class adds ``impact`` < 0.
 
     Stage 1: a negative entry proves that its class is there; every such class counts once. Stage 2: ``offset``, what an
@@ -32,7 +31,9 @@ def two_stage_counts(
     return counts
 
 
-def two_stage_estimate(gradient, impact: float, total: int, notes: tuple[str, ...], offset=None) -> LabelEstimate:
+def two_stage_estimate(
+    gradient: Tensor, impact: float, total: int, notes: tuple[str, ...], offset: Tensor | None = None
+) -> LabelEstimate:
     """The estimate of :func:`two_stage_counts`; its fractional counts are the entries in units of one impact."""
     if not impact < 0:
         raise ValueError(
@@ -121,7 +122,7 @@ def llg_plus(seen: Observation) -> LabelEstimate:
     return _calibrated_estimate(head, impact, offset, inputs, seen.classes)
 
 
-def require_every_class(labels: torch.Tensor, classes: int, rule: str, other: str) -> None:
+def require_every_class(labels: Tensor, classes: int, rule: str, other: str) -> None:
     """Raise ``ValueError`` if some class has no public label."""
     missing = [c for c, n in enumerate(torch.bincount(labels, minlength=classes).tolist()) if not n]
     if missing:
@@ -130,7 +131,7 @@ def require_every_class(labels: torch.Tensor, classes: int, rule: str, other: st
         )
 
 
-def _calibrated_estimate(head: Head, impact: torch.Tensor, offset: torch.Tensor, inputs, classes: int) -> LabelEstimate:
+def _calibrated_estimate(head: Head, impact: Tensor, offset: Tensor, inputs: Tensor, classes: int) -> LabelEstimate:
     one = float(impact.mean()) * (1 + 1 / classes) / head.size
     return two_stage_estimate(head.sums, one, head.size, head.notes + negative_inputs_note(inputs), offset)
 

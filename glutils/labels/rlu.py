@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from .. import _validate
+from ..data.batch import Batch
+from ..models import Parameters
 from ..observation import Observation
 from .base import Card, LabelEstimate, count_estimate, register, solve_class_shares
 from .head import Head, need_bias, need_public, read_head, responses
@@ -52,13 +56,15 @@ def rlu(seen: Observation, *, between: str = "drift", draws: int = 1000, seed: i
     public = need_public(seen, "label rule 'rlu'")
     require_every_class(public.labels, seen.classes, "rlu", "ilrg")
     generator = torch.Generator().manual_seed(_validate.integer("seed", seed, at_least=0))
-    laws = _epoch_laws(seen, head, public) if between == "drift" else _laws_on_the_path(seen, head, public)
-    matrix = sum(wrong_confidence_matrix(_softmax_means(law, draws, generator)) for law in laws) / len(laws)
+    laws = _epoch_laws(seen, head, bias, public) if between == "drift" else _laws_on_the_path(seen, head, public)
+    nothing = bias.new_zeros(())
+    matrices = (wrong_confidence_matrix(_softmax_means(law, draws, generator)) for law in laws)
+    matrix = sum(matrices, start=nothing) / len(laws)
     shares = solve_class_shares(matrix, -bias)  # survey, eq. (15)
     return count_estimate(head.size * shares, head.size, head.notes)
 
 
-def wrong_confidence_matrix(confidence: torch.Tensor) -> torch.Tensor:
+def wrong_confidence_matrix(confidence: Float64[Tensor, "classes classes"]) -> Float64[Tensor, "classes classes"]:
     """H (C, C) from S (C, C): row k is the bias entry, column c the class of the images (survey, below eq. 15)."""
     wrong = confidence - torch.diag(confidence.diagonal())
     return torch.diag(wrong.sum(1)) - wrong.T
@@ -67,7 +73,7 @@ def wrong_confidence_matrix(confidence: torch.Tensor) -> torch.Tensor:
 Law = tuple[list[torch.Tensor], list[torch.Tensor]]  # for each class: mean logits (C,), a root of the covariance (n, C)
 
 
-def _fit_law(seen: Observation, head: Head, public, state) -> Law:
+def _fit_law(seen: Observation, head: Head, public: Batch, state: Parameters) -> Law:
     _, logits = responses(seen, head, state, public.images)
     groups = [logits[public.labels == c] for c in range(seen.classes)]
     means = [group.mean(0) for group in groups]
@@ -75,26 +81,26 @@ def _fit_law(seen: Observation, head: Head, public, state) -> Law:
     return means, roots
 
 
-def _epoch_laws(seen: Observation, head: Head, public) -> list[Law]:
+def _epoch_laws(seen: Observation, head: Head, bias: Float64[Tensor, " classes"], public: Batch) -> list[Law]:
     """One law an epoch, as in the paper: measured before the first and after the last, extrapolated in between."""
     first = _fit_law(seen, head, public, head.start)
     laws = [first]
     if head.epochs > 1:
-        inputs = (head.bias[:, None] * head.weight).sum(0) / head.bias.square().sum().clamp(min=1e-300)
+        inputs = (bias[:, None] * head.weight).sum(0) / bias.square().sum().clamp(min=1e-300)
         last, key = _fit_law(seen, head, public, head.end), f"{head.name}.bias"
-        move = (head.end[key] - head.start[key]).double() / head.epochs * inputs.square().sum()  # survey, eq. (18)
+        move = (head.end[key] - head.start[key]).double() / head.epochs * inputs.square().sum()
         laws += [([mean + e * move for mean in first[0]], first[1]) for e in range(1, head.epochs - 1)] + [last]
     return laws
 
 
-def _laws_on_the_path(seen: Observation, head: Head, public) -> list[Law]:
+def _laws_on_the_path(seen: Observation, head: Head, public: Batch) -> list[Law]:
     """One law an epoch, measured in the middle of each on the straight line between the two known states."""
     way = [(e + 0.5) / head.epochs for e in range(head.epochs)]
     states = ({name: p + t * (head.end[name] - p) for name, p in head.start.items()} for t in way)
     return [_fit_law(seen, head, public, state) for state in states]
 
 
-def _softmax_means(law: Law, draws: int, generator: torch.Generator) -> torch.Tensor:
+def _softmax_means(law: Law, draws: int, generator: torch.Generator) -> Float64[Tensor, "laws classes"]:
     """S (C, C): mean softmax of normal logits, class by class."""
     rows = []
     for mean, root in zip(*law, strict=True):

@@ -5,13 +5,13 @@ matches it to the truth once (Hungarian, least MSE), and that one matching serve
 """
 
 from .labels import count_accuracy, existence_f1, existence_jaccard
-from .mixed import correlation, correlations, match_by_correlation, recovered
+from .mixed import correlation, correlations, match_by_correlation, recovery_mask
 from .pixels import LPIPSUnavailable, affine_psnr, label_accuracy, lpips, match, mean_psnr, mse, psnr, ssim
-from .scores import METRICS, Control, Score, Summary, score, summary
+from .scores import METRICS, Control, Metrics, Score, Summary, score, summary
 
 __all__ = [
-    "METRICS", "Control", "LPIPSUnavailable", "Score", "Summary", "affine_psnr", "correlation", "correlations",
-    "count_accuracy", "existence_f1", "existence_jaccard",
+    "METRICS", "Control", "LPIPSUnavailable", "Metrics", "Score", "Summary", "affine_psnr", "correlation",
+    "correlations", "count_accuracy", "existence_f1", "existence_jaccard",
     "label_accuracy", "lpips", "match", "match_by_correlation", "mean_psnr", "mse", "psnr",
-    "recovered", "score", "ssim", "summary",
+    "recovery_mask", "score", "ssim", "summary",
 ]  # fmt: skip

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from ..data.batch import Batch
 
 
-def count_accuracy(estimate: Any, truth: Any) -> float:
+@runtime_checkable
+class HasCounts(Protocol):
+    """What counts images of each class, as a :class:`~glutils.labels.LabelEstimate` does in ``counts`` (C,)."""
+
+    @property
+    def counts(self) -> Tensor: ...
+
+
+def count_accuracy(
+    estimate: HasCounts | Int64[Tensor, " classes"], truth: Batch | Int64[Tensor, " classes"]
+) -> float:
     """Share of images whose label is accounted for, sum_c min(n_c, found_c) / B, between 0 and 1 (LLG's success rate).
 
     Args:
@@ -23,19 +35,25 @@ def count_accuracy(estimate: Any, truth: Any) -> float:
     return float(torch.minimum(found, true).sum()) / float(true.sum())
 
 
-def existence_f1(estimate: Any, truth: Any) -> float:
+def existence_f1(
+    estimate: HasCounts | Int64[Tensor, " classes"], truth: Batch | Int64[Tensor, " classes"]
+) -> float:
     """F1 of the set of classes found against the set that is there, between 0 and 1. Arguments as above."""
     found, true = (counts > 0 for counts in _pair(estimate, truth))
     return 2 * float((found & true).sum()) / float(found.sum() + true.sum())
 
 
-def existence_jaccard(estimate: Any, truth: Any) -> float:
+def existence_jaccard(
+    estimate: HasCounts | Int64[Tensor, " classes"], truth: Batch | Int64[Tensor, " classes"]
+) -> float:
     """Classes found that are there, over classes found or there, between 0 and 1. Arguments as above."""
     found, true = (counts > 0 for counts in _pair(estimate, truth))
     return float((found & true).sum()) / float((found | true).sum())
 
 
-def _pair(estimate: Any, truth: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _pair(
+    estimate: HasCounts | Int64[Tensor, " classes"], truth: Batch | Int64[Tensor, " classes"]
+) -> tuple[Int64[Tensor, " classes"], Int64[Tensor, " classes"]]:
     found, true = _counts("estimate", getattr(estimate, "counts", estimate)), _counts("truth", truth)
     if len(found) != len(true) or int(found.sum()) != int(true.sum()):
         raise ValueError(
@@ -45,7 +63,7 @@ def _pair(estimate: Any, truth: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return found, true
 
 
-def _counts(name: str, value: Any) -> torch.Tensor:
+def _counts(name: str, value: object) -> Int64[Tensor, " classes"]:
     if isinstance(value, Batch):
         return torch.bincount(value.labels.cpu(), minlength=len(value.classes))
     if not isinstance(value, torch.Tensor) or value.dtype != torch.int64:

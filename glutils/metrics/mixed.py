@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from jaxtyping import Bool, Float, Float64, Int64
 from scipy.optimize import linear_sum_assignment
+from torch import Tensor
 
 from .. import _validate
 
 
-def correlations(images: Any, truth: Any) -> torch.Tensor:
+def correlations(
+    images: Float[Tensor, "images channel height width"], truth: Float[Tensor, "batch channel height width"]
+) -> Float64[Tensor, "images batch"]:
     """Pearson correlation over pixels of every image with every truth: (N, B) float64, between -1 and 1.
 
     Blind to scale and offset; negative for a negative. Nothing is clamped. A constant image, or one with a NaN,
@@ -35,7 +37,9 @@ def correlations(images: Any, truth: Any) -> torch.Tensor:
     return (one @ other.T).clamp(-1, 1)
 
 
-def match_by_correlation(images: Any, truth: Any) -> torch.Tensor:
+def match_by_correlation(
+    images: Float[Tensor, "images channel height width"], truth: Float[Tensor, "batch channel height width"]
+) -> Int64[Tensor, " batch"]:
     """For each truth the index of its image, -1 where there are too few: the largest total ``|correlation|``.
 
     Shape (B,), int64; sign-free; any number of images (Hungarian). Arguments as in `correlations`.
@@ -46,7 +50,9 @@ def match_by_correlation(images: Any, truth: Any) -> torch.Tensor:
     return found
 
 
-def correlation(images: Any, truth: Any) -> torch.Tensor:
+def correlation(
+    images: Float[Tensor, "images channel height width"], truth: Float[Tensor, "batch channel height width"]
+) -> Float64[Tensor, " batch"]:
     """Size of each truth's correlation with the image that `match_by_correlation` gives it: (B,) float64, 0 where none.
 
     What an image of the same batch, or noise, reaches by chance is not 0: print a control. Arguments as in
@@ -56,7 +62,12 @@ def correlation(images: Any, truth: Any) -> torch.Tensor:
     return torch.where(found >= 0, all_pairs[found.clamp(min=0), torch.arange(len(truth))], 0.0)
 
 
-def recovered(images: Any, truth: Any, *, above: Any = 60.0) -> torch.Tensor:
+def recovery_mask(
+    images: Float[Tensor, "images channel height width"],
+    truth: Float[Tensor, "batch channel height width"],
+    *,
+    above: float = 60.0,
+) -> Bool[Tensor, " batch"]:
     """Which truths are among the images: (B,) bool, those that some image copies with a PSNR over ``above`` dB.
 
     For attacks that find some images exactly and others not at all; no matching, any number of images. The other
@@ -68,7 +79,7 @@ def recovered(images: Any, truth: Any, *, above: Any = 60.0) -> torch.Tensor:
     return (one[:, None] - other[None]).square().mean(2).nan_to_num(nan=1.0).amin(0) < 10 ** (-above / 10)
 
 
-def _unit(rows: torch.Tensor) -> torch.Tensor:
+def _unit(rows: Float64[Tensor, "rows pixels"]) -> Float64[Tensor, "rows pixels"]:
     """Rows with mean zero and length one; zeros where that is impossible."""
     level = rows.mean(1, keepdim=True)
     centred = rows - level

@@ -7,12 +7,14 @@ but they mean nothing, so without the file there are no numbers.
 
 from __future__ import annotations
 
+import os
 import warnings
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn import functional as F
 
 from .. import _torchvision, _validate
@@ -21,7 +23,7 @@ BACKBONES = {"alex": "alexnet-owt-*.pth", "vgg": "vgg16-*.pth", "squeeze": "sque
 SMALLEST = 64  # pixels; smaller images leave nothing for the deeper layers to see
 
 
-def find(net: Any, weights: Any = None) -> Path | None:
+def find(net: str, weights: str | os.PathLike[str] | None = None) -> Path | None:
     """The backbone's file: ``weights`` itself, or the one in torch's hub cache; ``None`` if there is none there."""
     _validate.choice("net", net, BACKBONES)
     if weights is not None:
@@ -33,7 +35,7 @@ def find(net: Any, weights: Any = None) -> Path | None:
     return found[-1] if found else None
 
 
-def missing(net: str) -> str:
+def why_missing(net: str) -> str:
     """The one sentence for a reader whose machine lacks the backbone."""
     return (
         f"LPIPS is nan: torchvision's weights for {net!r} are not on this machine; "
@@ -60,7 +62,12 @@ def load(net: str, path: Path, changed: float) -> torch.nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def distance(images: torch.Tensor, truth: torch.Tensor, net: str, path: Path) -> torch.Tensor:
+def distance(
+    images: Float[Tensor, "batch channel height width"],
+    truth: Float[Tensor, "batch channel height width"],
+    net: str,
+    path: Path,
+) -> Float[Tensor, " batch"]:
     """LPIPS per image for two stacks in [0, 1] of one or three channels, enlarged to 64 px if smaller."""
     network = load(net, path, path.stat().st_mtime)
     short = min(truth.shape[2:])

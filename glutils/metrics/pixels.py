@@ -6,15 +6,19 @@ A reconstruction is clamped to [0, 1]; a truth must lie there already.
 from __future__ import annotations
 
 import math
+import os
 import warnings
-from typing import Any
+from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Float64, Int64, Num
 from scipy.optimize import linear_sum_assignment
+from torch import Tensor
 
 from .. import _torchvision, _validate
 from . import perceptual
 
+Images = Float[Tensor, "batch channel height width"]
 CAP = 100.0  # dB; what an image counts as at most in an average over several
 
 
@@ -25,7 +29,7 @@ class LPIPSUnavailable(UserWarning):
 _warned: set[str] = set()
 
 
-def mse(images: Any, truth: Any) -> torch.Tensor:
+def mse(images: Images, truth: Images) -> Float64[Tensor, " batch"]:
     """Mean squared error per image, shape (B,), float64, between 0 and 1.
 
     Args:
@@ -40,7 +44,7 @@ def mse(images: Any, truth: Any) -> torch.Tensor:
     return (images - truth).square().flatten(1).mean(1)
 
 
-def psnr(images: Any, truth: Any) -> torch.Tensor:
+def psnr(images: Images, truth: Images) -> Float64[Tensor, " batch"]:
     """Peak signal-to-noise ratio per image, -10 log10 MSE in dB, shape (B,); infinite for an exact copy.
 
     This is one PSNR per image. Torchmetrics' ``dim=0``, used in some published code, averages one PSNR per *pixel
@@ -49,7 +53,7 @@ def psnr(images: Any, truth: Any) -> torch.Tensor:
     return -10 * torch.log10(mse(images, truth))
 
 
-def ssim(images: Any, truth: Any) -> torch.Tensor:
+def ssim(images: Images, truth: Images) -> Float64[Tensor, " batch"]:
     """Structural similarity per image, shape (B,), at most 1: Gaussian window of 11 px, sigma 1.5, constants .01, .03.
 
     Only windows that lie inside the image count (22x22 of them on 32x32). An image narrower than 11 px gets the largest
@@ -72,7 +76,9 @@ def ssim(images: Any, truth: Any) -> torch.Tensor:
     return local[..., edge : local.shape[-2] - edge, edge : local.shape[-1] - edge].flatten(1).mean(1)
 
 
-def lpips(images: Any, truth: Any, *, net: Any = "alex", weights: Any = None) -> torch.Tensor:
+def lpips(
+    images: Images, truth: Images, *, net: str = "alex", weights: str | os.PathLike[str] | None = None
+) -> Float64[Tensor, " batch"]:
     """Learned perceptual distance per image, shape (B,), 0 for equal images; needs backbone weights on this disk.
 
     Args:
@@ -92,12 +98,12 @@ def lpips(images: Any, truth: Any, *, net: Any = "alex", weights: Any = None) ->
         raise ValueError(f"images must have 1 or 3 channels for LPIPS, got {truth.shape[1]}")
     path = perceptual.find(net, weights)
     if path is None:
-        warn_once(perceptual.missing(net))
+        warn_once(perceptual.why_missing(net))
         return torch.full((len(truth),), math.nan, dtype=torch.float64)
     return perceptual.distance(images, truth, net, path).double()
 
 
-def affine_psnr(images: Any, truth: Any) -> torch.Tensor:
+def affine_psnr(images: Images, truth: Images) -> Float64[Tensor, " batch"]:
     """PSNR in dB per image after the best scale and offset, shape (B,), for attacks that find an image up to both.
 
     Scale (negative allowed) and offset are fitted to the truth by least squares, one pair per image, before clamping:
@@ -111,7 +117,7 @@ def affine_psnr(images: Any, truth: Any) -> torch.Tensor:
     return psnr((scale * centred + wanted.mean(1, keepdim=True)).view(truth.shape), truth)
 
 
-def match(images: Any, truth: Any) -> torch.Tensor:
+def match(images: Images, truth: Images) -> Int64[Tensor, " batch"]:
     """Which reconstruction belongs to which truth: ``matching[i]`` is the index in ``images`` for ``truth[i]``.
 
     Shape (B,), int64, a permutation: the assignment of least total MSE (Hungarian). Arguments as in `mse`.
@@ -121,7 +127,7 @@ def match(images: Any, truth: Any) -> torch.Tensor:
     return torch.from_numpy(columns).long()
 
 
-def label_accuracy(labels: Any, truth: Any) -> float:
+def label_accuracy(labels: Int64[Tensor, " batch"], truth: Int64[Tensor, " batch"]) -> float:
     """Share of equal entries of two (B,) int64 label vectors, between 0 and 1, in the order given."""
     for name, value in (("labels", labels), ("truth", truth)):
         if not isinstance(value, torch.Tensor) or value.dtype != torch.int64:
@@ -131,16 +137,18 @@ def label_accuracy(labels: Any, truth: Any) -> float:
     return float((labels.cpu() == truth.cpu()).double().mean())
 
 
-def mean_psnr(values: Any) -> float:
+def mean_psnr(values: Num[Tensor, " images"] | Sequence[float]) -> float:
     """Mean of PSNRs in dB. Of several, each counts as 100 dB at most, so that one exact image does not decide the mean.
 
     A single image is no average: its PSNR is returned as it is, infinite if exact. No image at all gives NaN.
     """
-    values = torch.as_tensor(values).as_subclass(torch.Tensor).double()
+    values = torch.as_tensor(values).double()
     return float(values.clamp(max=CAP).mean() if values.numel() > 1 else values.mean())
 
 
-def nearest(candidates: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+def nearest(
+    candidates: Float[Tensor, "candidates channel height width"], truth: Images
+) -> Float[Tensor, "batch channel height width"]:
     """For each truth the candidate image of least MSE, shape (B, C, H, W); any number of candidates in [0, 1]."""
     return candidates[_distances(candidates.double(), truth.double()).argmin(0)]
 
@@ -152,7 +160,7 @@ def warn_once(message: str) -> None:
         warnings.warn(message, LPIPSUnavailable, stacklevel=3)
 
 
-def _pair(images: Any, truth: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _pair(images: Images, truth: Images) -> tuple[Images, Images]:
     for name, value in (("images", images), ("truth", truth)):
         _validate.instance(name, value, torch.Tensor)
         if not value.is_floating_point():
@@ -167,7 +175,9 @@ def _pair(images: Any, truth: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return images, truth
 
 
-def _distances(images: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+def _distances(
+    images: Float64[Tensor, "images channel height width"], truth: Float64[Tensor, "batch channel height width"]
+) -> Float64[Tensor, "images batch"]:
     """MSE of every image with every truth, shape (len(images), len(truth)), for float64 stacks in [0, 1]."""
     a, b = images.flatten(1), truth.flatten(1)
     return (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T).clamp(min=0) / a.shape[1]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
 
 from .. import _validate
 from ..data.batch import Batch
@@ -18,29 +20,86 @@ from . import perceptual, pixels
 METRICS = ("psnr", "ssim", "mse", "lpips")
 
 
-class Control(torch.Tensor):
-    """What is reached without the attack: a (B,) tensor of PSNRs in dB that also knows ``.psnr .ssim .mse .lpips``.
+@runtime_checkable
+class Reconstructed(Protocol):
+    """What can be scored: an attack's :class:`~glutils.attacks.Reconstruction`, a Batch, anything that holds both."""
 
-    Tables set one number of a control beside the attack's PSNR, so that number is what the object is; the siblings
-    ride along for whoever compares another metric. Arithmetic on a control gives plain tensors.
-    """
+    @property
+    def images(self) -> Tensor: ...
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
-
-    @staticmethod
-    def of(measured: Mapping[str, torch.Tensor]) -> Control:
-        """A control from its four per-image metrics."""
-        control = measured["psnr"].clone().as_subclass(Control)
-        for name in METRICS:
-            setattr(control, name, measured[name])
-        return control
-
-    def __deepcopy__(self, memo: dict) -> Control:
-        return Control.of({name: getattr(self, name).clone() for name in METRICS})
+    @property
+    def labels(self) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Score:
+class Metrics:
+    """How close each image of a batch comes to its truth.
+
+    Attributes:
+        psnr: (B,) float64, dB, infinite for an exact image. ssim: at most 1. mse: 0 to 1. lpips: 0 and up, or NaN.
+    """
+
+    psnr: Float64[Tensor, " batch"]
+    ssim: Float64[Tensor, " batch"]
+    mse: Float64[Tensor, " batch"]
+    lpips: Float64[Tensor, " batch"]
+
+    def __len__(self) -> int:
+        return len(self.psnr)
+
+
+class Control(Metrics):
+    """What is reached without the attack: the same four metrics, per image.
+
+    Tables set a control's PSNR beside the attack's, so a control also answers like its ``psnr``: what a tensor has
+    (``mean()``, ``shape``), its entries, comparisons, sums and differences, all as plain tensors. It is no tensor:
+    where a function of torch is to take it, name the metric, ``control.psnr``.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name in METRICS:  # a copy asks before there is a psnr
+            raise AttributeError(name)
+        return getattr(self.psnr, name)
+
+    def __repr__(self) -> str:
+        return f"Control({self.psnr})"
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.psnr)
+
+    def __getitem__(self, index: int | slice | Tensor) -> Tensor:
+        return self.psnr[index]
+
+    def __float__(self) -> float:
+        return float(self.psnr)
+
+    def __add__(self, other: Tensor | float) -> Tensor:
+        return self.psnr + other
+
+    def __radd__(self, other: Tensor | float) -> Tensor:
+        return other + self.psnr
+
+    def __sub__(self, other: Tensor | float) -> Tensor:
+        return self.psnr - other
+
+    def __rsub__(self, other: Tensor | float) -> Tensor:
+        return other - self.psnr
+
+    def __lt__(self, other: Tensor | float) -> Tensor:
+        return self.psnr < other
+
+    def __le__(self, other: Tensor | float) -> Tensor:
+        return self.psnr <= other
+
+    def __gt__(self, other: Tensor | float) -> Tensor:
+        return self.psnr > other
+
+    def __ge__(self, other: Tensor | float) -> Tensor:
+        return self.psnr >= other
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Score(Metrics):
     """Metrics of one reconstruction, per image, in the order of the truth.
 
     Attributes:
@@ -51,18 +110,11 @@ class Score:
         notes: what a reader of the numbers must know (why LPIPS is NaN, which images failed).
     """
 
-    psnr: torch.Tensor
-    ssim: torch.Tensor
-    mse: torch.Tensor
-    lpips: torch.Tensor
     label_accuracy: float
-    label_hits: torch.Tensor
-    matching: torch.Tensor
-    controls: dict[str, Control]
+    label_hits: Bool[Tensor, " batch"]
+    matching: Int64[Tensor, " batch"]
+    controls: Mapping[str, Control]
     notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.psnr)
 
     @property
     def mean_psnr(self) -> float:
@@ -80,8 +132,8 @@ class Score:
         return tuple(name for name, control in self.controls.items() if self._loses_to(control))
 
     def _loses_to(self, control: Control) -> bool:
-        known = ~control.isnan()  # the class mean of a class without public images is NaN
-        wins = pixels.mean_psnr(self.psnr[known]) > pixels.mean_psnr(control[known])  # False where self is NaN
+        known = ~control.psnr.isnan()  # the class mean of a class without public images is NaN
+        wins = pixels.mean_psnr(self.psnr[known]) > pixels.mean_psnr(control.psnr[known])  # False where self is NaN
         return bool(known.any()) and not wins
 
     def __repr__(self) -> str:
@@ -90,13 +142,20 @@ class Score:
         text = f"PSNR {means['psnr']:.3g} dB{capped}, SSIM {means['ssim']:.3g}, LPIPS {means['lpips']:.3g}, "
         text += f"labels {int(self.label_hits.sum())} of {count}; mean of {count} image{'s' * (count > 1)}"
         for name, control in self.controls.items():
-            reached = pixels.mean_psnr(control[~control.isnan()])
+            reached = pixels.mean_psnr(control.psnr[~control.psnr.isnan()])
             text += f"\n  control {name}: {reached:.3g} dB{' (not beaten)' * self._loses_to(control)}"
         return "\n  note: ".join([text, *self.notes])
 
 
-def score(result: Any, batch: Any, *, public: Any = None, controls: Any = None, lpips_net: Any = None) -> Score:
-    """Compare a reconstruction with the truth, and with what is reached without it.
+def score(
+    result: Reconstructed,
+    batch: Batch,
+    *,
+    public: Batch | None = None,
+    controls: Mapping[str, Reconstructed | Tensor] | None = None,
+    lpips_net: str | None = None,
+) -> Score:
+    """A reconstruction's PSNR, SSIM, MSE, LPIPS and label accuracy, beside those of controls that did not attack.
 
     Args:
         result: a Reconstruction: ``.images`` (B, C, H, W), ``.labels`` (B,) int64.
@@ -112,16 +171,25 @@ def score(result: Any, batch: Any, *, public: Any = None, controls: Any = None, 
 
     Raises:
         TypeError, ValueError: naming the argument of a wrong type, size, shape or range.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, device="cpu")
+        >>> score = gl.score(batch, batch)  # as good as an attack can be
+        >>> score.psnr, score.label_accuracy, sorted(score.controls)
+        (tensor([inf, inf], dtype=torch.float64), 1.0, ['grey', 'mean_colour'])
+        >>> bool((score.psnr > score.controls["mean_colour"].psnr).all())
+        True
     """
     _validate.instance("batch", batch, Batch)
-    images, found = _reconstructed("result", result, batch)
+    images, found = _images_and_labels("result", result, batch)
     truth = batch.images.cpu()
     net, notes = _backbone(lpips_net, truth.shape[1])
     failed = int(images.isnan().flatten(1).any(1).sum())
     if failed:
         notes.append(f"{failed} of {len(images)} reconstructions contain NaN; their metrics are NaN.")
 
-    def measure(stack: torch.Tensor) -> dict[str, torch.Tensor]:
+    def measure(stack: Tensor) -> dict[str, Tensor]:
         far = pixels.lpips(stack, truth, net=net) if net else torch.full((len(truth),), math.nan, dtype=torch.float64)
         return {name: getattr(pixels, name)(stack, truth) for name in METRICS[:3]} | {"lpips": far}
 
@@ -130,10 +198,10 @@ def score(result: Any, batch: Any, *, public: Any = None, controls: Any = None, 
         "grey": torch.full_like(truth, 0.5),
     }
     stacks |= _public_stacks(public, batch) if public is not None else {}
-    for name, other in _named(controls).items():
+    for name, other in _by_name(controls).items():
         if name in stacks:
             raise ValueError(f"controls must not be called {name!r}: that control is always there")
-        guess = other if isinstance(other, torch.Tensor) else _reconstructed(f"controls[{name!r}]", other, batch)[0]
+        guess = other if isinstance(other, Tensor) else _images_and_labels(f"controls[{name!r}]", other, batch)[0]
         stacks[name] = guess[pixels.match(guess, truth)]
 
     matching = pixels.match(images, truth)
@@ -143,7 +211,7 @@ def score(result: Any, batch: Any, *, public: Any = None, controls: Any = None, 
         label_accuracy=float(hits.double().mean()),
         label_hits=hits,
         matching=matching,
-        controls={name: Control.of(measure(stack)) for name, stack in stacks.items()},
+        controls={name: Control(**measure(stack)) for name, stack in stacks.items()},
         notes=tuple(notes),
     )
 
@@ -160,7 +228,7 @@ class Summary(NamedTuple):
         return f"{self.median:.3g} ({self.min:.3g} to {self.max:.3g}, n = {self.n})"
 
 
-def summary(scores: Any, metric: Any = "psnr") -> Summary:
+def summary(scores: Iterable[Score | float | Float[Tensor, ""]], metric: str = "psnr") -> Summary:
     """Median and range across runs (seeds): of numbers, or of ``metric`` in each `Score`'s ``mean()``.
 
     ``metric`` is "psnr" (dB), "ssim", "mse", "lpips" or "label_accuracy". A NaN run makes all three NaN.
@@ -179,22 +247,22 @@ def summary(scores: Any, metric: Any = "psnr") -> Summary:
     return Summary(statistics.median(values), min(values), max(values), len(values))
 
 
-def _backbone(asked: Any, channels: int) -> tuple[str | None, list[str]]:
+def _backbone(asked: str | None, channels: int) -> tuple[str | None, list[str]]:
     """The network to take LPIPS with, or ``None`` and the reason; who asked for one by name is also warned."""
     net = _validate.choice("lpips_net", "alex" if asked is None else asked, perceptual.BACKBONES)
     if perceptual.find(net) is not None and channels in (1, 3):
         return net, []
     unfit = f"LPIPS is nan: it takes images of 1 or 3 channels, not {channels}."
-    reason = perceptual.missing(net) if channels in (1, 3) else unfit
+    reason = perceptual.why_missing(net) if channels in (1, 3) else unfit
     if asked is not None:
         pixels.warn_once(reason)
     return None, [reason]
 
 
-def _reconstructed(name: str, result: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def _images_and_labels(name: str, result: Reconstructed, batch: Batch) -> tuple[Tensor, Tensor]:
     """Images and labels of a reconstruction that fits ``batch``."""
     images, labels = getattr(result, "images", None), getattr(result, "labels", None)
-    if not isinstance(images, torch.Tensor) or not isinstance(labels, torch.Tensor):
+    if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
         raise TypeError(f"{name} must hold tensors .images and .labels, got {type(result).__name__}")
     if images.shape != batch.images.shape:
         raise ValueError(f"{name}.images must have shape {tuple(batch.images.shape)}, got {tuple(images.shape)}")
@@ -205,7 +273,7 @@ def _reconstructed(name: str, result: Any, batch: Batch) -> tuple[torch.Tensor, 
     return images.detach(), labels.detach()
 
 
-def _named(controls: Any) -> Mapping[str, Any]:
+def _by_name(controls: Mapping[str, Reconstructed | Tensor] | None) -> Mapping[str, Reconstructed | Tensor]:
     """``controls`` as a mapping from strings; empty for ``None``."""
     controls = {} if controls is None else controls
     if not isinstance(controls, Mapping) or not all(isinstance(name, str) for name in controls):
@@ -213,7 +281,7 @@ def _named(controls: Any) -> Mapping[str, Any]:
     return controls
 
 
-def _public_stacks(public: Any, batch: Batch) -> dict[str, torch.Tensor]:
+def _public_stacks(public: Batch, batch: Batch) -> dict[str, Tensor]:
     """For each private image: the mean public image of its class, and the public image nearest to it."""
     _validate.instance("public", public, Batch)
     if public.shape != batch.shape or public.classes != batch.classes:

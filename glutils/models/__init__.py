@@ -14,10 +14,26 @@ from .functional import (
     stateless,
     unflatten,
 )
-from .zoo import ACTIVATIONS, Normalise, build, cnn, convnet, lenet, mlp, names, resnet8, resnet18, resnet50, vgg16
+from .zoo import (
+    ACTIVATIONS,
+    Normalise,
+    build,
+    class_count,
+    cnn,
+    convnet,
+    describe,
+    image_shape,
+    lenet,
+    mlp,
+    names,
+    resnet8,
+    resnet18,
+    resnet50,
+    vgg16,
+)
 
 __all__ = [
-    "ACTIVATIONS", "Normalise", "Parameters", "batchnorm_mode", "build", "check_deterministic", "cnn", "convnet",
-    "flatten", "gradient", "last_linear", "lenet", "logits", "loss", "mlp", "names", "own_precision", "parameters",
-    "resnet18", "resnet50", "resnet8", "stateless", "unflatten", "vgg16",
+    "ACTIVATIONS", "Normalise", "Parameters", "batchnorm_mode", "build", "check_deterministic", "class_count", "cnn",
+    "convnet", "describe", "flatten", "gradient", "image_shape", "last_linear", "lenet", "logits", "loss", "mlp",
+    "names", "own_precision", "parameters", "resnet18", "resnet50", "resnet8", "stateless", "unflatten", "vgg16",
 ]  # fmt: skip

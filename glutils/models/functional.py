@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from .. import _validate
@@ -16,7 +17,12 @@ from .. import _validate
 # round-off is thousands of times larger, and would drown the differences of losses that a client sends.
 torch.backends.cudnn.allow_tf32 = False
 
-Parameters = dict[str, torch.Tensor]
+Parameters = dict[str, Tensor]
+Images = Float[Tensor, "batch *image"]
+"""Images (B, C, H, W), or other records of which the first axis counts."""
+Labels = Int64[Tensor, " batch"] | Float[Tensor, "batch classes"]
+"""Class indices, or probabilities of the classes."""
+_TRACKING = "track_running_stats"
 
 
 def parameters(model: nn.Module, dtype: torch.dtype | None = None) -> Parameters:
@@ -25,12 +31,12 @@ def parameters(model: nn.Module, dtype: torch.dtype | None = None) -> Parameters
     return found if dtype is None else {name: p.to(dtype) for name, p in found.items()}
 
 
-def flatten(named: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def flatten(named: Mapping[str, Tensor]) -> Float[Tensor, " d"]:
     """All tensors as one vector of length d, in the mapping's order."""
     return torch.cat([tensor.reshape(-1) for tensor in named.values()])
 
 
-def unflatten(vector: torch.Tensor, like: Mapping[str, torch.Tensor]) -> Parameters:
+def unflatten(vector: Float[Tensor, " d"], like: Mapping[str, Tensor]) -> Parameters:
     """Views of a vector of length d with the names and shapes of ``like``; the inverse of :func:`flatten`."""
     sizes = [tensor.numel() for tensor in like.values()]
     return {name: part.view(t.shape) for (name, t), part in zip(like.items(), vector.split(sizes), strict=True)}
@@ -40,17 +46,17 @@ def unflatten(vector: torch.Tensor, like: Mapping[str, torch.Tensor]) -> Paramet
 def stateless(model: nn.Module) -> Iterator[None]:
     """Within this context batch norm layers in training mode leave their running statistics alone, so that a forward
     pass is a pure function (and may be transformed by ``torch.func``)."""
-    tracking = [m for m in model.modules() if getattr(m, "track_running_stats", False) and m.training]
+    tracking = [m for m in model.modules() if getattr(m, _TRACKING, False) and m.training]
     try:
         for module in tracking:
-            module.track_running_stats = False
+            setattr(module, _TRACKING, False)
         yield
     finally:
         for module in tracking:
-            module.track_running_stats = True
+            setattr(module, _TRACKING, True)
 
 
-def logits(model: nn.Module, params: Parameters, images: torch.Tensor) -> torch.Tensor:
+def logits(model: nn.Module, params: Parameters, images: Images) -> Float[Tensor, "batch classes"]:
     """Outputs (B, classes) of ``model`` with its parameters replaced by ``params``.
 
     Buffers and frozen parameters follow the images' dtype."""
@@ -63,10 +69,10 @@ def logits(model: nn.Module, params: Parameters, images: torch.Tensor) -> torch.
 def loss(
     model: nn.Module,
     params: Parameters,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    weights: torch.Tensor | None = None,
-) -> torch.Tensor:
+    images: Images,
+    labels: Labels,
+    weights: Float[Tensor, " batch"] | None = None,
+) -> Float[Tensor, ""]:
     """Cross entropy averaged over the batch, or summed with ``weights`` (B,); labels are class indices (B,) or
     probabilities (B, classes)."""
     if weights is None:
@@ -77,8 +83,8 @@ def loss(
 def gradient(
     model: nn.Module,
     params: Parameters | None,
-    images: torch.Tensor,
-    labels: torch.Tensor,
+    images: Images,
+    labels: Labels,
     *,
     create_graph: bool = False,
 ) -> Parameters:
@@ -87,6 +93,7 @@ def gradient(
     ``params=None`` stands for the model's own, in their own precision: the model is then simply called, which for a
     small network saves a fifth of the time.
     """
+    leaves: Parameters
     if params is None:
         leaves = {name: p for name, p in model.named_parameters() if p.requires_grad}
     else:

@@ -6,17 +6,20 @@ Pixels live in [0, 1] everywhere; a network that wants normalised input carries 
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
-from typing import Any
+from typing import TypedDict, Unpack, cast
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from .. import _validate
 from .._registry import Registry
 from ..data.batch import Batch
 
-_MODELS = Registry("model")
+Shape = tuple[int, int, int]
+_MODELS = Registry[Callable[..., nn.Module]]("model")
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
@@ -28,12 +31,30 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+class Options(TypedDict, total=False):
+    """What :func:`build` hands on to the network; which of them it takes, its docstring and an error say."""
+
+    activation: str
+    channels: tuple[int, int]
+    hidden: tuple[int, ...] | int | None
+    norm: str
+    weights: str | os.PathLike[str] | None
+    width: int
+
+
 def names() -> list[str]:
     """Names that :func:`build` accepts."""
     return _MODELS.names()
 
 
-def build(name: str, batch: Batch, *, seed: int = 0, device: Any = None, **options: Any) -> nn.Module:
+def build(
+    name: str,
+    batch: Batch,
+    *,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    **options: Unpack[Options],
+) -> nn.Module:
     """A network whose input shape and classes come from ``batch``.
 
     Args:
@@ -53,6 +74,12 @@ def build(name: str, batch: Batch, *, seed: int = 0, device: Any = None, **optio
     Raises:
         TypeError: ``batch`` is not a :class:`~glutils.data.Batch`, or an unknown option.
         ValueError: an unknown name or activation, or images too small for the network.
+
+    Example:
+        >>> import glutils as gl
+        >>> model = gl.models.build("mlp", gl.data.sample("digits"), hidden=(16,), activation="relu", seed=0)
+        >>> sum(parameter.numel() for parameter in model.parameters()), model.training
+        (1210, False)
     """
     make = _MODELS.get(name)
     _validate.instance("batch", batch, Batch)
@@ -63,8 +90,27 @@ def build(name: str, batch: Batch, *, seed: int = 0, device: Any = None, **optio
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make(batch.shape, len(batch.classes), **options)
-    model.classes, model.name, model.shape = len(batch.classes), name, batch.shape
+    describe(model, name=name, shape=batch.shape, classes=len(batch.classes))
     return model.to(batch.images.device if device is None else device).eval()
+
+
+def describe(model: nn.Module, *, name: str, shape: Shape, classes: int) -> None:
+    """Note on a network what it is called, and the images and classes it is for; `image_shape`, `class_count` read it.
+
+    (torch lets type checkers believe that every attribute of a module is a tensor or a module.)
+    """
+    for attribute, value in {"name": name, "shape": tuple(shape), "classes": classes}.items():
+        setattr(model, attribute, value)
+
+
+def image_shape(model: nn.Module) -> Shape:
+    """Shape (C, H, W) of the images that a network of :func:`build` takes."""
+    return cast("Shape", model.shape)
+
+
+def class_count(model: nn.Module) -> int:
+    """Number of classes of a network of :func:`build`."""
+    return cast("int", model.classes)
 
 
 def _activation(name: str) -> nn.Module:
@@ -72,7 +118,7 @@ def _activation(name: str) -> nn.Module:
 
 
 @_MODELS.register("lenet")
-def lenet(shape: tuple[int, int, int], classes: int, activation: str = "sigmoid", width: int = 12) -> nn.Module:
+def lenet(shape: Shape, classes: int, activation: str = "sigmoid", width: int = 12) -> nn.Module:
     """The network of DLG (Zhu et al. 2019): three 5x5 convolutions of 12 channels, strides 2, 2, 1, and one linear
     layer, with all weights and biases uniform in [-0.5, 0.5]. 15,826 parameters at 3x32x32 and 10 classes.
 
@@ -92,7 +138,7 @@ def lenet(shape: tuple[int, int, int], classes: int, activation: str = "sigmoid"
 
 
 @_MODELS.register("mlp")
-def mlp(shape, classes: int, hidden: tuple[int, ...] = (64,), activation: str = "tanh") -> nn.Module:
+def mlp(shape: Shape, classes: int, hidden: tuple[int, ...] = (64,), activation: str = "tanh") -> nn.Module:
     """Fully connected layers of the given widths, PyTorch's default initialisation."""
     features = shape[0] * shape[1] * shape[2]
     layers: list[nn.Module] = [nn.Flatten()]
@@ -104,7 +150,7 @@ def mlp(shape, classes: int, hidden: tuple[int, ...] = (64,), activation: str = 
 
 @_MODELS.register("convnet")
 def convnet(
-    shape, classes: int, activation: str = "relu", channels: tuple[int, int] = (16, 32), hidden: int | None = 128
+    shape: Shape, classes: int, activation: str = "relu", channels: tuple[int, int] = (16, 32), hidden: int | None = 128
 ) -> nn.Module:
     """conv3x3-16, conv3x3-32 with stride 2, a linear layer of 128, a linear layer; PyTorch's default initialisation.
 
@@ -127,7 +173,7 @@ def convnet(
 
 
 @_MODELS.register("cnn")
-def cnn(shape, classes: int, activation: str = "relu", hidden: int = 512) -> nn.Module:
+def cnn(shape: Shape, classes: int, activation: str = "relu", hidden: int = 512) -> nn.Module:
     """The CNN of a survey of attacks on federated learning (Zhu, Huang, Xie 2024): conv3x3-32, conv3x3-64, 2x2 maximum
     pooling, a linear layer of 512, a linear layer; PyTorch's default initialisation. Padding 1 and stride 1 are this
     book's choice. 548,746 parameters for an 8x8 grey image and 10 classes."""
@@ -161,7 +207,7 @@ def _norm(name: str, channels: int) -> nn.Module:
 class _Residual(nn.Module):
     """Two 3x3 convolutions with normalisation, added to the input (He et al. 2016, basic block)."""
 
-    def __init__(self, before: int, after: int, stride: int, activation: str, norm: str = "batch"):
+    def __init__(self, before: int, after: int, stride: int, activation: str, norm: str = "batch") -> None:
         super().__init__()
         self.conv1, self.norm1 = nn.Conv2d(before, after, 3, stride, 1, bias=False), _norm(norm, after)
         self.conv2, self.norm2 = nn.Conv2d(after, after, 3, 1, 1, bias=False), _norm(norm, after)
@@ -170,13 +216,15 @@ class _Residual(nn.Module):
         if stride != 1 or before != after:
             self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), _norm(norm, after))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[Tensor, "batch _ _ _"]) -> Float[Tensor, "batch _ _ _"]:
         inner = self.norm2(self.conv2(self.act(self.norm1(self.conv1(x)))))
         return self.act(inner + self.shortcut(x))
 
 
 @_MODELS.register("resnet8")
-def resnet8(shape, classes: int, width: int = 16, activation: str = "relu", norm: str = "batch") -> nn.Module:
+def resnet8(
+    shape: Shape, classes: int, width: int = 16, activation: str = "relu", norm: str = "batch"
+) -> nn.Module:
     """A stem and three residual blocks of ``width``, 2 ``width``, 4 ``width`` channels with batch norm (or ``norm``
     ``"group"``), global average pooling, a linear layer; 78 k parameters at width 16 and 10 classes."""
     return nn.Sequential(
@@ -195,17 +243,20 @@ def resnet8(shape, classes: int, width: int = 16, activation: str = "relu", norm
 class Normalise(nn.Module):
     """(x - mean) / std per channel, so that networks that expect it can be fed pixels in [0, 1]."""
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch channel height width"]:
         return (x - self.mean) / self.std
 
 
 def _torchvision(name: str) -> Callable[..., nn.Module]:
-    def make(shape, classes: int, weights: str | None = None) -> nn.Module:
+    def make(shape: Shape, classes: int, weights: str | os.PathLike[str] | None = None) -> nn.Module:
         import torchvision
 
         if min(shape[1:]) < 32:

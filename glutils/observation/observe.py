@@ -113,6 +113,15 @@ def observe(
         TypeError, ValueError: a payload of the wrong kind, shape or with non-finite entries; unknown knowledge; batch
             statistics of a model without batch norm; a batch norm mode other than the client's; a transcript whose
             messages do not lead from one state to the next (the message names the round).
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", seed=0)
+        >>> model, protocol = gl.models.build("mlp", batch, seed=0), gl.protocols.FedSGD()
+        >>> payload = protocol.transmit(model, batch.images, batch.labels)
+        >>> seen = gl.observe(model, protocol, payload, batch)
+        >>> seen.kind, seen.shape, seen.classes, seen.labels
+        ('gradient', (1, 1, 8, 8), 10, None)
     """
     knows = _knowledge(knows)
     if ("public" in knows) != (public is not None):

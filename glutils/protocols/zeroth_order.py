@@ -27,6 +27,14 @@ class ZerothOrder(Protocol):
         dtype: ``"float32"`` or ``"float64"``: the precision in which the client evaluates its loss.
         seed: public seed of the directions.
         memory: bytes of directions that may be kept (not part of the protocol; a matter of the machine).
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", seed=0)
+        >>> model = gl.models.build("mlp", batch, seed=0)
+        >>> protocol = gl.protocols.ZerothOrder(directions=5, mu=1e-4, dtype="float64", seed=7)
+        >>> len(protocol.transmit(model, batch.images, batch.labels))
+        5
     """
 
     directions: int = 64

@@ -118,6 +118,14 @@ def record(
 
     Raises:
         TypeError, ValueError: naming the argument, and within it the entry that JSON cannot hold.
+
+    Example:
+        >>> import tempfile
+        >>> import glutils as gl
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = gl.runs.record("example", parameters={"seed": 0}, rows=[{"psnr": 30.5}], folder=folder)
+        ...     path.name, gl.runs.load("example", folder=folder).rows
+        ('example.json', [{'psnr': 30.5}])
     """
     _validate.file_name("name", name)
     if not isinstance(parameters, Mapping):

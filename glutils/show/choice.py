@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import html
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from .. import _validate
-from .figures import emit, words
-from .frames import image_tag, montage, named, png, slider_tag, width_of
-from .images import stack
+from .figures import check_text, emit
+from .frames import html_id, image_tag, montage, png, slider_tag, width_of
+from .images import Pictures, stack
 
 # On input of any control: the frames of the chosen names, and of these the one of the slider's number; hide the others.
 # Where another choice has more or fewer frames, the slider keeps its place from left to right.
@@ -48,9 +47,11 @@ class Frame:
     def __post_init__(self) -> None:
         if not isinstance(self.png, bytes) or not self.png.startswith(b"\x89PNG"):
             raise TypeError("png must be the bytes of a PNG file")
-        words("alt", self.alt), words("title", self.title)
+        check_text("alt", self.alt)
+        check_text("title", self.title)
         for label, share, text in self.bars:
-            words("a bar's label", label), words("a bar's text", text)
+            check_text("a bar's label", label)
+            check_text("a bar's text", text)
             _validate.number(f"bar {label!r}", share, at_least=0, at_most=1)
 
     @property
@@ -66,7 +67,9 @@ class Frame:
         return f"{title}{image_tag(self.png, self.alt, self.width)}{bars}"
 
 
-def frame(images: Any, truth: Any, *, title: Any, said: Any, bars: Any = ()) -> Frame:
+def frame(
+    images: Pictures, truth: Pictures, *, title: str, said: str, bars: Iterable[tuple[str, float, str]] = ()
+) -> Frame:
     """A frame with images above the truth (or left of it, if it is one image).
 
     Args:
@@ -78,14 +81,28 @@ def frame(images: Any, truth: Any, *, title: Any, said: Any, bars: Any = ()) -> 
     return Frame(png(picture), said, title, tuple(bars), width_of(picture))
 
 
-def choice(frames: Any, *, name: Any, axes: Any, label: Any, caption: Any = None) -> None:
+def choice(
+    frames: Mapping[tuple[str, ...], Sequence[Frame]],
+    *,
+    name: str,
+    axes: Sequence[str],
+    label: str,
+    caption: str | None = None,
+) -> None:
     """Display pictures to choose among: names on one or more axes, then a slider. Arguments as in `choice_html`."""
     page = choice_html(frames, name=name, axes=axes, label=label, caption=caption)
     plain = "\n".join(f"{', '.join(key)}: {one.alt}" for key, series in frames.items() for one in series)
     emit({"text/html": page, "text/plain": plain})
 
 
-def choice_html(frames: Any, *, name: Any, axes: Any, label: Any, caption: Any = None) -> str:
+def choice_html(
+    frames: Mapping[tuple[str, ...], Sequence[Frame]],
+    *,
+    name: str,
+    axes: Sequence[str],
+    label: str,
+    caption: str | None = None,
+) -> str:
     """HTML of a figure in which a reader chooses names and moves a slider; it works from a file, with no network.
 
     Everything is in the page itself. All controls are the browser's own, so the keyboard moves them. Without script
@@ -103,7 +120,7 @@ def choice_html(frames: Any, *, name: Any, axes: Any, label: Any, caption: Any =
     Raises:
         TypeError, ValueError: naming the argument.
     """
-    ident = f"frames-{named(name)}"
+    ident = f"frames-{html_id(name)}"
     _validate.instance("frames", frames, Mapping)
     if not isinstance(axes, Sequence) or isinstance(axes, str) or not axes:
         raise TypeError(f"axes must be a list of labels, got {axes!r}")
@@ -124,9 +141,10 @@ def choice_html(frames: Any, *, name: Any, axes: Any, label: Any, caption: Any =
         for key, series in frames.items()
         for i, one in enumerate(series)
     )
-    controls = "\n".join(_control(ident, i, words("an axis", axis), options[i]) for i, axis in enumerate(axes))
-    slider = slider_tag(ident, words("label", label), len(frames[first]) - 1, 0, frames[first][0].alt, 320, _ON_INPUT)
-    below = "" if caption is None else f"\n<figcaption>{html.escape(words('caption', caption))}</figcaption>"
+    controls = "\n".join(_control(ident, i, check_text("an axis", axis), options[i]) for i, axis in enumerate(axes))
+    series = frames[first]
+    slider = slider_tag(ident, check_text("label", label), len(series) - 1, 0, series[0].alt, 320, _ON_INPUT)
+    below = "" if caption is None else f"\n<figcaption>{html.escape(check_text('caption', caption))}</figcaption>"
     return (
         f'<figure id="{ident}" style="margin:1em 0;max-width:100%">\n<div data-controls="">\n{controls}\n{slider}\n'
         f'</div>\n<div data-all="" style="margin-top:.6em">\n{shown}\n</div>\n'

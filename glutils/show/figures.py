@@ -8,7 +8,7 @@ import math
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import matplotlib.style
 from matplotlib.figure import Figure
@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 STYLE = Path(__file__).parent.parent / "glutils.mplstyle"
 
 
-def style() -> AbstractContextManager:
+def style() -> AbstractContextManager[None]:
     """The book's look as a context: ``with gl.show.style(): fig, axes = plt.subplots()``. Undone on leaving."""
     return matplotlib.style.context(["default", str(STYLE)])
 
 
-def figure(fig: Any, alt: Any, caption: Any = None) -> None:
+def figure(fig: Figure, alt: str, caption: str | None = None) -> None:
     """Display a figure as PNG with alt text, and close it.
 
     The output's metadata is ``{"image/png": {"alt": alt}}``, with ``"caption"`` beside it where one is given; the
@@ -39,22 +39,22 @@ def figure(fig: Any, alt: Any, caption: Any = None) -> None:
     """
     if not isinstance(fig, Figure):
         raise TypeError(f"fig must be a matplotlib Figure, got {type(fig).__name__}")
-    words("alt", alt)
+    check_text("alt", alt)
     bundle = {"image/png": base64.b64encode(png_of(fig)).decode("ascii"), "text/plain": alt}
     metadata: dict[str, Any] = {"image/png": {"alt": alt}}
     if caption is not None:
-        metadata["caption"] = words("caption", caption)
+        metadata["caption"] = check_text("caption", caption)
     emit(bundle, metadata)
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close(fig)
 
 
-def decibels(value: Any) -> str:
+def decibels(value: SupportsFloat) -> str:
     """A PSNR for reading: three digits and the unit, "exact" where it is infinite, "n/a" where it is NaN."""
-    value = float(value)
-    if math.isnan(value):
+    psnr = float(value)
+    if math.isnan(psnr):
         return "n/a"
-    return "exact" if value == math.inf else f"{value:.3g} dB"
+    return "exact" if psnr == math.inf else f"{psnr:.3g} dB"
 
 
 def png_of(fig: Figure) -> bytes:
@@ -76,7 +76,7 @@ def emit(bundle: dict[str, str], metadata: dict[str, Any] | None = None) -> None
         display(bundle, raw=True, metadata=metadata or {})
 
 
-def words(name: str, value: Any) -> str:
+def check_text(name: str, value: object) -> str:
     """``value`` if it is a string with something in it; ``TypeError`` or ``ValueError`` naming ``name`` otherwise."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, got {type(value).__name__}")

@@ -7,15 +7,17 @@ import html
 import io
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float32
 from PIL import Image
+from torch import Tensor
 
 from .. import _validate, metrics
-from .figures import decibels, emit, words
-from .images import stack
+from .figures import check_text, decibels, emit
+from .images import Pictures, stack
 
 SHOWN = 192  # CSS pixels the shorter side of small pictures is enlarged to, as far as 640 px of width allow
 BUDGET = 700_000  # bytes of PNG in one scrubber at most; text encoding adds a third
@@ -29,15 +31,40 @@ _ON_INPUT = (
 )
 
 
+@runtime_checkable
+class History(Protocol):
+    """How a search went: its loss at some steps, and the images (B, C, H, W) at some."""
+
+    @property
+    def steps(self) -> Sequence[int]: ...
+
+    @property
+    def loss(self) -> Sequence[float]: ...
+
+    @property
+    def frame_steps(self) -> Sequence[int]: ...
+
+    @property
+    def frames(self) -> Sequence[Tensor]: ...
+
+
+@runtime_checkable
+class Recorded(Protocol):
+    """What holds a history: a Reconstruction."""
+
+    @property
+    def history(self) -> History: ...
+
+
 def frames_html(
-    name: Any,
-    pngs: Any,
-    alts: Any,
-    label: Any,
-    caption: Any = None,
+    name: str,
+    pngs: Sequence[bytes],
+    alts: Sequence[str],
+    label: str,
+    caption: str | None = None,
     *,
-    width: Any = 320,
-    start: Any = None,
+    width: int = 320,
+    start: int | None = None,
 ) -> str:
     """HTML of a figure with a slider over pictures; it works in JupyterLab, in a built page and from a file.
 
@@ -56,8 +83,9 @@ def frames_html(
     Raises:
         TypeError, ValueError: naming the argument.
     """
-    ident = f"frames-{named(name)}"
-    _validate.instance("pngs", pngs, Sequence), _validate.instance("alts", alts, Sequence)
+    ident = f"frames-{html_id(name)}"
+    _validate.instance("pngs", pngs, Sequence)
+    _validate.instance("alts", alts, Sequence)
     if not pngs or len(pngs) != len(alts):
         raise ValueError(f"pngs and alts must be equally many and not none, got {len(pngs)} and {len(alts)}")
     if not all(isinstance(png, bytes) and png.startswith(b"\x89PNG") for png in pngs):
@@ -65,20 +93,20 @@ def frames_html(
     last = len(pngs) - 1
     start = last if start is None else _validate.integer("start", start, at_least=0, at_most=last)
     _validate.integer("width", width, at_least=1)
-    said = [words("an alt text", alt) for alt in alts]
+    said = [check_text("an alt text", alt) for alt in alts]
     images = "\n".join(
         image_tag(png, alt, width, shown=index == start)
         for index, (png, alt) in enumerate(zip(pngs, said, strict=True))
     )
-    slider = slider_tag(ident, words("label", label), last, start, said[start], width, _ON_INPUT)
-    below = "" if caption is None else f"\n<figcaption>{html.escape(words('caption', caption))}</figcaption>"
+    slider = slider_tag(ident, check_text("label", label), last, start, said[start], width, _ON_INPUT)
+    below = "" if caption is None else f"\n<figcaption>{html.escape(check_text('caption', caption))}</figcaption>"
     return (
         f'<figure id="{ident}" style="margin:1em 0;max-width:100%">\n{images}\n{slider}\n'
         f'<div data-status="">{html.escape(said[start])}</div>{below}\n</figure>'
     )
 
 
-def named(name: Any) -> str:
+def html_id(name: str) -> str:
     """``name`` if ids can be made of it; ``ValueError`` otherwise."""
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
         raise ValueError(f"name must be lower-case letters, digits and hyphens, got {name!r}")
@@ -106,16 +134,21 @@ def slider_tag(ident: str, label: str, last: int, start: int, said: str, width: 
     )
 
 
-def width_of(picture: torch.Tensor) -> int:
+def width_of(picture: Float32[Tensor, "channel height width"]) -> int:
     """CSS pixels at which a small picture (C, H, W) is shown."""
     height, width = picture.shape[1:]
     return max(width, min(640, width * SHOWN // min(height, width)))
 
 
 def scrubber(
-    result: Any, truth: Any = None, *, name: Any, alt: Any = "Reconstruction", caption: Any = None,
-    max_frames: Any = 24,
-) -> None:  # fmt: skip
+    result: Recorded,
+    truth: Pictures | None = None,
+    *,
+    name: str,
+    alt: str = "Reconstruction",
+    caption: str | None = None,
+    max_frames: int = 24,
+) -> None:
     """Display a reconstruction over its iterations, with a slider that also works in a static page.
 
     Args:
@@ -131,20 +164,20 @@ def scrubber(
     Raises:
         TypeError, ValueError: no frames kept, or a truth of another size.
     """
-    history = getattr(result, "history", None)
-    if not getattr(history, "frames", None):
+    history: History | None = getattr(result, "history", None)
+    if history is None or not getattr(history, "frames", None):
         raise ValueError("result must have a history with frames; run the attack with frames kept")
-    words("alt", alt)
+    check_text("alt", alt)
     _validate.integer("max_frames", max_frames, at_least=2)
     frames = [stack("result.history.frames", frame) for frame in history.frames]
     beside, order = None, slice(None)
     if truth is not None:
         beside = stack("truth", truth)
         order = metrics.match(frames[-1], beside)
-    picked = _spaced(range(len(frames)), max_frames)
+    picked = _evenly_spaced(range(len(frames)), max_frames)
     pngs = {i: png(montage(frames[i][order], beside)) for i in picked}
     while len(picked) > 2 and (size := sum(len(pngs[i]) for i in picked)) > BUDGET:
-        picked = _spaced(picked, max(2, min(len(picked) - 1, len(picked) * BUDGET // size)))
+        picked = _evenly_spaced(picked, max(2, min(len(picked) - 1, len(picked) * BUDGET // size)))
     alts = [f"{alt}, {_step(history, i, history.frames[i][order], beside)}" for i in picked]
     label = "Iteration"
     if beside is not None:
@@ -156,7 +189,15 @@ def scrubber(
     emit({"text/html": frames_html(name, pictures, alts, label, caption, width=width), "text/plain": alts[-1]})
 
 
-def strengths(stacks: Any, said: Any, truth: Any, *, name: Any, label: Any, caption: Any = None) -> None:
+def strengths(
+    stacks: Sequence[Pictures],
+    said: Sequence[str],
+    truth: Pictures,
+    *,
+    name: str,
+    label: str,
+    caption: str | None = None,
+) -> None:
     """Display what an attack finds at several strengths of a defence, with a slider over the strengths.
 
     Args:
@@ -180,12 +221,17 @@ def strengths(stacks: Any, said: Any, truth: Any, *, name: Any, label: Any, capt
     emit({"text/html": frames_html(name, pngs, said, label, caption, width=width, start=0), "text/plain": said[0]})
 
 
-def _spaced(indices: Sequence, count: int) -> list[int]:
+def _evenly_spaced(indices: Sequence[int], count: int) -> list[int]:
     """At most ``count`` of the indices, evenly spaced, with the first and the last."""
     return [indices[i] for i in sorted({round(x) for x in np.linspace(0, len(indices) - 1, min(count, len(indices)))})]
 
 
-def _step(history: Any, index: int, frame: torch.Tensor, truth: torch.Tensor | None) -> str:
+def _step(
+    history: History,
+    index: int,
+    frame: Float32[Tensor, "batch channel height width"],
+    truth: Float32[Tensor, "batch channel height width"] | None,
+) -> str:
     step = history.frame_steps[index]
     text = f"step {step} of {max(*history.frame_steps, *history.steps)}"
     if truth is not None:
@@ -194,7 +240,10 @@ def _step(history: Any, index: int, frame: torch.Tensor, truth: torch.Tensor | N
     return text if loss is None else f"{text}: loss {loss:.3g}"
 
 
-def montage(images: torch.Tensor, truth: torch.Tensor | None = None) -> torch.Tensor:
+def montage(
+    images: Float32[Tensor, "batch channel height width"],
+    truth: Float32[Tensor, "truths channel height width"] | None = None,
+) -> Float32[Tensor, "channel _ _"]:
     """One picture (C, H', W'): images side by side, the truth's below them or, for a single image, right of it."""
     gap = max(1, images.shape[3] // 16)
 
@@ -208,7 +257,7 @@ def montage(images: torch.Tensor, truth: torch.Tensor | None = None) -> torch.Te
     return row if truth is None else joined([row, joined(list(truth), 2)], 2 if len(images) == 1 else 1)
 
 
-def png(image: torch.Tensor) -> bytes:
+def png(image: Float[Tensor, "channel height width"]) -> bytes:
     """A picture (1 or 3, H, W) in [0, 1] as the bytes of a PNG file, 8 bits a channel."""
     pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).squeeze(-1).numpy()
     buffer = io.BytesIO()

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from .. import _validate
-from .figures import figure, style, words
+from .figures import check_text, figure, style
 
 EMPTY = "#f0f0f0"
 
 
-def heat(cells: Any, *, low: Any, high: Any, label: Any, caption: Any = None) -> None:
+def heat(
+    cells: Mapping[tuple[str, str], tuple[float | None, str]],
+    *,
+    low: float,
+    high: float,
+    label: str,
+    caption: str | None = None,
+) -> None:
     """Display a table as a figure: colour for the number, text for the reader.
 
     Args:
@@ -38,7 +48,7 @@ def heat(cells: Any, *, low: Any, high: Any, label: Any, caption: Any = None) ->
         if number is not None and not math.isfinite(number):
             raise ValueError(f"cells[{key}] must hold a finite number or None, got {number}")
     rows, columns = (list(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
-    label = words("label", label)
+    label = check_text("label", label)
     said = "; ".join(
         f"{row}: " + ", ".join(f"{c} {cells[row, c][1]}" for c in columns if (row, c) in cells).replace("\n", " ")
         for row in rows
@@ -49,17 +59,22 @@ def heat(cells: Any, *, low: Any, high: Any, label: Any, caption: Any = None) ->
         )
 
 
-def _draw(cells, rows, columns, low: float, high: float, label: str) -> Figure:
-    import matplotlib as mpl
-
+def _draw(
+    cells: Mapping[tuple[str, str], tuple[float | None, str]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    low: float,
+    high: float,
+    label: str,
+) -> Figure:
     fig = Figure(figsize=(1.9 + 1.0 * len(columns), 0.9 + 0.42 * len(rows)), layout="constrained")
-    axes, colours = fig.subplots(), mpl.colormaps["cividis"]
+    axes, colours = fig.subplots(), colormaps["cividis"]
     for y, row in enumerate(rows):
         for x, column in enumerate(columns):
             number, text = cells.get((row, column), (None, ""))
             share = None if number is None else min(1.0, max(0.0, (number - low) / (high - low)))
             face = EMPTY if share is None else colours(share)
-            axes.add_patch(mpl.patches.Rectangle((x, y), 1, 1, facecolor=face, edgecolor="white"))
+            axes.add_patch(Rectangle((x, y), 1, 1, facecolor=face, edgecolor="white"))
             dark = share is not None and share < 0.5
             axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", color="white" if dark else "black", fontsize=7)
     axes.set(xlim=(0, len(columns)), ylim=(len(rows), 0))
@@ -70,6 +85,6 @@ def _draw(cells, rows, columns, low: float, high: float, label: str) -> Figure:
     axes.grid(False)
     for side in axes.spines.values():
         side.set_visible(False)
-    scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(low, high), colours)
+    scale = ScalarMappable(Normalize(low, high), colours)
     fig.colorbar(scale, ax=axes, label=label, shrink=0.8)
     return fig

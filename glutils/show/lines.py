@@ -4,29 +4,41 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, SupportsFloat, runtime_checkable
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from numpy.typing import ArrayLike
 
-from .figures import figure, style, words
+from .figures import check_text, figure, style
 
 REFERENCE = "#555555"
 
 
+@runtime_checkable
+class Traced(Protocol):
+    """What holds a loss over steps: a Reconstruction, in ``history.steps`` and ``history.loss``."""
+
+    @property
+    def history(self) -> Any: ...
+
+
+Line = tuple[ArrayLike, ArrayLike] | list[ArrayLike] | Traced
+
+
 def curves(
-    lines: Any,
+    lines: Mapping[str, Line],
     *,
-    xlabel: Any,
-    ylabel: Any,
+    xlabel: str,
+    ylabel: str,
     logx: bool = False,
     logy: bool = False,
-    references: Any = None,
-    alt: Any = None,
-    caption: Any = None,
+    references: Mapping[str, SupportsFloat] | None = None,
+    alt: str | None = None,
+    caption: str | None = None,
 ) -> None:
     """Display lines, each named at its right end.
 
@@ -45,9 +57,10 @@ def curves(
     """
     if not isinstance(lines, Mapping) or not lines:
         raise TypeError(f"lines must map names to (x, y) or Reconstructions, got {lines!r:.80}")
-    words("xlabel", xlabel), words("ylabel", ylabel)
-    series = {words("a line's name", name): _series(name, value, logx, logy) for name, value in lines.items()}
-    levels = {words("a reference's name", name): float(level) for name, level in (references or {}).items()}
+    check_text("xlabel", xlabel)
+    check_text("ylabel", ylabel)
+    series = {check_text("a line's name", name): _series(name, value, logx, logy) for name, value in lines.items()}
+    levels = {check_text("a reference's name", name): float(level) for name, level in (references or {}).items()}
     with style():
         fig = Figure()
         axes = fig.add_subplot(xlabel=xlabel, ylabel=ylabel)
@@ -64,10 +77,10 @@ def curves(
             axes.axhline(level, color=REFERENCE, linewidth=1, linestyle=(0, (1, 1.5)))
             ends.append((name, REFERENCE, None, level))
         _name_ends(fig, axes, ends)
-    figure(fig, _words(series, levels, xlabel, ylabel) if alt is None else alt, caption)
+    figure(fig, _alt_text(series, levels, xlabel, ylabel) if alt is None else alt, caption)
 
 
-def _series(name: str, value: Any, logx: bool, logy: bool) -> tuple[np.ndarray, ...]:
+def _series(name: str, value: Line, logx: bool, logy: bool) -> tuple[np.ndarray, ...]:
     """x, lower edge, middle and upper edge of one line; what cannot be drawn is NaN."""
     history = getattr(value, "history", None)
     if history is not None:
@@ -120,7 +133,9 @@ def _spread(wanted: list[float], heights: list[float], bottom: float, top: float
     return centres
 
 
-def _words(series: Mapping[str, tuple], levels: Mapping[str, float], xlabel: str, ylabel: str) -> str:
+def _alt_text(
+    series: Mapping[str, tuple[np.ndarray, ...]], levels: Mapping[str, float], xlabel: str, ylabel: str
+) -> str:
     parts = []
     for name, (x, _, middle, _) in series.items():
         first, last = np.flatnonzero(np.isfinite(middle))[[0, -1]]

@@ -11,19 +11,31 @@ from typing import Any
 import torch
 
 from .. import _validate
-from .figures import emit, words
+from .figures import check_text, emit
 
 
-def table(rows: Any, *, columns: Any = None, caption: Any = None, digits: Any = 1) -> None:
+def table(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    columns: Sequence[str] | Mapping[str, str] | None = None,
+    caption: str | None = None,
+    digits: int = 1,
+) -> None:
     """Display rows as a table: HTML in a notebook, aligned text elsewhere. Arguments as in `table_html`."""
     keys, body = _cells(rows, columns, digits)
-    plain = ([words("caption", caption)] if caption is not None else []) + _aligned(keys, body)
+    plain = ([check_text("caption", caption)] if caption is not None else []) + _aligned(keys, body)
     emit(
         {"text/html": table_html(rows, columns=columns, caption=caption, digits=digits), "text/plain": "\n".join(plain)}
     )
 
 
-def table_html(rows: Any, *, columns: Any = None, caption: Any = None, digits: Any = 1) -> str:
+def table_html(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    columns: Sequence[str] | Mapping[str, str] | None = None,
+    caption: str | None = None,
+    digits: int = 1,
+) -> str:
     """The same table as HTML.
 
     Args:
@@ -37,7 +49,7 @@ def table_html(rows: Any, *, columns: Any = None, caption: Any = None, digits: A
         ValueError: no rows, or a column that no row has.
     """
     keys, body = _cells(rows, columns, digits)
-    above = "" if caption is None else f"<caption>{html.escape(words('caption', caption))}</caption>\n"
+    above = "" if caption is None else f"<caption>{html.escape(check_text('caption', caption))}</caption>\n"
     head = "".join(f'<th scope="col" style="{_side(right)}">{html.escape(text)}</th>' for text, right in keys)
     lines = []
     for first, *others in body:
@@ -54,7 +66,9 @@ def table_html(rows: Any, *, columns: Any = None, caption: Any = None, digits: A
     )
 
 
-def _cells(rows: Any, columns: Any, digits: Any) -> tuple[list[tuple[str, bool]], list[list[str]]]:
+def _cells(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | Mapping[str, str] | None, digits: int
+) -> tuple[list[tuple[str, bool]], list[list[str]]]:
     """Headings, each with whether its column holds numbers, and the cells as text."""
     _validate.integer("digits", digits, at_least=0)
     if isinstance(rows, (str, Mapping)) or not isinstance(rows, Sequence):
@@ -77,15 +91,15 @@ def _cells(rows: Any, columns: Any, digits: Any) -> tuple[list[tuple[str, bool]]
     return keys, [[_text(row.get(key), digits) for key in headings] for row in rows]
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(_plain(value), Real) and not isinstance(_plain(value), bool)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return value.item() if isinstance(value, torch.Tensor) and value.ndim == 0 else value
 
 
-def _text(value: Any, digits: int) -> str:
+def _text(value: object, digits: int) -> str:
     value = _plain(value)
     if value is None:
         return ""
