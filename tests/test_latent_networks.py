@@ -7,7 +7,7 @@ from torch import nn
 
 import glutils as gl
 from glutils.priors import latent
-from glutils.priors.latent import GLO, PCA, Gaussian, Generator, Network, WithRest
+from glutils.priors.latent import GLO, PCA, Gaussian, Generator, Network, ResidualLatent
 
 SHAPE = (1, 8, 8)
 
@@ -140,10 +140,10 @@ def test_what_cannot_be_loaded_is_refused_in_one_sentence(tmp_path):
 
 def test_what_has_no_weights_or_no_size_is_refused(public):
     prior = Gaussian.fit(public)
-    rest = WithRest(PCA.fit(public, 2), public)
+    rest = ResidualLatent(PCA.fit(public, 2), public)
     for make, message in [
-        (rest.weights, "a latent of class WithRest has no weights that an attack could change"),
-        (lambda: rest.decode(torch.zeros(1, rest.size), torch.zeros(1, 3)), "WithRest has no weights"),
+        (rest.weights, "a latent of class ResidualLatent has no weights that an attack could change"),
+        (lambda: rest.decode(torch.zeros(1, rest.size), torch.zeros(1, 3)), "ResidualLatent has no weights"),
         (lambda: prior.replaced(prior.weights()), "a latent of class Gaussian is no network"),
         (lambda: latent.dcgan(3, (1, 9, 8)), "shape must have even sides of 8 or more for a DCGAN, got 9x8"),
         (lambda: latent.untrained((1, 6, 6), 3), "shape must have even sides of 8 or more"),

@@ -22,7 +22,7 @@ SLOPE = 0.2  # of the leaky ReLU
 
 def _watched(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...] | None]:
     """Input (B, m) of the last linear layer, and the shape of the last map (B, c, h, w) with m entries an image."""
-    inside, maps = {}, []
+    maps = []
     _, layer = models.last_linear(model)
 
     def note_map(module, inputs, output):
@@ -30,14 +30,13 @@ def _watched(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, tupl
             maps.append(tuple(output.shape[1:]))
 
     handles = [module.register_forward_hook(note_map) for module in model.modules()]
-    handles.append(layer.register_forward_pre_hook(lambda module, inputs: inside.update(x=inputs[0])))
     try:
-        with torch.no_grad(), models.stateless(model):
+        with models.record_inputs(layer) as inputs, torch.no_grad(), models.stateless(model):
             model(images)
     finally:
         for handle in handles:
             handle.remove()
-    found = inside["x"].detach().flatten(1)
+    found = inputs[-1].detach().flatten(1)
     fitting = [shape for shape in maps if shape[0] * shape[1] * shape[2] == found.shape[1]]
     return found, fitting[-1] if fitting else None
 
@@ -77,15 +76,13 @@ def unpooled(model: nn.Module, *, seed: int = 0) -> nn.Module:
     changed = copy.deepcopy(model)
     changed.set_submodule(pools[-1], nn.Identity())
     name, layer = models.last_linear(changed)
-    layer_input: list[int] = []
     probe = nn.Identity()
-    probe.register_forward_pre_hook(lambda module, inputs: layer_input.append(inputs[0].shape[1]))
     changed.set_submodule(name, probe)
-    with torch.no_grad(), models.stateless(changed):
+    with models.record_inputs(probe) as inputs, torch.no_grad(), models.stateless(changed):
         changed(torch.zeros(1, *model.shape, device=layer.weight.device))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_validate.integer("seed", seed, at_least=0))
-        fresh = nn.Linear(layer_input[0], layer.out_features, bias=layer.bias is not None)
+        fresh = nn.Linear(inputs[-1].shape[1], layer.out_features, bias=layer.bias is not None)
     changed.set_submodule(name, fresh.to(layer.weight))
     return changed
 
