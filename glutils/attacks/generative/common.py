@@ -50,9 +50,7 @@ def resolve_latent(
     return made, notes
 
 
-def known_or_inferred_labels(
-    seen: Observation, attack: str, rule: str | None = None
-) -> tuple[torch.Tensor, list[str]]:
+def known_or_inferred_labels(seen: Observation, attack: str, rule: str | None = None) -> tuple[torch.Tensor, list[str]]:
     """The labels that were told, else those that ``rule`` infers (by default iDLG's, for one image), and a note."""
     if seen.labels is not None:
         return seen.labels, []

@@ -43,9 +43,9 @@ def learned(
 
     A latent with a residual is solved twice: with the residual at zero, then with all of z, from there. Of several
     starts the one with the largest posterior probability is kept: the attacker's loss is ``mean r^2 + sigma^2 |z|^2 /
-    K``, with sigma the noise that it finds in the scalars. The search ends early with a z that explains the scalars and whose
-    length is that of a standard normal one with as many numbers as the scalars determine, or at most 2 times that,
-    squared.
+    K``, with sigma the noise that it finds in the scalars. The search ends early with a z that explains the scalars and
+    whose length is that of a standard normal one with as many numbers as the scalars determine, or at most 2 times
+    that, squared.
 
     Args:
         prior: a latent, or its name, one of :data:`LEARNED`. A name needs public images.
