@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -44,6 +45,16 @@ def choice(name: str, value: Any, allowed: Collection) -> Any:
     """Return ``value`` if it is one of ``allowed``; ``ValueError`` listing them otherwise."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}")
+    return value
+
+
+def file_name(name: str, value: Any) -> str:
+    """Return ``value`` if a file or folder of ours may be called so; ``ValueError`` otherwise.
+
+    Letters, digits, ``.``, ``_`` and ``-`` are allowed, the first one a letter or a digit: no path, and nothing hidden.
+    """
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        raise ValueError(f"{name} must be letters, digits, '.', '_' and '-', got {value!r}")
     return value
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,9 +127,8 @@ def defense_sweep(
     for strength in strengths:
         whole.protocol(defended.defense_of(defense, strength, **options))
     _validate.integer("seeds", seeds, at_least=1)
-    if not isinstance(exp_name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", exp_name):
-        raise ValueError(f"exp_name must be letters, digits, '.', '_' and '-', got {exp_name!r}")
-    where = (Path(folder) if folder is not None else records.project() / "data" / "defense_sweep") / exp_name
+    _validate.file_name("exp_name", exp_name)
+    where = (Path(folder) if folder is not None else _files.project_root() / "data" / "defense_sweep") / exp_name
     asked = dataclasses.asdict(whole) | {"defence": defense, "options": options, "exp_name": exp_name}
     asked |= {"strengths": list(strengths), "seeds": seeds}
     asked = agree(where, asked, grows=("strengths", "seeds"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +119,7 @@ def reconstruct(
         if name in ("iterations", "seconds"):
             raise TypeError(f"{name} is not an option here: use max_iteration; got {name}={options[name]!r}")
     asked["options"] = records.encode("options", options)
-    where = (Path(folder) if folder is not None else records.project() / "data" / "reconstruct") / exp_name
+    where = (Path(folder) if folder is not None else _files.project_root() / "data" / "reconstruct") / exp_name
     agree(where, asked)
     rows, learned, stopped = _finished(where), {}, None
     todo = [k for k in range(reconstruct_num) if not any(row["batch"] == k for row in rows)]
@@ -165,8 +164,7 @@ def _checked(asked: Mapping[str, Any]) -> str:
             f"generator_weights must be None for {algorithm!r}, which has no generator; those that have: "
             f"{', '.join(able) or 'none'}"
         )
-    if not isinstance(asked["exp_name"], str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", asked["exp_name"]):
-        raise ValueError(f"exp_name must be letters, digits, '.', '_' and '-', got {asked['exp_name']!r}")
+    _validate.file_name("exp_name", asked["exp_name"])
     update = conditions.update_of(algorithm, asked["update"])
     sent = conditions.SENT.get(update, update)
     if asked["num_pert"] is not None and sent != "scalars":

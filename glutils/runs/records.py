@@ -16,7 +16,6 @@ import os
 import platform
 import re
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,8 +88,7 @@ def record(
     Raises:
         TypeError, ValueError: naming the argument, and within it the entry that JSON cannot hold.
     """
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ValueError(f"name must be letters, digits, '.', '_' and '-', got {name!r}")
+    _validate.file_name("name", name)
     if not isinstance(parameters, Mapping):
         raise TypeError(f"parameters must be a mapping, got {type(parameters).__name__}")
     if (
@@ -114,14 +112,7 @@ def record(
     path = _folder(folder) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(dataclasses.asdict(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as part:
-        part.write(text)
-    try:
-        os.chmod(part.name, 0o644)
-        os.replace(part.name, path)  # whole or not at all, also beside other writers
-    except OSError:
-        os.unlink(part.name)
-        raise
+    _files.write(path, text)
     return path
 
 
@@ -192,14 +183,7 @@ def _four(measured: Any, index: int) -> dict[str, float]:
 def _folder(folder: Any) -> Path:
     """Where records are: as told, as the environment says, or below the project that the caller works in."""
     told = folder if folder is not None else os.environ.get("GLUTILS_RECORDS")
-    return Path(told) if told else project() / "_build" / "records"
-
-
-def project() -> Path:
-    """The root of the project that the caller works in: the nearest folder upwards with a ``pyproject.toml``."""
-    here = Path.cwd()
-    roots = [parent for parent in (here, *here.parents) if (parent / "pyproject.toml").is_file()]
-    return roots[0] if roots else here
+    return Path(told) if told else _files.project_root() / "_build" / "records"
 
 
 def encode(where: str, value: Any) -> Any:

@@ -112,7 +112,7 @@ def sweep(
         if cluster is not None:
             raise ValueError(f"workers must be None where a cluster is given, which has its own; got {workers}")
     _validate.number("timeout", timeout, above=0)
-    where = Path(folder) if folder is not None else records.project() / "data" / "sweeps" / task.name
+    where = Path(folder) if folder is not None else _files.project_root() / "data" / "sweeps" / task.name
     _claim(where, task)
     there = {key: _stored(where, key, point) for key, point in points.items()}
     missing = {key: point for key, point in points.items() if there[key] is None}
