@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import _validate
+from .._png import encode as png
 from .figures import emit, words
-from .frames import image_tag, montage, named, png, slider_tag, width_of
+from .frames import image_tag, montage, named, slider_tag, width_of
 from .images import stack
 
 # On input of any control: the frames of the chosen names, and of these the one of the slider's number; hide the others.

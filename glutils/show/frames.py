@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from .. import _validate, metrics
+from .._png import encode as png
 from .figures import decibels, emit, words
 from .images import stack
 
@@ -206,11 +205,3 @@ def montage(images: torch.Tensor, truth: torch.Tensor | None = None) -> torch.Te
 
     row = joined(list(images), 2)
     return row if truth is None else joined([row, joined(list(truth), 2)], 2 if len(images) == 1 else 1)
-
-
-def png(image: torch.Tensor) -> bytes:
-    """A picture (1 or 3, H, W) in [0, 1] as the bytes of a PNG file, 8 bits a channel."""
-    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).squeeze(-1).numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from .... import _files
+from .... import _files, _png
 
 FORMAT = "glutils decoder training 1"
 STATE, WEIGHTS, RECORD = "state.json", "weights.safetensors", "record.json"
@@ -126,10 +126,6 @@ def _loss_curve(path: Path, losses: list[float]) -> None:
 
 def _samples(path: Path, truth: torch.Tensor, found: torch.Tensor) -> None:
     """Held-out images above, what the decoder makes of their features below, enlarged without smoothing."""
-    from PIL import Image
-
     rows = [torch.cat(list(images.cpu()), 2) for images in (truth, found)]
-    pixels = (torch.cat(rows, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).squeeze(-1).numpy()
-    picture = Image.fromarray(pixels)
     times = max(1, 64 // truth.shape[3])
-    picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST).save(path)
+    _files.write(path, _png.encode(torch.cat(rows, 1).repeat_interleave(times, 1).repeat_interleave(times, 2)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from .... import _validate, models
+from .... import _files, _validate, models
 
 FORMAT = "glutils decoder 1"
 SLOPE = 0.2  # of the leaky ReLU
@@ -173,9 +172,7 @@ class Decoder(nn.Module):
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         # one entry: safetensors writes several in random order, and the same weights would not be the same bytes
         content = save(state, {FORMAT: json.dumps(self.about())})
-        part = path.with_suffix(".part")
-        part.write_bytes(content)
-        os.replace(part, path)
+        _files.write(path, content)
         return path
 
 

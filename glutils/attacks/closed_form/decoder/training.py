@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from .... import _device, _validate
+from .... import _device, _files, _validate
 from ....data.batch import Batch
 from ....solvers.engine import wanted
 from . import checkpoint
@@ -46,13 +45,8 @@ class Training:
 
 def folder(exp_name: Any, root: Any = None) -> Path:
     """``<root>/train_generator/<exp_name>``; the root is ``$GLUTILS_DATA``, else ``data`` under the project's root."""
-    if not isinstance(exp_name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", exp_name):
-        raise ValueError(f"exp_name must be letters, digits, '.', '_' and '-', got {exp_name!r}")
-    root = root or os.environ.get("GLUTILS_DATA")
-    if not root:
-        here = Path.cwd()
-        found = [parent for parent in (here, *here.parents) if (parent / "pyproject.toml").is_file()]
-        root = (found[0] if found else here) / "data"
+    _validate.file_name("exp_name", exp_name)
+    root = root or os.environ.get("GLUTILS_DATA") or _files.project_root() / "data"
     return Path(root) / "train_generator" / exp_name
 
 
