@@ -15,7 +15,6 @@ from ..defenses.base import DEFENSES, Defended, Defense
 from ..observation import Observation
 from ..runs import records
 from . import conditions
-from .pictures import encoded
 from .strengths import STRENGTHS
 
 LR = {"gradient": 0.3, "delta": 0.1, "scalars": 0.1}
@@ -152,6 +151,8 @@ def measure(
     Raises:
         ValueError, TypeError: a defence that cannot protect what is sent; a strength out of range.
     """
+    from .pictures import encoded  # here, because it loads what draws figures
+
     shield = defense_of(defense, strength, **(options or {}))
     protocol = scene.protocol(shield, seed)
     device = _device.resolve(scene.device)

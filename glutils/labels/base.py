@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import nnls
 
 from .. import _validate
 from .._registry import Registry
@@ -166,5 +165,7 @@ def shares(matrix: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     scale = SUM * float(matrix.abs().max().clamp(min=torch.finfo(torch.float64).tiny))
     system = torch.cat((matrix, torch.full_like(matrix[:1], scale)))
     known = torch.cat((target, torch.full_like(target[:1], scale)))
+    from scipy.optimize import nnls  # here, because most rules solve nothing
+
     found, _ = nnls(system.cpu().numpy(), known.cpu().numpy())
     return torch.from_numpy(found).to(target)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 
 from ... import _validate
 from ... import labels as label_rules
@@ -213,6 +212,8 @@ def disorder(images: torch.Tensor, epochs: int, kernel: torch.Tensor, order: str
 @torch.no_grad()
 def averaged(images: torch.Tensor, epochs: int, labels: torch.Tensor) -> torch.Tensor:
     """Align every epoch's images to the first epoch's, by squared error among images of equal label; their mean."""
+    from scipy.optimize import linear_sum_assignment
+
     first, *others = images.chunk(epochs)
     total = first.clone()
     for other in others:
