@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from .... import _device, _files, _validate
 from ....data.batch import Batch
 from ....solvers.engine import wanted
-from . import checkpoint
+from .checkpoint import Checkpoint
 from .network import Decoder, backbone_digest, feature_shape, features
 
 HELD_OUT = 16  # one image in so many is kept from training, to see what the decoder does with new ones
@@ -114,9 +114,9 @@ def train(
         "backbone": backbone_digest(model),
     }
     run = _Run(model.to(device), public.to(device), asked)
-    shelf = None if folder is None else checkpoint.Shelf(Path(folder), asked)
-    if shelf is not None:
-        shelf.restore(run)
+    checkpoint = None if folder is None else Checkpoint(folder, asked)
+    if checkpoint is not None:
+        checkpoint.restore(run)
     stopped = None
     steps = asked["epochs"] * run.steps
     with tqdm(
@@ -125,15 +125,15 @@ def train(
         try:
             while run.epoch < asked["epochs"]:
                 run.one_epoch(bar)
-                if shelf is not None:
-                    shelf.keep(run)
+                if checkpoint is not None:
+                    checkpoint.keep(run)
         except KeyboardInterrupt:
             stopped = f"interrupted in epoch {run.epoch + 1} of {asked['epochs']}"
     run.decoder.eval()
-    if shelf is not None and stopped is None:
-        shelf.finish(run)
+    if checkpoint is not None and stopped is None:
+        checkpoint.finish(run)
     return Training(
-        run.decoder, tuple(run.losses), tuple(run.psnr), asked, stopped, None if shelf is None else shelf.path
+        run.decoder, tuple(run.losses), tuple(run.psnr), asked, stopped, None if checkpoint is None else checkpoint.path
     )
 
 
