@@ -70,7 +70,7 @@ class RunFolder:
         self.found = index
 
     def unpack(self, written: Any) -> dict[str, Any]:
-        """The index in what its file holds; a ``ValueError``, ``KeyError`` or ``TypeError`` means that it is damaged."""
+        """The index in what its file holds; ``ValueError``, ``KeyError`` or ``TypeError``: the file is damaged."""
         return written
 
     def damaged(self, file: str, error: Exception) -> ValueError:

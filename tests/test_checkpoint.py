@@ -31,7 +31,7 @@ def test_what_was_written_is_found_again(stored):
 
 
 def test_another_run_a_strange_folder_and_damage_are_refused(stored, tmp_path):
-    with pytest.raises(ValueError, match=r"where must be of the same run, but .*run was made with seed=3, not 4; choos"):
+    with pytest.raises(ValueError, match=r"where must be of the same run, but .*run was made with seed=3, not 4; "):
         Folder(stored, {"seed": 4, "sizes": (2, 4)})
     (tmp_path / "else").mkdir()
     Folder(tmp_path / "else", {})  # empty: as good as new

@@ -151,7 +151,7 @@ def measure(
     Raises:
         ValueError, TypeError: a defence that cannot protect what is sent; a strength out of range.
     """
-    from .pictures import encoded  # here, because it loads what draws figures
+    from .pictures import encode  # here, because it loads what draws figures
 
     shield = defense_of(defense, strength, **(options or {}))
     protocol = scene.protocol(shield, seed)
@@ -182,7 +182,7 @@ def measure(
             score = metrics.score(result, batch, controls=controls)
             found = result.images[score.matching]
             for k, row in enumerate(records.rows_from(result, score, attacker=who, **extra, **more)):
-                rows.append(row | {"image": first + k, "found": encoded(found[k])})
+                rows.append(row | {"image": first + k, "found": encode(found[k])})
     return rows
 
 

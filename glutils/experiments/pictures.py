@@ -56,7 +56,7 @@ def _psnr_of(control: Any) -> float:
     return float(control["psnr"] if isinstance(control, Mapping) else control)
 
 
-def encoded(image: torch.Tensor) -> str:
+def encode(image: torch.Tensor) -> str:
     """An image (1 or 3, H, W) as PNG in base64: clamped, 8 bits a channel, NaN black."""
     return base64.b64encode(_png.encode(image)).decode("ascii")
 

@@ -211,7 +211,7 @@ def _public(batch: data.Batch, root: str | None, seed: int) -> data.Batch:
 def _attacked(asked, batch, public, options, learned, progress):
     """Reconstruction and score of one batch."""
     algorithm, seed = asked["algorithm"], asked["seed"]
-    seen = conditions.observed(
+    seen = conditions.observe(
         algorithm, batch, update=asked["update"], model=asked["model"], directions=asked["num_pert"], public=public,
         seed=seed,
     )  # fmt: skip

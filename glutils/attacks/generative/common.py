@@ -73,7 +73,7 @@ def divergence(z: torch.Tensor) -> torch.Tensor:
     return 0.5 * (mean.square() + variance - 1 - (variance + 1e-10).log())
 
 
-def penalised(objective: Objective, penalty: Callable[[tuple[torch.Tensor, ...]], torch.Tensor]) -> Objective:
+def add_penalty(objective: Objective, penalty: Callable[[tuple[torch.Tensor, ...]], torch.Tensor]) -> Objective:
     """The objective plus a penalty on the variables themselves, whose gradient is taken here."""
 
     def total(variables):

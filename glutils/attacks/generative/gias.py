@@ -14,7 +14,7 @@ from ...priors.latent import Latent, Network
 from ...solvers import Continued, Found, Trace, adam, search
 from ..base import Card, Reconstruction, reconstruction, register
 from ..matching.objective import cosine, matching
-from .common import divergence, known_or_inferred_labels, penalised, resolve_latent
+from .common import add_penalty, divergence, known_or_inferred_labels, resolve_latent
 
 
 @register(
@@ -123,7 +123,7 @@ def invert(
 
     def solve(trace: Trace, generator: torch.Generator) -> None:
         near = matching(seen, lambda v: (whole.decode(v[0]), labels), **match)
-        near = penalised(near, lambda v: latent_weight * divergence(v[0]).mean())
+        near = add_penalty(near, lambda v: latent_weight * divergence(v[0]).mean())
         starts = [torch.randn(len(first), whole.size, generator=generator).to(first) for _ in range(restarts)]
         kept = []
         for start in starts if tries else ():
@@ -178,5 +178,5 @@ def giml(
     for number, (seen, labels) in enumerate(zip(tasks, known, strict=True)):
         found = invert(seen, prior, labels, seed=seed + number, seconds=None, progress=progress, **how)
         now = prior.weights()
-        prior = prior.replaced(now + meta_lr * (found.variables[1].mean(0).to(now) - now))
+        prior = prior.with_weights(now + meta_lr * (found.variables[1].mean(0).to(now) - now))
     return prior

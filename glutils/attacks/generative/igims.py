@@ -14,7 +14,7 @@ from ...solvers import Continued, Trace, adam, search
 from ...solvers.cmaes import cmaes, population_size
 from ..base import Card, Reconstruction, reconstruction, register
 from ..matching.objective import cosine, matching
-from .common import candidates, divergence, known_or_inferred_labels, penalised, resolve_latent
+from .common import add_penalty, candidates, divergence, known_or_inferred_labels, resolve_latent
 from .gias import own_weights, sizes, validate_options
 
 
@@ -163,7 +163,7 @@ class Alternation:
         stage, count = Continued(trace, lambda v: (v[0].view(self.shape), weights)), self.steps.search_z
         if self.solver == "adam":
             near = matching(self.seen, lambda v: (self.whole.decode(v[0], weights), self.labels), **self.match)
-            near = penalised(near, lambda v: self.by.latent * divergence(v[0]).mean())
+            near = add_penalty(near, lambda v: self.by.latent * divergence(v[0]).mean())
             adam(near, (z,), stage, iterations=count - 1, lr=scale * self.steps.latent_lr, schedule="steps")
             return count
 
@@ -180,7 +180,7 @@ class Alternation:
         loss = matching(self.seen, lambda v: (self.whole.decode(z, v[0]), self.labels), **self.match)
         if self.by.drift:
             apart = lambda v: ((v[0] - self.first).square().sum(1) + 1e-12).sqrt().mean()  # noqa: E731
-            loss = penalised(loss, lambda v: self.by.drift * apart(v))
+            loss = add_penalty(loss, lambda v: self.by.drift * apart(v))
         stage = Continued(trace, lambda v: (z, v[0]))
         adam(loss, (weights,), stage, iterations=share - 1, lr=scale * self.steps.weight_lr, schedule="steps")
         return trace.best[1]

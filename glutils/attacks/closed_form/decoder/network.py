@@ -19,7 +19,7 @@ FORMAT = "glutils decoder 1"
 SLOPE = 0.2  # of the leaky ReLU
 
 
-def _watched(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...] | None]:
+def _features_and_shape(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...] | None]:
     """Input (B, m) of the last linear layer, and the shape of the last map (B, c, h, w) with m entries an image."""
     maps = []
     _, layer = models.last_linear(model)
@@ -46,7 +46,7 @@ def features(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     Without a graph, in the model's present mode; running statistics are left alone.
     """
     _validate.instance("model", model, nn.Module)
-    return _watched(model, images)[0]
+    return _features_and_shape(model, images)[0]
 
 
 def feature_shape(model: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -56,11 +56,12 @@ def feature_shape(model: nn.Module, shape: tuple[int, int, int]) -> tuple[int, i
     """
     _validate.instance("model", model, nn.Module)
     at = next(model.parameters())
-    found, spatial = _watched(copy.deepcopy(model).eval(), torch.zeros(1, *shape, device=at.device, dtype=at.dtype))
+    images = torch.zeros(1, *shape, device=at.device, dtype=at.dtype)
+    found, spatial = _features_and_shape(copy.deepcopy(model).eval(), images)
     return spatial or (found.shape[1], 1, 1)
 
 
-def unpooled(model: nn.Module, *, seed: int = 0) -> nn.Module:
+def remove_pooling(model: nn.Module, *, seed: int = 0) -> nn.Module:
     """A copy of ``model`` without its global average pool and with a fresh last layer for the longer features.
 
     This is the change that FGLA makes to its victim: pooling throws away where things are.
