@@ -20,7 +20,7 @@ import torch
 from common import RESULTS, arguments
 
 import glutils as gl
-from glutils.priors.latent import PCA, Gaussian, Generator, WithRest
+from glutils.priors.latent import PCA, Gaussian, Generator, ResidualLatent
 
 RATIOS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1, 2)
 PIXELS = {"no prior": "none", "total variation": "tv"}
@@ -46,8 +46,8 @@ def sweep(data: str, size: int, hidden: int, seeds: int, latent: int) -> list[di
     generator = Generator.fit(public, latent, progress=False)
     learned = {
         "Gaussian": Gaussian.fit(public),
-        "generator": WithRest(generator, public, whole=False),
-        "generator + rest": WithRest(generator, public),
+        "generator": ResidualLatent(generator, public, report_residual=False),
+        "generator + rest": ResidualLatent(generator, public),
     }
     rows = []
     for seed in range(seeds):
@@ -74,8 +74,8 @@ def bar(seeds: int, count: int = 32) -> list[dict]:
     latents |= {f"generator, {m} = K/{count // m}": Generator.fit(public, m, progress=False) for m in (4, 8)}
     rows = []
     for name, latent in latents.items():
-        ways = {"least squares": latent, "rest as noise": WithRest(latent, public, False)}
-        ways["with rest"] = WithRest(latent, public)
+        ways = {"least squares": latent, "rest as noise": ResidualLatent(latent, public, False)}
+        ways["with rest"] = ResidualLatent(latent, public)
         for seed in range(seeds):
             batch, seen = observe("digits", 8, 64, count, seed, public)
             nearest = psnr(latent.project(batch.images)[1], batch)

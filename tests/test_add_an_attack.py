@@ -81,7 +81,7 @@ def test_the_test_on_the_page_passes_attack_control_and_refusal(added, tmp_path)
 
 def test_laboratory_and_leaderboard_can_run_it(added):
     photo = gl.data.sample("photos", size=8, count=1, seed=0)
-    seen = conditions.observed("coarse", photo)
+    seen = conditions.observe("coarse", photo)
     budget = conditions.of("coarse").budget(3)
     assert gl.attack("coarse", seen, **budget).images.shape == photo.images.shape
 

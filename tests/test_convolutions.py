@@ -113,7 +113,7 @@ def test_sizes_leave_no_trace():
     batch = gl.data.sample("photos", size=8, seed=0)
     model = gl.models.build("resnet8", batch, seed=0).train()
     before = {name: b.clone() for name, b in model.named_buffers()}
-    with priors.noting(model) as noted:
+    with priors.record_batchnorm_statistics(model) as noted:
         convolutions.sizes(model, batch.images.shape)
     assert not noted
     for name, b in model.named_buffers():

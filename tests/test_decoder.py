@@ -57,14 +57,14 @@ def test_the_shape_of_the_features_is_that_before_they_are_flattened(name, optio
 def test_without_its_pool_a_network_keeps_the_map_and_its_backbone():
     batch = gl.data.sample("photos", count=2, device="cpu")
     stock = gl.models.build("resnet8", batch, seed=3)
-    changed = decoders.unpooled(stock, seed=1)
+    changed = decoders.remove_pooling(stock, seed=1)
     assert decoders.feature_shape(changed, batch.shape) == (64, 8, 8)
     assert decoders.backbone_digest(changed) == decoders.backbone_digest(stock)
     mean = decoders.features(changed, batch.images).view(2, 64, 64).mean(2)
     torch.testing.assert_close(mean, decoders.features(stock, batch.images))
     gl.protocols.FedSGD().transmit(changed, batch.images, batch.labels)  # as good a victim as any
     with pytest.raises(ValueError, match="average pool"):
-        decoders.unpooled(gl.models.build("lenet", batch))
+        decoders.remove_pooling(gl.models.build("lenet", batch))
 
 
 def test_features_leave_running_statistics_alone():

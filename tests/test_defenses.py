@@ -204,6 +204,12 @@ def test_accountant_is_opacus_and_gives_the_published_number():
     assert defenses.epsilon(4.0, 0.01, 10_000, 1e-5, conversion="classic") == pytest.approx(1.26, abs=0.005)
     sigma = defenses.noise_multiplier(2.0, 0.05, 500, 1e-5)
     assert defenses.epsilon(sigma, 0.05, 500, 1e-5) <= 2.0 < defenses.epsilon(0.995 * sigma, 0.05, 500, 1e-5)
+    for wanted in (0.05, 2.0, 500.0):
+        reached = defenses.epsilon(defenses.noise_multiplier(wanted, 1.0, 2, 1e-3), 1.0, 2, 1e-3)
+        assert (1 - 5e-4) * wanted <= reached <= wanted
+    assert defenses.noise_multiplier(1e6, 1.0, 2, 1e-3) == 0.01  # the least that is looked at
+    with pytest.raises(ValueError, match="epsilon_wanted must be reachable with a noise multiplier of at most 10000"):
+        defenses.noise_multiplier(1e-9, 1.0, 1000, 1e-5)
     assert defenses.epsilon(1.0, 1.0, 10, 1e-5) > defenses.epsilon(2.0, 1.0, 10, 1e-5)
 
 

@@ -43,7 +43,7 @@ def apart(found, wanted):
 
 def sent(seen, simulator, images, labels):
     """What the simulated client sends, as a difference of parameters."""
-    view, _ = dlf.simulated(seen, simulator)
+    view, _ = dlf.simulator_view(seen, simulator)
     payload = view.protocol.simulate(view.model, images, labels)
     factor = seen.protocol.lr * gl.observation.local_steps(seen) if simulator == "none" else 1
     return {name: factor * part for name, part in payload.items()}
@@ -119,7 +119,7 @@ def test_a_defended_client_is_simulated_within_its_defence(digits):
     """Clipped to the same length whatever was simulated inside."""
     seen = observed(digits, Defended(FedAvg(2, 2, 0.3), gl.defenses.get("clip", bound=0.1)))
     for simulator in ("full", "full_many", "none_epoch"):
-        view, _ = dlf.simulated(seen, simulator)
+        view, _ = dlf.simulator_view(seen, simulator)
         many = 2 if simulator == "full_many" else 1
         images, labels = digits.images.double().repeat(many, 1, 1, 1), digits.labels.repeat(many)
         payload = view.protocol.simulate(view.model, images, labels)
@@ -134,7 +134,7 @@ def test_layers_share_a_weight_that_falls_from_the_first(digits):
     assert dlf.layer_weights(payload) == pytest.approx([1, 1, math.exp(-1), math.exp(-1)])
     found = [torch.full_like(part, 2.0, requires_grad=True) for part in payload.values()]
     weights = dlf.layer_weights(payload)
-    value, slopes = dlf.weighted(weights)(found, list(payload.values()))
+    value, slopes = dlf.weighted_squares(weights)(found, list(payload.values()))
     wanted = sum(w * ((a - b) ** 2).sum() for w, a, b in zip(weights, found, payload.values(), strict=True))
     torch.testing.assert_close(value, wanted)
     for slope, grad in zip(slopes, torch.autograd.grad(wanted, found), strict=True):
@@ -164,9 +164,9 @@ def test_the_surveys_order_prior_ties_different_images():
 def test_epochs_are_aligned_before_they_are_averaged(digits):
     images, labels = digits.images, torch.tensor([0, 1, 0, 1, 0])
     second = images[torch.tensor([2, 3, 4, 1, 0])] + 0.01
-    found = dlf.averaged(torch.cat([images, second]), 2, labels)
+    found = dlf.align_and_average(torch.cat([images, second]), 2, labels)
     torch.testing.assert_close(found, images + 0.005)
-    same = dlf.averaged(torch.cat([images, images.flip(0)]), 2, torch.arange(5))  # labels that forbid to exchange any
+    same = dlf.align_and_average(torch.cat([images, images.flip(0)]), 2, torch.arange(5))  # no two may be exchanged
     torch.testing.assert_close(same, (images + images.flip(0)) / 2)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import glutils as gl
-from glutils.attacks.matching import dlg_variants
+from glutils.attacks.matching import dlg
 from glutils.attacks.matching.objective import cosine, matching
 
 pytestmark = pytest.mark.usefixtures("no_lpips")
@@ -44,20 +44,20 @@ def test_the_distance_and_its_derivative(weight):
     leaves = [t.clone().requires_grad_() for t in found]
     a, b = (torch.cat([t.flatten() for t in ts]) for ts in (leaves, target))
     wanted = 1 - a @ b / (a.norm() * b.norm()) + weight * (a.norm().log() - b.norm().log()) ** 2
-    value, slopes = dlg_variants._with_length(weight)(found, target)
+    value, slopes = dlg.cosine_with_length(weight)(found, target)
     torch.testing.assert_close(value, wanted.detach())
     for slope, grad in zip(slopes, torch.autograd.grad(wanted, leaves), strict=True):
         torch.testing.assert_close(slope, grad)
 
 
 def test_without_weight_it_is_the_cosine():
-    assert dlg_variants._with_length(0.0) is cosine
+    assert dlg.cosine_with_length(0.0) is cosine
 
 
 def test_the_magnitude_term_is_finite_for_a_zero_gradient():
     zero = [torch.zeros_like(t) for t in tensors(0)]
     for pair in ((zero, tensors(0)), (tensors(0), zero)):
-        value, slopes = dlg_variants._with_length(1.0)(*pair)
+        value, slopes = dlg.cosine_with_length(1.0)(*pair)
         assert torch.isfinite(value) and all(torch.isfinite(s).all() for s in slopes)
 
 
@@ -66,7 +66,7 @@ def test_the_truth_is_a_fixed_point_of_both_distances(digit):
     exact = gl.protocols.FedSGD().transmit(seen.model, digit.images.double(), digit.labels)
     seen = dataclasses.replace(seen, rounds=(dataclasses.replace(seen.rounds[0], payload=exact),))
     for weight in (0.0, 1.0):
-        how = {"distance": dlg_variants._with_length(weight), "dtype": DOUBLE}
+        how = {"distance": dlg.cosine_with_length(weight), "dtype": DOUBLE}
         value, (slope,) = matching(seen, lambda v: (v[0], digit.labels), **how)(
             (digit.images.double().requires_grad_(),)
         )

@@ -63,7 +63,7 @@ def killed_after(rounds, monkeypatch, case, model, clients, folder):
     def dying(self, run):
         counted.append(run)
         if len(counted) > rounds:
-            self._write(f"state-{rounds + 1:05d}.safetensors", run.states[-1])
+            self.write_tensors(f"state-{rounds + 1:05d}.safetensors", run.states[-1])
             raise Killed
         keep(self, run)
 

@@ -297,7 +297,7 @@ def test_what_cannot_work_is_refused_before_any_work(pca, public, digits, untrai
     monkeypatch.setattr("glutils.attacks.generative.gias.adam", lambda *a, **k: pytest.fail("worked"))
     monkeypatch.setattr("glutils.attacks.generative.igims.adam", lambda *a, **k: pytest.fail("worked"))
     one, two = observed(private(0)), observed(digits[:2])
-    rest = latent.WithRest(pca, public)
+    rest = latent.ResidualLatent(pca, public)
     for name, seen, options, message in [
         ("ggl", two, {"prior": pca}, "searches one latent for one image, got a batch of 2; 'gias' and 'igims'"),
         ("ggl", one, {}, "prior='glo' learns from public images"),
@@ -309,7 +309,7 @@ def test_what_cannot_work_is_refused_before_any_work(pca, public, digits, untrai
         ("ggl", one, {"prior": pca, "solver": "adam"}, "solver must be one of 'cma', 'turbo'; got 'adam'"),
         ("ggl", one, {"prior": pca, "iterations": 10}, "iterations must be at least 11, got 10"),
         ("ggl", one, {"prior": pca, "latent_weight": -1}, "latent_weight must be at least 0, got -1.0"),
-        ("gias", one, {"prior": rest}, "class WithRest has no weights that an attack could change"),
+        ("gias", one, {"prior": rest}, "class ResidualLatent has no weights that an attack could change"),
         ("gias", one, {"prior": pca, "latent_share": 1.5}, "latent_share must be between 0 and 1, got 1.5"),
         ("gias", one, {"prior": latent.untrained((3, 8, 8), 2)}, "prior must be a latent of images"),
         ("gias", one, {"prior": pca, "weight_lr": 0}, "weight_lr must be greater than 0, got 0.0"),

@@ -83,17 +83,19 @@ def test_the_sliced_distance_on_a_line_is_scipys():
     a = gradients(0, (50,))
     b = [a[0].flip(0) + 0.7]
     along = grnn.directions(a, torch.Generator().manual_seed(0))
-    assert float(grnn.sliced(b, a, along)) == pytest.approx(math.sqrt(50) * wasserstein_distance(a[0], b[0]))
+    wanted = math.sqrt(50) * wasserstein_distance(a[0], b[0])
+    assert float(grnn.sliced_wasserstein(b, a, along)) == pytest.approx(wanted)
 
 
 def test_the_sliced_distance_ignores_the_order_of_rows_and_never_beats_the_norm_by_much():
     target, found = gradients(0, (40, 6)), gradients(1, (40, 6))
     along = [torch.nn.functional.normalize(torch.randn(6, 4000, dtype=DOUBLE), dim=0)]
-    far = grnn.sliced(found, target, along)
-    torch.testing.assert_close(grnn.sliced([found[0].flip(0)], target, along), far)
+    far = grnn.sliced_wasserstein(found, target, along)
+    torch.testing.assert_close(grnn.sliced_wasserstein([found[0].flip(0)], target, along), far)
     assert float(far) < 1.02 * float((found[0] - target[0]).norm())
     one, other = gradients(2, (1, 6)), gradients(3, (1, 6))
-    assert float(grnn.sliced(one, other, along)) == pytest.approx(float((one[0] - other[0]).norm()), rel=0.05)
+    apart = float((one[0] - other[0]).norm())
+    assert float(grnn.sliced_wasserstein(one, other, along)) == pytest.approx(apart, rel=0.05)
 
 
 # --- the attack ---

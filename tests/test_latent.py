@@ -1,6 +1,7 @@
 """Learned priors: projections against scikit-learn, derivatives, recovery below D scalars, controls, bad input."""
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import glutils as gl
 from glutils import models
 from glutils.data.batch import Batch
 from glutils.priors import latent
-from glutils.priors.latent import PCA, Gaussian, Generator, WithRest
+from glutils.priors.latent import PCA, Gaussian, Generator, ResidualLatent
 from glutils.protocols import ZerothOrder
 
 DOUBLE = torch.float64
@@ -72,7 +73,7 @@ def test_the_gaussian_can_make_every_image_and_has_the_public_ones_spread(public
 @pytest.mark.parametrize("kind", ["pca", "gaussian", "generator", "rest"])
 def test_latents_differentiate_under_every_transform(public, generator, kind):
     made = {"pca": lambda: PCA.fit(public, 6), "gaussian": lambda: Gaussian.fit(public)}
-    made |= {"generator": lambda: generator, "rest": lambda: WithRest(generator, public)}
+    made |= {"generator": lambda: generator, "rest": lambda: ResidualLatent(generator, public)}
     prior = made[kind]()
     z = torch.randn(3, prior.size, dtype=DOUBLE, generator=torch.Generator().manual_seed(1))
     images = prior.decode(z)
@@ -110,14 +111,14 @@ def test_training_leaves_the_global_random_state_alone(public):
 # --- attacks ---
 
 
-@pytest.mark.parametrize("prior", ["pca", "generator+rest"])
+@pytest.mark.parametrize("prior", ["pca", "generator+residual"])
 def test_half_as_many_scalars_as_pixels_reach_the_priors_own_ceiling(public, generator, prior):
     """The bar: digits, 32 scalars, within 1 dB of the nearest image that the latent can make."""
     gaps = []
     made = PCA.fit(public, 8) if prior == "pca" else generator
     for seed in range(3):
         batch = private(seed)
-        chosen = "pca" if prior == "pca" else WithRest(generator, public)
+        chosen = "pca" if prior == "pca" else ResidualLatent(generator, public)
         result = gl.attack("zerogla", observed(batch, 32, public, seed), prior=chosen, restarts=3, seed=seed)
         gaps.append(float(psnr(result.images, batch)[0] - psnr(made.project(batch.images)[1], batch)[0]))
         assert result.diagnostics["unknowns"] == made.size + 64 and result.images.shape == (1, 1, 8, 8)
@@ -142,7 +143,7 @@ def test_a_latent_without_rest_has_only_its_own_unknowns(public):
 
 @pytest.mark.parametrize("count", [32, 80])
 def test_permuted_scalars_give_nothing_however_good_the_prior(public, generator, count):
-    for seed, prior in ((0, "gaussian"), (1, "gaussian"), (2, WithRest(generator, public))):
+    for seed, prior in ((0, "gaussian"), (1, "gaussian"), (2, ResidualLatent(generator, public))):
         batch = private(seed)
         seen = gl.tamper(observed(batch, count, public, seed), "permuted", seed=seed)
         result = gl.attack("zerogla", seen, prior=prior, restarts=1, iterations=20)
@@ -159,10 +160,10 @@ def test_float32_scalars_are_not_fitted_beyond_their_noise(public):
 
 def test_learned_attacks_repeat_and_keep_time(public, generator):
     seen = observed(private(0), 32, public)
-    runs = [gl.attack("zerogla", seen, prior=WithRest(generator, public), restarts=1, seed=3) for _ in range(2)]
+    runs = [gl.attack("zerogla", seen, prior=ResidualLatent(generator, public), restarts=1, seed=3) for _ in range(2)]
     assert torch.equal(runs[0].images, runs[1].images) and runs[0].history.loss == runs[1].history.loss
     assert list(runs[0].history.steps) == sorted(set(runs[0].history.steps))
-    short = gl.attack("zerogla", seen, prior=WithRest(generator, public), seconds=1e-3)
+    short = gl.attack("zerogla", seen, prior=ResidualLatent(generator, public), seconds=1e-3)
     assert any("time is up" in note for note in short.notes) and short.images.shape == (1, 1, 8, 8)
 
 
@@ -180,6 +181,8 @@ def test_what_cannot_be_learned_is_refused(public):
         (lambda: Generator.fit(public, 65), "size must be between 1 and 64, got 65"),
         (lambda: Generator.fit(public, 2, noise=0), "noise must be greater than 0, got 0.0"),
         (lambda: latent.fit("vae", public, 2), "name must be one of 'pca', 'gaussian', .*; got 'vae'"),
+        (lambda: latent.fit("gaussian", public, 2), "components does nothing with name='gaussian', got 2"),
+        (lambda: latent.fit("generator+rest", public, 2), "name='generator.rest' is called 'generator.residual' now"),
         (lambda: PCA.fit(public, 2).project(torch.zeros(1, 3, 8, 8)), r"images must have shape \(B, 1, 8, 8\), got"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -190,12 +193,45 @@ def test_what_cannot_be_learned_is_refused(public):
         PCA.fit(public.images, 2)
 
 
+def test_a_name_means_one_model(public, monkeypatch):
+    """Whoever asks for it: by name, through an attack's arguments, or by its class."""
+    shape = public.shape
+    for name, kind in (("pca", PCA), ("generator", Generator), ("glo", latent.GLO), ("gaussian", Gaussian)):
+        how = None if name == "gaussian" else 3
+        if name in ("generator", "glo"):
+            fit = kind.fit
+            monkeypatch.setattr(kind, "fit", functools.partial(fit, steps=2))
+        made = latent.fit(name, public, how, seed=1, progress=False)
+        again = latent.resolve(name, shape, public, how, 9, seed=1, progress=False)
+        assert type(made) is type(again) is kind
+        z = torch.randn(2, made.size, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(made.decode(z), again.decode(z), rtol=0, atol=0)
+    both = latent.fit("generator+residual", public, 3, progress=False)
+    assert type(both) is ResidualLatent and type(both.latent) is Generator and both.report_residual
+    assert latent.fit("untrained", public, 3, seed=1).size == 3
+    assert latent.resolve(made, shape, None, None, 9) is made
+    assert latent.resolve("pca", shape, public[:4], None, 9).size == 3  # as many as the public images allow
+
+
+def test_zerogla_takes_what_a_named_latent_cannot_make_for_noise(digit, public):
+    """The step over the named latent is the documented one: bit for bit what its residual latent gives."""
+    seen = observed(digit, 24, public)
+    named = gl.attack("zerogla", seen, prior="pca", components=4, iterations=5)
+    plain = PCA.fit(public, 4)
+    given = gl.attack("zerogla", seen, prior=ResidualLatent(plain, public, report_residual=False), iterations=5)
+    assert torch.equal(named.images, given.images)
+    bare = gl.attack("zerogla", seen, prior=plain, iterations=5)
+    assert not torch.equal(named.images, bare.images)  # a latent that is given is taken as it is
+
+
 def test_attacks_refuse_priors_that_cannot_be_had_before_any_work(public, digit, photo, monkeypatch):
     monkeypatch.setattr("glutils.attacks.zerogla.latent_space.gauss_newton", lambda *a, **k: pytest.fail("worked"))
     seen = observed(digit, 8, public)
     blind = dataclasses.replace(seen, public=None)
     other = Batch(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]), ("a", "b"))
     for view, options, message in [
+        (seen, {"prior": "generator+rest"}, "prior='generator.rest' is called 'generator.residual' now"),
+        (seen, {"prior": "glo"}, "prior must be one of 'tv', .*, 'generator.residual'; got 'glo'"),
         (seen, {"prior": "vae"}, "prior must be one of 'tv', 'smooth', 'none', 'pca', .*got 'vae'"),
         (blind, {"prior": "pca"}, "prior='pca' learns from public images"),
         (blind, {"prior": "generator"}, "prior='generator' learns from public images"),

@@ -7,7 +7,7 @@ from torch import nn
 
 import glutils as gl
 from glutils.priors import latent
-from glutils.priors.latent import GLO, PCA, Gaussian, Generator, Network, WithRest
+from glutils.priors.latent import GLO, PCA, Gaussian, Generator, Network, ResidualLatent
 
 SHAPE = (1, 8, 8)
 
@@ -46,7 +46,7 @@ def test_own_weights_for_each_image(public, glo, kind):
 
 def test_a_network_with_other_weights_is_another_network(glo):
     z, before = codes(2, 8), glo.weights().clone()
-    other = glo.replaced(before * 0.5)
+    other = glo.with_weights(before * 0.5)
     assert torch.equal(glo.weights(), before) and torch.equal(other.weights(), before * 0.5)
     torch.testing.assert_close(other.decode(z), glo.decode(z, (before * 0.5)[None]))
     assert not torch.equal(other.decode(z), glo.decode(z))
@@ -140,11 +140,11 @@ def test_what_cannot_be_loaded_is_refused_in_one_sentence(tmp_path):
 
 def test_what_has_no_weights_or_no_size_is_refused(public):
     prior = Gaussian.fit(public)
-    rest = WithRest(PCA.fit(public, 2), public)
+    rest = ResidualLatent(PCA.fit(public, 2), public)
     for make, message in [
-        (rest.weights, "a latent of class WithRest has no weights that an attack could change"),
-        (lambda: rest.decode(torch.zeros(1, rest.size), torch.zeros(1, 3)), "WithRest has no weights"),
-        (lambda: prior.replaced(prior.weights()), "a latent of class Gaussian is no network"),
+        (rest.weights, "a latent of class ResidualLatent has no weights that an attack could change"),
+        (lambda: rest.decode(torch.zeros(1, rest.size), torch.zeros(1, 3)), "ResidualLatent has no weights"),
+        (lambda: prior.with_weights(prior.weights()), "a latent of class Gaussian is no network"),
         (lambda: latent.dcgan(3, (1, 9, 8)), "shape must have even sides of 8 or more for a DCGAN, got 9x8"),
         (lambda: latent.untrained((1, 6, 6), 3), "shape must have even sides of 8 or more"),
         (lambda: latent.untrained(SHAPE, 0), "size must be at least 1, got 0"),

@@ -10,8 +10,8 @@ from PIL import Image
 
 import glutils as gl
 from glutils import show
+from glutils._png import encode as png
 from glutils.experiments import defended, live, pictures
-from glutils.show.frames import png
 
 TINY = defended.Scene(clients=2, per_client=2, images=1, rounds=2, evaluations=2, practice=0, misled=None, device="cpu")
 

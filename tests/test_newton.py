@@ -8,7 +8,7 @@ import torch
 
 import glutils as gl
 from glutils.attacks.zerogla import coarse_to_fine as pyramid
-from glutils.models import smooth
+from glutils.models import relu
 
 
 def taught(clients, model, rounds, directions, **options):
@@ -50,16 +50,16 @@ def test_kinks_resist_until_smooth_networks_lead_around_them():
 def test_a_smoothed_network_comes_to_be_the_network():
     batch = gl.data.sample("digits", seed=0)
     model = gl.models.build("convnet", batch)
-    soft = smooth.smoothed(model)
-    assert smooth.has_kinks(model) and not smooth.has_kinks(soft)
-    assert not smooth.has_kinks(gl.models.build("mlp", batch))
+    soft = relu.smooth_relu(model)
+    assert relu.has_kinks(model) and not relu.has_kinks(soft)
+    assert not relu.has_kinks(gl.models.build("mlp", batch))
     torch.testing.assert_close(soft(batch.images), model(batch.images), rtol=0, atol=0)
     apart = []
     for sharpness in (1.0, 16.0, 256.0):
-        smooth.sharpen(soft, sharpness)
+        relu.sharpen(soft, sharpness)
         apart.append((soft(batch.images) - model(batch.images)).abs().max().item())
     assert apart == sorted(apart, reverse=True) and 0 < apart[-1] < 0.05 * apart[0]
-    smooth.sharpen(soft, math.inf)
+    relu.sharpen(soft, math.inf)
     torch.testing.assert_close(soft(batch.images), model(batch.images), rtol=0, atol=0)
     assert dict(soft.named_parameters()).keys() == dict(model.named_parameters()).keys()
 

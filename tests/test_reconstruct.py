@@ -155,13 +155,13 @@ def test_default_folder_is_ignored_by_git(tmp_path, monkeypatch, no_lpips):
 
 def test_the_update_decides_what_is_attacked(digit):
     """The estimate with and without d differ by d; from the scalars of an exact client it is V.T V g / K, times d."""
-    seen = {u: conditions.observed("ig", digit, update=u, directions=9) for u in ("estimate", "short estimate")}
+    seen = {u: conditions.observe("ig", digit, update=u, directions=9) for u in ("estimate", "short estimate")}
     d = sum(p.numel() for p in seen["estimate"].model.parameters())
     for name, tensor in seen["estimate"].payload.items():
         assert torch.allclose(tensor, d * seen["short estimate"].payload[name], rtol=1e-4, atol=1e-9)
-    assert conditions.observed("ig", digit, update="delta").kind == "delta"
-    assert conditions.observed("ig", digit, update="average").kind == "gradient"
-    assert len(conditions.observed("zerogla", digit).payload) == int(1.25 * digit.images.numel())
+    assert conditions.observe("ig", digit, update="delta").kind == "delta"
+    assert conditions.observe("ig", digit, update="average").kind == "gradient"
+    assert len(conditions.observe("zerogla", digit).payload) == int(1.25 * digit.images.numel())
 
 
 def test_zerogla_gets_scalars_and_solves_them(run):

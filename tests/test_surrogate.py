@@ -5,7 +5,7 @@ import torch
 
 import glutils as gl
 from glutils import models
-from glutils.models.surrogate import SurrogateReLU, with_surrogates
+from glutils.models.relu import SurrogateReLU, with_surrogates
 
 
 @pytest.mark.parametrize("width", [0.1, 2.0])

@@ -62,7 +62,7 @@ def test_the_published_objective_and_its_gradient_by_hand(pair, mode, monkeypatc
     x = torch.rand(pair.images.shape, generator=torch.Generator().manual_seed(1)).requires_grad_()
     handles = set(hooks(seen.model))
     term = batchnorm.Statistics(seen.model, seen.statistics, {})
-    with priors.noting(seen.model) as noted:
+    with priors.record_batchnorm_statistics(seen.model) as noted:
         term.noted = noted
         sums = [(0.1, term), (1e-4, lambda v: priors.tv(v, "l1sum")), (1e-6, torch.linalg.vector_norm)]
         value, (slope,) = matching(seen, lambda v: (v[0], seen.labels), priors=sums)((x,))

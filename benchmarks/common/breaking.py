@@ -10,43 +10,41 @@ import torch
 import glutils as gl
 from glutils.defenses import Defended, Defense, Masked, get
 from glutils.defenses.precode import Bottleneck
+from glutils.experiments.strengths import STRENGTHS
 
 SEEDS = (0, 1)
-NOISE = (0.1, 0.3, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 14.0, 20.0, 30.0, 100.0)
-KEEP = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+
+
+def strengths_of(name: str) -> tuple[str, tuple]:
+    """A defence's strength, and its values from weak to strong."""
+    return STRENGTHS[name].option, STRENGTHS[name].grid
+
+
 GRIDS = {
-    "gaussian_noise": ("sigma", NOISE),
-    "topk": ("keep", KEEP),
-    "topk tensor": ("keep", KEEP),
-    "clip": ("bound", (1.0, 0.3, 0.1, 0.03, 0.01, 0.001)),
-    "dpsgd": ("sigma", (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)),
-    "bits": ("bits", (8, 6, 4, 3, 2)),
-    "soteria": ("prune", (0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99)),
+    "gaussian_noise": strengths_of("gaussian_noise"),
+    "topk": strengths_of("topk"),
+    "topk tensor": strengths_of("topk"),
+    "clip": strengths_of("clip"),
+    "dpsgd": strengths_of("dpsgd"),
+    "bits": strengths_of("bits"),
+    "soteria": strengths_of("soteria"),
     "precode": ("deviation", (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)),
-    "prune_last": ("keep", (0.5, 0.2, 0.1, 0.03, 0.01, 0.0)),
+    "prune_last": strengths_of("prune_last"),
     "sign": ("scaled", (True, False)),
     "batch": ("images", (2, 4, 8, 16, 32)),
     "mixup": ("alpha", (0.03, 0.1, 0.3, 1.0, 3.0, 30.0)),
-    "clip_scalars": ("bound", (0.1, 0.03, 0.01, 0.003, 0.001)),
-    "dp_scalars": ("sigma", (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)),
+    "clip_scalars": strengths_of("clip_scalars"),
+    "dp_scalars": strengths_of("dp_scalars"),
     "local_batch": ("images", (4, 3, 2, 1)),
     "directions": ("count", (8, 6, 4, 3, 2, 1)),
-    "qsgd": ("levels", (64, 16, 4, 2, 1)),
+    "qsgd": strengths_of("qsgd"),
     "half": ("format", ("float16", "bfloat16")),
-    "randomk": ("keep", KEEP),
-    "dp_update": ("sigma", (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)),
-    "laplace_noise": ("sigma", NOISE),
+    "randomk": strengths_of("randomk"),
+    "dp_update": strengths_of("dp_update"),
+    "laplace_noise": strengths_of("laplace_noise"),
 }
 """Defence to the name of its strength, and strengths from weak to strong."""
-FIXED = {
-    "gaussian_noise": {"relative": True},
-    "laplace_noise": {"relative": True},
-    "dpsgd": {"clip": 1.0},
-    "dp_update": {"clip": 1.0},
-    "dp_scalars": {"clip": 0.05},
-    "topk": {"scope": "global"},
-    "topk tensor": {"scope": "tensor"},
-}
+FIXED = {name: entry.fixed for name, entry in STRENGTHS.items()} | {"topk tensor": {"scope": "tensor"}}
 BUDGETS = {
     "dlg": {"iterations": 6, "restarts": 1},
     "idlg": {"iterations": 6, "restarts": 1},

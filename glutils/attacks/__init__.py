@@ -6,7 +6,7 @@ from .closed_form.chains import rank_analysis
 from .generative import ggl, gias, grnn, igims
 from .malicious import rtf
 from .malicious.dmgan import dmgan, dmgan_protocol, with_extra_class, without_class
-from .matching import dlf, dlg, dlg_variants, idlg, ig, stg
+from .matching import dlf, dlg, ig, stg
 from .zerogla import (
     PUBLISHED,
     QUIRKS,
@@ -21,9 +21,9 @@ from .zerogla import (
 
 __all__ = [
     "ggl", "gias", "igims",
-    "cpa", "rtf", "dlf", "dlg_variants", "dmgan", "dmgan_protocol", "fgla", "gradient_rank_bound", "grnn",
+    "cpa", "rtf", "dlf", "dmgan", "dmgan_protocol", "fgla", "gradient_rank_bound", "grnn",
     "rank_analysis", "rgap",
-    "PUBLISHED", "QUIRKS", "VARIANTS", "Card", "Reconstruction", "ablation", "attack", "dlg", "fc", "idlg", "ig",
+    "PUBLISHED", "QUIRKS", "VARIANTS", "Card", "Reconstruction", "ablation", "attack", "dlg", "fc", "ig",
     "inconsistent_rounds", "misfits", "names", "singular_values", "stg", "table", "with_extra_class",
     "without_class", "without_strangers", "zerogla",
 ]  # fmt: skip

@@ -61,15 +61,9 @@ class Soteria(Defense):
 def feature_scores(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """|d r_f / d x| / |r_f| for every input r_f of the last linear layer, over the batch, shape (features,)."""
     _, layer = models.last_linear(model)
-    held = []
 
     def features(x: torch.Tensor) -> torch.Tensor:
-        handle = layer.register_forward_pre_hook(lambda module, inputs: held.append(inputs[0]))
-        try:
-            models.logits(model, models.parameters(model, x.dtype), x)
-        finally:
-            handle.remove()
-        return held.pop()
+        return models.layer_input(model, layer, models.parameters(model, x.dtype), x)
 
     r, pull = vjp(features, images)
     slopes = []

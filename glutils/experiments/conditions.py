@@ -179,7 +179,7 @@ def network_of(
     return conditions.change(network, public, seed)
 
 
-def observed(
+def observe(
     attack: str,
     batch: data.Batch,
     *,

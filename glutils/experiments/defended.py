@@ -15,24 +15,8 @@ from ..defenses.base import DEFENSES, Defended, Defense
 from ..observation import Observation
 from ..runs import records
 from . import conditions
-from .pictures import encoded
+from .strengths import STRENGTHS
 
-STRENGTHS: dict[str, tuple[str, dict[str, Any]]] = {
-    "gaussian_noise": ("sigma", {"relative": True}),
-    "laplace_noise": ("sigma", {"relative": True}),
-    "clip": ("bound", {}),
-    "clip_scalars": ("bound", {}),
-    "dpsgd": ("sigma", {"clip": 1.0}),
-    "dp_update": ("sigma", {"clip": 1.0}),
-    "dp_scalars": ("sigma", {"clip": 0.05}),
-    "topk": ("keep", {}),
-    "randomk": ("keep", {}),
-    "prune_last": ("keep", {}),
-    "bits": ("bits", {}),
-    "qsgd": ("levels", {}),
-    "soteria": ("prune", {}),
-}
-"""Defence to the one number that is its strength, and to what else it is given unless told otherwise."""
 LR = {"gradient": 0.3, "delta": 0.1, "scalars": 0.1}
 """Step sizes with which the small networks of the conditions learn the small sets; of FedAvg, the clients' own."""
 MODEL = {"zerogla": "mlp"}
@@ -124,20 +108,21 @@ def defense_of(name: str | None, strength: float | int | None, **options: Any) -
     """The defence called ``name`` at a strength; None for no defence.
 
     Raises:
-        ValueError, TypeError: a defence without a strength in :data:`STRENGTHS`, a strength out of its range.
+        ValueError, TypeError: a defence without a strength in :data:`~glutils.experiments.strengths.STRENGTHS`, a
+            strength out of its range.
     """
     if name is None:
         if strength is not None or options:
             raise ValueError(f"strength and options must be left out without a defence, got {strength} and {options}")
         return None
     DEFENSES.get(name)
-    field, fixed = STRENGTHS[_validate.choice("defense", name, STRENGTHS)]
+    entry = STRENGTHS[_validate.choice("defense", name, STRENGTHS)]
     value = _validate.number("strength", strength)
-    if field in ("bits", "levels"):
+    if entry.option in ("bits", "levels"):
         if value != int(value):
-            raise ValueError(f"strength must be a whole number of {field} for {name!r}, got {value:g}")
+            raise ValueError(f"strength must be a whole number of {entry.option} for {name!r}, got {value:g}")
         value = int(value)
-    return defenses.get(name, **{**fixed, **options, field: value})
+    return defenses.get(name, **{**entry.fixed, **options, entry.option: value})
 
 
 def measure(
@@ -152,7 +137,8 @@ def measure(
 
     Args:
         scene: who trains what.
-        defence, strength: a name and a number of :data:`STRENGTHS`; None for both: undefended.
+        defence, strength: a name and a number of :data:`~glutils.experiments.strengths.STRENGTHS`; None for both:
+            undefended.
         options: further options of the defence.
         seed: of images, weights, noise and starting points.
 
@@ -165,6 +151,8 @@ def measure(
     Raises:
         ValueError, TypeError: a defence that cannot protect what is sent; a strength out of range.
     """
+    from .pictures import encode  # here, because it loads what draws figures
+
     shield = defense_of(defense, strength, **(options or {}))
     protocol = scene.protocol(shield, seed)
     device = _device.resolve(scene.device)
@@ -194,7 +182,7 @@ def measure(
             score = metrics.score(result, batch, controls=controls)
             found = result.images[score.matching]
             for k, row in enumerate(records.rows_from(result, score, attacker=who, **extra, **more)):
-                rows.append(row | {"image": first + k, "found": encoded(found[k])})
+                rows.append(row | {"image": first + k, "found": encode(found[k])})
     return rows
 
 

@@ -100,7 +100,7 @@ def defense_sweep(
 
     Args:
         attack: one of :func:`glutils.attacks.names`.
-        defense: one of :data:`glutils.experiments.defended.STRENGTHS`, with its ``strengths`` from weak to strong.
+        defense: one of :data:`glutils.experiments.strengths.STRENGTHS`, with its ``strengths`` from weak to strong.
         model: network under attack, which is also the one that learns; default: the one of the attack's conditions.
         data: one of :func:`glutils.data.names`.
         seeds: repetitions: images, weights, noise and starting points of seeds 0, 1, ...

@@ -21,23 +21,13 @@ from ..data.batch import Batch
 from ..defenses.base import DEFENSES
 from ..show import Frame
 from . import defended, pictures
+from .strengths import STRENGTHS
 
-LEVELS: dict[str, dict[str, tuple[float, ...]]] = {
-    "gradient": {
-        "gaussian_noise": (1.0, 3.0, 10.0, 30.0),
-        "dpsgd": (0.003, 0.01, 0.03, 0.1),
-        "topk": (0.1, 0.03, 0.01, 0.003),
-        "bits": (8, 4, 3, 2),
-        "soteria": (0.5, 0.8, 0.9, 0.99),
-        "clip": (1.0, 0.3, 0.1),
-    },
-    "scalars": {
-        "gaussian_noise": (0.03, 0.1, 0.3, 1.0, 3.0),
-        "dp_scalars": (0.3, 1.0, 3.0, 10.0),
-        "bits": (8, 4, 3, 2),
-        "clip_scalars": (0.03, 0.01, 0.003),
-    },
+_OFFERED = {
+    "gradient": ("gaussian_noise", "dpsgd", "topk", "bits", "soteria", "clip"),
+    "scalars": ("gaussian_noise", "dp_scalars", "bits", "clip_scalars"),
 }
+LEVELS = {kind: {name: STRENGTHS[name].panels[kind] for name in names} for kind, names in _OFFERED.items()}
 """What clients send to defences to the strengths that a panel offers, from weak to strong."""
 RATIOS = (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0)
 """Scalars for each unknown pixel that a panel offers."""
@@ -138,7 +128,7 @@ def defense(scene: defended.Scene = QUICK, *, seed: int = 0) -> Panel:
 
 
 def _strength(name: str, value: float | int) -> str:
-    return "undefended" if not value else f"{defended.STRENGTHS[name][0]} {value:g}"
+    return "undefended" if not value else f"{STRENGTHS[name].option} {value:g}"
 
 
 def _digit(private: Any) -> Batch:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy
 import torch
-from PIL import Image
 
-from .. import _validate, metrics, show
-from ..show.frames import png
+from .. import _png, _validate, metrics, show
 
 ATTACKERS = {"adaptive": "knows the defence", "naive": "does not know the defence"}
 """The two attackers of a defence, in words."""
@@ -60,12 +56,11 @@ def _psnr_of(control: Any) -> float:
     return float(control["psnr"] if isinstance(control, Mapping) else control)
 
 
-def encoded(image: torch.Tensor) -> str:
+def encode(image: torch.Tensor) -> str:
     """An image (1 or 3, H, W) as PNG in base64: clamped, 8 bits a channel, NaN black."""
-    return base64.b64encode(png(image.detach().cpu().float().nan_to_num(0).clamp(0, 1))).decode("ascii")
+    return base64.b64encode(_png.encode(image)).decode("ascii")
 
 
 def picture(text: str) -> torch.Tensor:
     """The image (1 or 3, H, W) in [0, 1] behind a row's ``found``."""
-    pixels = torch.from_numpy(numpy.array(Image.open(io.BytesIO(base64.b64decode(text))))).float() / 255
-    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+    return _png.decode(base64.b64decode(text))

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 
-from .. import _device, _files, _validate, attacks, data, metrics, observation
+from .. import _device, _files, _png, _validate, attacks, data, metrics, observation
 from ..runs import records
 from . import conditions
 
@@ -49,7 +48,9 @@ class Experiment:
         if not count:
             raise ValueError(f"batch must be one of those finished, got {batch}")
         return tuple(
-            torch.stack([_read(self.folder / _file(batch, image, what)) for image in range(count)])
+            torch.stack(
+                [_png.decode((self.folder / _file(batch, image, what)).read_bytes()) for image in range(count)]
+            )
             for what in ("truth", "found")
         )
 
@@ -210,7 +211,7 @@ def _public(batch: data.Batch, root: str | None, seed: int) -> data.Batch:
 def _attacked(asked, batch, public, options, learned, progress):
     """Reconstruction and score of one batch."""
     algorithm, seed = asked["algorithm"], asked["seed"]
-    seen = conditions.observed(
+    seen = conditions.observe(
         algorithm, batch, update=asked["update"], model=asked["model"], directions=asked["num_pert"], public=public,
         seed=seed,
     )  # fmt: skip
@@ -241,8 +242,8 @@ def _store(where: Path, asked: Mapping[str, Any], number: int, batch: data.Batch
     where.mkdir(parents=True, exist_ok=True)
     _files.write(where / STORED, json.dumps(asked, indent=1) + "\n")
     for image in range(len(batch)):
-        _write(where / _file(number, image, "truth"), batch.images[image])
-        _write(where / _file(number, image, "found"), result.images[score.matching[image]])
+        _files.write(where / _file(number, image, "truth"), _png.encode(batch.images[image]))
+        _files.write(where / _file(number, image, "found"), _png.encode(result.images[score.matching[image]]))
     rows = records.rows_from(result, score, batch=number)
     for row, label in zip(rows, batch.labels.tolist(), strict=True):
         row |= {"label_true": label, "notes": "; ".join([*result.notes, *score.notes])}
@@ -259,18 +260,3 @@ def _finished(where: Path) -> list[dict[str, Any]]:
 
 def _file(batch: int, image: int, what: str) -> str:
     return f"batch_{batch:04d}_image_{image:03d}_{what}.png"
-
-
-def _write(path: Path, image: torch.Tensor) -> None:
-    """An image (1 or 3, H, W) as PNG: clamped, 8 bits a channel, NaN black."""
-    from PIL import Image
-
-    pixels = (image.detach().cpu().float().nan_to_num(0).clamp(0, 1) * 255).round().to(torch.uint8)
-    Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).numpy()).save(path)
-
-
-def _read(path: Path) -> torch.Tensor:
-    from PIL import Image
-
-    pixels = torch.from_numpy(numpy.array(Image.open(path))).float() / 255
-    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import nn
 
-from .. import _files, models
+from .. import models
+from .._checkpoint import RunFolder, generator_state, set_generator_state
 from ..data.batch import Batch
 from ..observation.transcripts import Round
 from ..protocols import NamedTensors, Payload
@@ -23,47 +19,29 @@ FORMAT = "glutils federation 1"
 INDEX = "run.json"
 
 
-class Checkpoint:
+class Checkpoint(RunFolder):
     """One run's folder: ``run.json``, model states and recorded messages as safetensors.
 
-    A round is done when ``run.json`` names it. That file is replaced after the round's other files are complete, so a
-    run that is killed at any moment goes on from the last round that is done.
+    A round is done when ``run.json`` names it.
     """
+
+    FORMAT, INDEX = FORMAT, INDEX
 
     def __init__(self, folder: Any, asked: dict[str, Any]):
         """Reads ``run.json`` if there is one; ``ValueError`` if the folder holds another run, or anything else."""
-        if not isinstance(folder, (str, os.PathLike)):
-            raise TypeError(f"checkpoint must be the path of a folder, got {type(folder).__name__}")
-        self.path, self.asked = Path(folder), json.loads(json.dumps(asked))
-        self.index: dict[str, Any] = {"format": FORMAT, "asked": self.asked, "rounds": [], "states": {}}
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
-            return
-        if not (self.path / INDEX).is_file():
-            raise ValueError(f"checkpoint must be an empty folder or one of this run, but {self.path} is neither")
-        try:
-            written = json.loads((self.path / INDEX).read_text(encoding="utf-8"))
-            self.index = written["run"]
-            if written["sha256"] != _digest(self.index) or self.index["format"] != FORMAT:
-                raise ValueError("it is not the file that was written")
-            before = self.index["asked"]
-            self.done = len(self.index["rounds"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise self._damaged(INDEX, error) from error
-        for key in self.asked:
-            if before.get(key) != self.asked[key]:
-                raise ValueError(
-                    f"checkpoint must be of the same run, but {self.path} was made with {key}="
-                    f"{_short(before.get(key))}, not {_short(self.asked[key])}; choose another folder"
-                )
+        super().__init__(folder, asked)
+        new = {"format": FORMAT, "asked": self.asked, "rounds": [], "states": {}}
+        self.index: dict[str, Any] = new if self.found is None else self.found
+        self.done = len(self.index["rounds"])
 
-    done: int = 0
+    done: int
     """Rounds on disk."""
 
-    def _damaged(self, file: str, error: Exception) -> ValueError:
-        return ValueError(
-            f"checkpoint cannot be used: {self.path / file} is damaged ({error}); nothing was changed. Restore that "
-            "file, or choose another folder"
-        )
+    def unpack(self, written: Any) -> dict[str, Any]:
+        index = written["run"]
+        if written["sha256"] != _digest(index) or not isinstance(index["rounds"], list):
+            raise ValueError("it is not the file that was written")
+        return index
 
     def restore(self, run: Any) -> None:
         """Set ``run`` to the end of the last round that is done; nothing if there is none."""
@@ -72,7 +50,7 @@ class Checkpoint:
         try:
             self._restore(run)
         except (KeyError, TypeError, IndexError) as error:
-            raise self._damaged(INDEX, error) from error
+            raise self.damaged(INDEX, error) from error
 
     def _restore(self, run: Any) -> None:
         if self.done > run.rounds:
@@ -93,20 +71,10 @@ class Checkpoint:
             said, drawn = self._messages(run, turn, entry)
             run.messages.append(said)
             run.drawn.append(drawn)
-        state = bytes.fromhex(self.index["generator"])
-        run.generator.set_state(torch.tensor(list(state), dtype=torch.uint8))
-
-    def _read(self, file: str, digest: str) -> dict[str, torch.Tensor]:
-        try:
-            content = (self.path / file).read_bytes()
-            if hashlib.sha256(content).hexdigest() != digest:
-                raise ValueError("it is not the file that was written")
-            return load(content)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise self._damaged(file, error) from error
+        set_generator_state(run.generator, self.index["generator"])
 
     def _state(self, run: Any, file: str, digest: str) -> models.Parameters:
-        found = self._read(file, digest)
+        found = self.read_tensors(file, digest)
         return {name: found[name].to(p.device) for name, p in run.states[0].items()}
 
     def _messages(self, run: Any, turn: int, entry: dict) -> tuple[tuple, tuple]:
@@ -115,7 +83,7 @@ class Checkpoint:
         drawn: list[tuple[torch.Tensor, ...]] = [()] * len(run.clients)
         if entry["messages"] is None:
             return tuple(said), tuple(drawn)
-        found, device = self._read(*entry["messages"]), next(iter(run.states[0].values())).device
+        found, device = self.read_tensors(*entry["messages"]), next(iter(run.states[0].values())).device
         part = lambda start: {n[len(start) :]: t.to(device) for n, t in found.items() if n.startswith(start)}  # noqa: E731
         steps, mode = run.steps(turn), models.batchnorm_mode(run.model)
         for k in entry["recorded"]:
@@ -130,7 +98,6 @@ class Checkpoint:
 
     def keep(self, run: Any) -> None:
         """Write the round that has just ended."""
-        self.path.mkdir(parents=True, exist_ok=True)
         turn = len(run.accuracy) - 1
         messages = {}
         for k, said in enumerate(run.messages[turn]):
@@ -147,23 +114,17 @@ class Checkpoint:
             "took_part": run.took_part[turn],
             "recorded": [k for k, said in enumerate(run.messages[turn]) if said],
             "protocol": repr(run.protocols[turn]),
-            "messages": self._write(f"messages-{turn:05d}.safetensors", messages) if messages else None,
+            "messages": self.write_tensors(f"messages-{turn:05d}.safetensors", messages) if messages else None,
         })  # fmt: skip
         states = self.index["states"]
-        states[str(turn + 1)] = self._write(f"state-{turn + 1:05d}.safetensors", run.states[turn + 1])
+        states[str(turn + 1)] = self.write_tensors(f"state-{turn + 1:05d}.safetensors", run.states[turn + 1])
         gone = [key for key in states if run.states[int(key)] is None]
         files = [states.pop(key)[0] for key in gone]
-        self.index["generator"] = run.generator.get_state().numpy().tobytes().hex()
-        written = {"sha256": _digest(self.index), "run": self.index}
-        _files.write(self.path / INDEX, json.dumps(written) + "\n")
+        self.index["generator"] = generator_state(run.generator)
+        self.write_index({"sha256": _digest(self.index), "run": self.index})
         self.done = turn + 1
         for file in files:
             (self.path / file).unlink(missing_ok=True)
-
-    def _write(self, file: str, tensors: dict[str, torch.Tensor]) -> tuple[str, str]:
-        content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-        _files.write(self.path / file, content)
-        return file, hashlib.sha256(content).hexdigest()
 
 
 def fingerprint(*values: nn.Module | Batch) -> str:
@@ -180,9 +141,3 @@ def fingerprint(*values: nn.Module | Batch) -> str:
 
 def _digest(index: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(index).encode()).hexdigest()
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 or not isinstance(value, Sequence) else text[:57] + "..."
-

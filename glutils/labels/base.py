@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Float64, Int64
-from scipy.optimize import nnls
 from torch import Tensor
 
 from .. import _validate
@@ -188,5 +187,7 @@ def solve_class_shares(
     scale = SUM * float(matrix.abs().max().clamp(min=torch.finfo(torch.float64).tiny))
     system = torch.cat((matrix, torch.full_like(matrix[:1], scale)))
     known = torch.cat((target, torch.full_like(target[:1], scale)))
+    from scipy.optimize import nnls  # here, because most rules solve nothing
+
     found, _ = nnls(system.cpu().numpy(), known.cpu().numpy())
     return torch.from_numpy(found).to(target)

@@ -139,18 +139,14 @@ def responses(
     Batch norm layers stay in the client's mode and keep their running statistics. Those in training mode see groups of
     about as many images as the client's batch had, because the noise of its statistics is part of what is imitated.
     """
-    layer, caught = dict(seen.model.named_modules())[head.name], []
-    handle = layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].double()))
+    layer = dict(seen.model.named_modules())[head.name]
     groups = -(-len(images) // CHUNK)
     if seen.batchnorm == "train":
         groups = max(1, len(images) // max(2, min(head.size, getattr(seen.protocol, "batch_size", head.size))))
     like = next(iter(params.values())).dtype
-    try:
-        with torch.no_grad():
-            logits = [models.logits(seen.model, params, part.to(like)).double() for part in images.tensor_split(groups)]
-    finally:
-        handle.remove()
-    return torch.cat(caught), torch.cat(logits)
+    with models.record_inputs(layer) as inputs, torch.no_grad():
+        logits = [models.logits(seen.model, params, part.to(like)).double() for part in images.tensor_split(groups)]
+    return torch.cat(inputs).double(), torch.cat(logits)
 
 
 def negative_inputs_note(features: torch.Tensor) -> tuple[str, ...]:

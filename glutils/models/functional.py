@@ -1,4 +1,7 @@
-"""A network as a pure function of parameters and images: what everything that compares messages is built on."""
+"""A network as a pure function of parameters and images: what everything that compares messages is built on.
+
+Importing this module has one effect on the whole process: cuDNN no longer convolves in TF32.
+"""
 
 from __future__ import annotations
 

@@ -6,13 +6,13 @@ from .image import (
     Statistics,
     batchnorm_distance,
     batchnorm_statistics,
-    noting,
+    record_batchnorm_statistics,
     running_statistics,
     smoothness,
     tv,
 )
 
 __all__ = [
-    "TV_KINDS", "Statistics", "batchnorm_distance", "batchnorm_statistics", "noting", "running_statistics",
-    "smoothness", "tv",
+    "TV_KINDS", "Statistics", "batchnorm_distance", "batchnorm_statistics", "record_batchnorm_statistics",
+    "running_statistics", "smoothness", "tv",
 ]  # fmt: skip

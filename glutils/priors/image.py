@@ -36,7 +36,7 @@ def tv(images: torch.Tensor, kind: str = "l1mean") -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def noting(model: nn.Module) -> Iterator[Statistics]:
+def record_batchnorm_statistics(model: nn.Module) -> Iterator[Statistics]:
     """Within this context every forward pass of ``model`` leaves its batch norm statistics in the mapping given.
 
     Layer name to (mean, unbiased variance) of the layer's input, as graphs to whatever the pass was computed from; a
@@ -44,23 +44,12 @@ def noting(model: nn.Module) -> Iterator[Statistics]:
     """
     found: Statistics = {}
 
-    def hook(name: str):
-        def note(module, inputs):
-            x = inputs[0].transpose(0, 1).flatten(1)
-            found[name] = (x.mean(1), x.var(1, unbiased=x.shape[1] > 1))
+    def note(name: str, x: torch.Tensor) -> None:
+        x = x.transpose(0, 1).flatten(1)
+        found[name] = (x.mean(1), x.var(1, unbiased=x.shape[1] > 1))
 
-        return note
-
-    handles = [
-        module.register_forward_pre_hook(hook(name))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-    ]
-    try:
+    with models.before_layers(_batchnorm_layers(model), note):
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def batchnorm_statistics(model: nn.Module, images: torch.Tensor, params: models.Parameters | None = None) -> Statistics:
@@ -68,7 +57,7 @@ def batchnorm_statistics(model: nn.Module, images: torch.Tensor, params: models.
 
     Taken in one clean forward pass in the model's present mode; running statistics are left alone.
     """
-    with noting(model) as found:
+    with record_batchnorm_statistics(model) as found:
         models.logits(model, models.parameters(model, images.dtype) if params is None else params, images)
     return found
 
@@ -77,9 +66,13 @@ def running_statistics(model: nn.Module) -> Statistics:
     """The running mean and variance that every party holds as part of the model, by layer name."""
     return {
         name: (module.running_mean, module.running_var)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
+        for name, module in _batchnorm_layers(model).items()
+        if module.running_mean is not None
     }
+
+
+def _batchnorm_layers(model: nn.Module) -> dict[str, nn.Module]:
+    return {name: m for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
 
 
 def batchnorm_distance(found: Statistics, target: Statistics) -> torch.Tensor:

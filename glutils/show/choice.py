@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .. import _validate
+from .._png import encode as png
 from .figures import check_text, emit
-from .frames import html_id, image_tag, montage, png, slider_tag, width_of
+from .frames import html_id, image_tag, montage, slider_tag, width_of
 from .images import Pictures, stack
 
 # On input of any control: the frames of the chosen names, and of these the one of the slider's number; hide the others.

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import re
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
-from PIL import Image
+from jaxtyping import Float32
 from torch import Tensor
 
 from .. import _validate, metrics
+from .._png import encode as png
 from .figures import check_text, decibels, emit
 from .images import Pictures, stack
 
@@ -255,11 +254,3 @@ def montage(
 
     row = joined(list(images), 2)
     return row if truth is None else joined([row, joined(list(truth), 2)], 2 if len(images) == 1 else 1)
-
-
-def png(image: Float[Tensor, "channel height width"]) -> bytes:
-    """A picture (1 or 3, H, W) in [0, 1] as the bytes of a PNG file, 8 bits a channel."""
-    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).squeeze(-1).numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()

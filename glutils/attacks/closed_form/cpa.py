@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -159,57 +157,36 @@ def cpa_fi(
         seed=seed, seconds=seconds, progress=progress, label="cpa_fi: unmixing",
     )  # fmt: skip
     left = None if seconds is None else max(1e-3, seconds - (time.monotonic() - begin))
-    with features(seen.model, name) as of:
-        grey = of(torch.full(seen.shape, 0.5).to(weight))
-        target = mixer @ weight.double() if bool((grey >= 0).all()) else sources_of(mixer, weight, bias, "bias")
-        target = target.abs().float() if bool((grey >= 0).all()) else target.float()
+    params = models.parameters(seen.model)
 
-        def objective(variables):
-            alike = F.cosine_similarity(of(variables[0]), target)
-            value = (1 - alike).mean() + smooth * tv(variables[0])  # survey, eq. (24), negated
-            return value.detach(), torch.autograd.grad(value, variables)
+    def features(images: torch.Tensor) -> torch.Tensor:
+        return models.layer_input(seen.model, layer, params, images).flatten(1)
 
-        def solve(trace, generator):
-            start = (0.5 + 0.25 * normal_start(seen, generator)).clamp(0, 1)
-            adam(objective, (start,), trace, iterations=inversion, lr=inversion_lr, schedule="cosine", box=True)
+    grey = features(torch.full(seen.shape, 0.5).to(weight))
+    target = mixer @ weight.double() if bool((grey >= 0).all()) else sources_of(mixer, weight, bias, "bias")
+    target = target.abs().float() if bool((grey >= 0).all()) else target.float()
 
-        found = search(
-            solve, iterations=inversion, restarts=1, seed=seed, seconds=left, keep="last", progress=progress,
-            label="cpa_fi: inversion",
-        )  # fmt: skip
+    def objective(variables):
+        alike = F.cosine_similarity(features(variables[0]), target)
+        value = (1 - alike).mean() + smooth * tv(variables[0])  # survey, eq. (24), negated
+        return value.detach(), torch.autograd.grad(value, variables)
+
+    def solve(trace, generator):
+        start = (0.5 + 0.25 * normal_start(seen, generator)).clamp(0, 1)
+        adam(objective, (start,), trace, iterations=inversion, lr=inversion_lr, schedule="cosine", box=True)
+
+    found = search(
+        solve, iterations=inversion, restarts=1, seed=seed, seconds=left, keep="last", progress=progress,
+        label="cpa_fi: inversion",
+    )  # fmt: skip
     labels, notes = _labels_and_notes(seen, white)
     notes += () if first.stopped is None else (f"unmixing: {first.stopped}",)
     extra = {"sources": float(white.found), "unmixing_loss": first.loss}
     return reconstruction(found, found.variables[0], labels, *notes, **extra)
 
 
-@contextmanager
-def features(model: nn.Module, layer: str) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
-    """A context whose value maps images to the input (B, n) of the named layer, with a graph to the images.
-
-    The model runs as a pure function of detached parameters, so that no flag of its own is touched.
-    """
-    noted: list[torch.Tensor] = []
-    params = models.parameters(model)
-    handle = model.get_submodule(layer).register_forward_pre_hook(lambda _, inputs: noted.append(inputs[0].flatten(1)))
-
-    def of(images: torch.Tensor) -> torch.Tensor:
-        models.logits(model, params, images)
-        return noted.pop()
-
-    try:
-        yield of
-    finally:
-        handle.remove()
-
-
-def _modules_with_parameters(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The modules with parameters of their own, in order."""
-    return [(name, m) for name, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))]
-
-
 def _first_layer(seen: Observation) -> tuple[str, nn.Linear]:
-    name, layer = next(iter(_modules_with_parameters(seen.model)), ("", None))
+    name, layer = next(iter(models.layers_with_parameters(seen.model)), ("", None))
     if not isinstance(layer, nn.Linear) or layer.in_features != math.prod(seen.shape[1:]):
         raise ValueError(
             f"attack 'cpa' needs a fully connected layer of the pixels in front, got {layer}; for a fully connected "
@@ -220,7 +197,7 @@ def _first_layer(seen: Observation) -> tuple[str, nn.Linear]:
 
 def _layer_behind_convolutions(seen: Observation) -> tuple[str, nn.Linear]:
     """The first fully connected layer, unless it is the model's first layer."""
-    for place, (name, layer) in enumerate(_modules_with_parameters(seen.model)):
+    for place, (name, layer) in enumerate(models.layers_with_parameters(seen.model)):
         if isinstance(layer, nn.Linear):
             if place == 0:
                 raise ValueError("attack 'cpa_fi' needs layers before the fully connected one; here 'cpa' is enough")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ... import labels
+from ... import labels, models
 from ...observation import Observation
 from ..base import Card, Reconstruction, register
 
@@ -35,7 +35,9 @@ def fc_inversion(seen: Observation, *, seed: int = 0) -> Reconstruction:
         ValueError: the first layer with parameters is not ``nn.Linear`` with a bias, or has fewer neurons than there
             are images.
     """
-    name, layer = _first_layer(seen.model)
+    if not (layers := models.layers_with_parameters(seen.model)):
+        raise ValueError("model has no parameters")
+    name, layer = layers[0]
     if not isinstance(layer, nn.Linear) or layer.bias is None:
         raise ValueError(f"attack 'fc_inversion' needs a first layer that is linear with a bias, got {layer}")
     if layer.out_features < seen.shape[0]:
@@ -56,10 +58,3 @@ def fc_inversion(seen: Observation, *, seed: int = 0) -> Reconstruction:
         found = torch.zeros(seen.shape[0], dtype=torch.int64, device=images.device)
         notes += ("labels are not inferred: zeros",)
     return Reconstruction(images, found, loss=0.0, notes=notes)
-
-
-def _first_layer(model: nn.Module) -> tuple[str, nn.Module]:
-    for name, module in model.named_modules():
-        if any(True for _ in module.parameters(recurse=False)):
-            return name, module
-    raise ValueError("model has no parameters")

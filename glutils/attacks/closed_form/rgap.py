@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import brentq
 from torch import nn
 
 from ... import _validate, models
@@ -129,6 +128,8 @@ def _slope_scales(k: torch.Tensor, w: torch.Tensor) -> list[float]:
     if not bool((k[rest] > 0).all()):
         return []
     if len(rest) == 1:
+        from scipy.optimize import brentq  # here, because only two classes need a root
+
         slope, apart = float(k[rest[0]]), float(w[rest[0]] - w[label])
         excess = lambda c: 1 / (1 + np.exp(min(-apart / c, 700.0))) - c * slope  # noqa: E731
         grid = np.geomspace(1e-6, 1 / slope, 2000)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch.func import grad, vmap
 
-from ... import _validate, labels, models
+from ... import _validate, models
+from ... import labels as rules
 from ...observation import Observation
 from ...priors import latent
 from ...priors.latent import Latent
@@ -15,53 +16,41 @@ from ...protocols import FedSGD
 from ...solvers.adam import Objective
 
 PRIORS = ("pca", "generator", "glo", "untrained")
-"""Latents that these attacks know by name: principal components, a dense and a convolutional generator (GLO) trained on
-the public images, and a convolutional one with random weights, which needs none."""
+"""Those of :data:`glutils.priors.latent.NAMES` that these attacks take: principal components, a dense and a
+convolutional generator (GLO) trained on the public images, and a convolutional one with random weights, which needs
+none."""
 
 DEFENSES = ("none", "clipping", "sparsification")
 COMPONENTS = 32
 AT_ONCE = 2**26  # numbers of candidates' gradients that may be in memory together
 
 
-def chosen(
+def resolve_latent(
     seen: Observation, attack: str, prior: str | Latent | None, components: int | None, seed: int, progress
 ) -> tuple[Latent, list[str]]:
     """The latent that is meant, and what a reader must know about it.
 
     By default a GLO of the public images; without those an untrained one, except for ``"ggl"``.
     """
-    shape = tuple(seen.shape[1:])
-    if isinstance(prior, Latent):
-        if components is not None:
-            raise ValueError(f"components belongs to a latent given by name, this has {prior.size}; got {components!r}")
-        if prior.shape != shape:
-            raise ValueError(f"prior must be a latent of images {shape}, got one of {prior.shape}")
-        return prior, []
+    notes = []
     if prior is None:
         prior = "untrained" if seen.public is None and attack != "ggl" else "glo"
-    _validate.choice("prior", prior, PRIORS)
-    if prior == "untrained":
-        if attack == "ggl":
-            raise ValueError(
-                "prior='untrained' makes nothing that looks like an image until its weights are changed, which 'ggl' "
-                "does not do; 'gias' and 'igims' do"
-            )
-        return latent.untrained(shape, COMPONENTS if components is None else components, seed=seed), [
-            "no public images: the generator is untrained"
-        ]
-    if seen.public is None:
-        raise ValueError(f"prior={prior!r} learns from public images: observe(..., knows={{'public'}}, public=...)")
-    if seen.public.shape != shape:
-        raise ValueError(f"public must hold images of shape {shape}, got {seen.public.shape}")
-    if components is None:
-        components = min(COMPONENTS, len(seen.public) - 1, seen.public.images[0].numel())
-    if prior == "pca":
-        return latent.PCA.fit(seen.public, components), []
-    kind = latent.Generator if prior == "generator" else latent.GLO
-    return kind.fit(seen.public, components, seed=seed, progress=progress), []
+    if not isinstance(prior, Latent):
+        latent.choice("prior", prior, PRIORS)
+        if prior == "untrained":
+            if attack == "ggl":
+                raise ValueError(
+                    "prior='untrained' makes nothing that looks like an image until its weights are changed, which "
+                    "'ggl' does not do; 'gias' and 'igims' do"
+                )
+            notes.append("no public images: the generator is untrained")
+    made = latent.resolve(
+        prior, tuple(seen.shape[1:]), seen.public, components, COMPONENTS, seed=seed, progress=progress
+    )
+    return made, notes
 
 
-def believed(seen: Observation, attack: str, rule: str | None = None) -> tuple[torch.Tensor, list[str]]:
+def known_or_inferred_labels(seen: Observation, attack: str, rule: str | None = None) -> tuple[torch.Tensor, list[str]]:
     """The labels that were told, else those that ``rule`` infers (by default iDLG's, for one image), and a note."""
     if seen.labels is not None:
         return seen.labels, []
@@ -71,7 +60,7 @@ def believed(seen: Observation, attack: str, rule: str | None = None) -> tuple[t
                 f"attack {attack!r} needs the labels of a batch: observe(..., knows={{'labels'}}); 'igims' infers them"
             )
         rule = "idlg"
-    return labels.infer(rule, seen).labels, [f"labels inferred by {rule}"]
+    return rules.infer(rule, seen).labels, [f"labels inferred by {rule}"]
 
 
 def divergence(z: torch.Tensor) -> torch.Tensor:
@@ -84,7 +73,7 @@ def divergence(z: torch.Tensor) -> torch.Tensor:
     return 0.5 * (mean.square() + variance - 1 - (variance + 1e-10).log())
 
 
-def penalised(objective: Objective, penalty: Callable[[tuple[torch.Tensor, ...]], torch.Tensor]) -> Objective:
+def add_penalty(objective: Objective, penalty: Callable[[tuple[torch.Tensor, ...]], torch.Tensor]) -> Objective:
     """The objective plus a penalty on the variables themselves, whose gradient is taken here."""
 
     def total(variables):
@@ -98,7 +87,7 @@ def penalised(objective: Objective, penalty: Callable[[tuple[torch.Tensor, ...]]
 
 def candidates(
     seen: Observation,
-    believed: torch.Tensor,
+    labels: torch.Tensor,
     *,
     distance: str = "squared",
     defense: str = "none",
@@ -120,7 +109,7 @@ def candidates(
     def value(images: torch.Tensor) -> torch.Tensor:
         total = images.new_zeros(len(images))
         for protocol, params, target in rounds:
-            found = _payloads(seen, protocol, params, images, believed)
+            found = _payloads(seen, protocol, params, images, labels)
             norm, goal = found.norm(dim=1, keepdim=True).clamp_min(1e-30), target.norm().clamp_min(1e-30)
             if defense == "clipping":
                 found = found * (goal / norm).clamp_max(1)
@@ -133,23 +122,23 @@ def candidates(
                 total = total + 0.5 * (found / norm - target / goal).square().sum(1)
         return total
 
-    def all_of_them(images: torch.Tensor) -> torch.Tensor:
+    def distances(images: torch.Tensor) -> torch.Tensor:
         numbers = max(len(target) for _, _, target in rounds)
         with torch.no_grad():
             return torch.cat([value(part) for part in images.split(max(1, AT_ONCE // numbers))])
 
-    return all_of_them
+    return distances
 
 
-def _payloads(seen: Observation, protocol, params, images: torch.Tensor, believed: torch.Tensor) -> torch.Tensor:
+def _payloads(seen: Observation, protocol, params, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """What the client would have sent, for each of P batches: (P, d)."""
     if type(protocol) is FedSGD:
-        one = grad(lambda p, x: models.loss(seen.model, p, x, believed))
+        one = grad(lambda p, x: models.loss(seen.model, p, x, labels))
         found = vmap(one, in_dims=(None, 0))({name: p.to(images.dtype) for name, p in params.items()}, images)
         return torch.cat([part.flatten(1) for part in found.values()], 1)
     rows = []
     for batch in images:
-        sent = protocol.simulate(seen.model, batch, believed, params={n: p.to(batch.dtype) for n, p in params.items()})
+        sent = protocol.simulate(seen.model, batch, labels, params={n: p.to(batch.dtype) for n, p in params.items()})
         parts = sent.values() if isinstance(sent, dict) else [sent]
         rows.append(torch.cat([part.detach().reshape(-1) for part in parts]))
     return torch.stack(rows)

@@ -11,7 +11,7 @@ from ...solvers import search
 from ...solvers import turbo as trust
 from ...solvers.cmaes import cmaes, population_size
 from ..base import Card, Reconstruction, reconstruction, register
-from .common import believed, candidates, chosen, divergence
+from .common import candidates, divergence, known_or_inferred_labels, resolve_latent
 
 SOLVERS = ("cma", "turbo")
 
@@ -87,9 +87,9 @@ def ggl(
         trust.pieces()
     latent_weight = _validate.number("latent_weight", latent_weight, at_least=0)
     _validate.number("spread", spread, above=0)
-    label, notes = believed(seen, "ggl")
+    label, notes = known_or_inferred_labels(seen, "ggl")
     far = candidates(seen, label, distance=distance, defense=defense)  # refuses bad names before any training
-    whole, more = chosen(seen, "ggl", prior, components, seed, progress)
+    whole, more = resolve_latent(seen, "ggl", prior, components, seed, progress)
     size = {"cma": population_size(whole.size), "turbo": 10}[solver]
     size = size if population is None else _validate.integer("population", population, at_least=2)
     _validate.integer("iterations", iterations, at_least=3 * size if solver == "turbo" else size + 1)

@@ -14,7 +14,7 @@ from ...priors.latent import Latent, Network
 from ...solvers import Continued, Found, Trace, adam, search
 from ..base import Card, Reconstruction, reconstruction, register
 from ..matching.objective import cosine, matching
-from .common import believed, chosen, divergence, penalised
+from .common import add_penalty, divergence, known_or_inferred_labels, resolve_latent
 
 
 @register(
@@ -64,9 +64,9 @@ def gias(
     Deviations: hundreds of iterations instead of thousands, and step sizes to match; TV weight 1e-3 (mean form); the
     box projection of the generated images, which in the released code changes neither z nor w, is left out.
     """
-    how = checked(iterations, latent_share, restarts, latent_lr, weight_lr, tv_weight, latent_weight)
-    labels, notes = believed(seen, "gias")
-    whole, more = chosen(seen, "gias", prior, components, seed, progress)
+    how = validate_options(iterations, latent_share, restarts, latent_lr, weight_lr, tv_weight, latent_weight)
+    labels, notes = known_or_inferred_labels(seen, "gias")
+    whole, more = resolve_latent(seen, "gias", prior, components, seed, progress)
     found = invert(seen, whole, labels, seed=seed, seconds=seconds, progress=progress, **how)
     z, weights = found.variables
     return reconstruction(
@@ -74,7 +74,9 @@ def gias(
     )
 
 
-def checked(iterations, latent_share, restarts, latent_lr, weight_lr, tv_weight, latent_weight) -> dict[str, Any]:
+def validate_options(
+    iterations, latent_share, restarts, latent_lr, weight_lr, tv_weight, latent_weight
+) -> dict[str, Any]:
     """The options of :func:`invert`; refused where they cannot work."""
     return {
         "iterations": _validate.integer("iterations", iterations, at_least=1),
@@ -121,7 +123,7 @@ def invert(
 
     def solve(trace: Trace, generator: torch.Generator) -> None:
         near = matching(seen, lambda v: (whole.decode(v[0]), labels), **match)
-        near = penalised(near, lambda v: latent_weight * divergence(v[0]).mean())
+        near = add_penalty(near, lambda v: latent_weight * divergence(v[0]).mean())
         starts = [torch.randn(len(first), whole.size, generator=generator).to(first) for _ in range(restarts)]
         kept = []
         for start in starts if tries else ():
@@ -171,10 +173,10 @@ def giml(
         raise ValueError("tasks must hold at least one observation, got none")
     _validate.instance("prior", prior, Network)
     _validate.number("meta_lr", meta_lr, at_least=0, at_most=1)
-    how = checked(iterations, latent_share, 1, latent_lr, weight_lr, tv_weight, latent_weight)
-    known = [believed(_validate.instance("tasks", seen, Observation), "gias")[0] for seen in tasks]
+    how = validate_options(iterations, latent_share, 1, latent_lr, weight_lr, tv_weight, latent_weight)
+    known = [known_or_inferred_labels(_validate.instance("tasks", seen, Observation), "gias")[0] for seen in tasks]
     for number, (seen, labels) in enumerate(zip(tasks, known, strict=True)):
         found = invert(seen, prior, labels, seed=seed + number, seconds=None, progress=progress, **how)
         now = prior.weights()
-        prior = prior.replaced(now + meta_lr * (found.variables[1].mean(0).to(now) - now))
+        prior = prior.with_weights(now + meta_lr * (found.variables[1].mean(0).to(now) - now))
     return prior

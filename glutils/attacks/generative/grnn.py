@@ -60,7 +60,7 @@ def grnn(
         tv_weight: 1e-3 is the authors' for LeNet, 1e-6 for ResNet-18; the total variation is ``"l2count"``.
         wd: ``"l2"``: the norm ``|grad - g|``, which is what the released code computes under the name of a Wasserstein
             distance; ``"sliced"``: a sliced Wasserstein distance between the rows of each tensor of the gradient, see
-            :func:`sliced`; ``"none"``.
+            :func:`sliced_wasserstein`; ``"none"``.
 
     Deviations: the last image of the released code is the last iterate. Its initialisation, N(0, 0.02), is never
     carried out, because it asks containers for their type; like it, this one starts from PyTorch's default.
@@ -160,7 +160,7 @@ def _distance(wd: str, target: Tensors, generator: torch.Generator) -> Distance:
             return value + norm, torch._foreach_mul(slopes, 1 + 0.5 / float(norm.clamp_min(1e-30)))
         leaves = [f.detach().requires_grad_() for f in found]
         with torch.enable_grad():
-            apart = sliced(leaves, target, projections)
+            apart = sliced_wasserstein(leaves, target, projections)
         more = torch.autograd.grad(apart, leaves)
         return value + apart.detach(), torch._foreach_add(slopes, more)
 
@@ -168,7 +168,7 @@ def _distance(wd: str, target: Tensors, generator: torch.Generator) -> Distance:
 
 
 def directions(tensors: Tensors, generator: torch.Generator) -> list[torch.Tensor]:
-    """For each tensor random unit vectors, one a column, on which :func:`sliced` projects its rows."""
+    """For each tensor random unit vectors, one a column, on which :func:`sliced_wasserstein` projects its rows."""
     found = []
     for tensor in tensors:
         length = tensor.numel() // len(tensor)
@@ -177,7 +177,7 @@ def directions(tensors: Tensors, generator: torch.Generator) -> list[torch.Tenso
     return found
 
 
-def sliced(found: Tensors, target: Tensors, projections: Tensors) -> torch.Tensor:
+def sliced_wasserstein(found: Tensors, target: Tensors, projections: Tensors) -> torch.Tensor:
     """Sliced Wasserstein distance (order 2) between two gradients, each a cloud of rows for every tensor.
 
     A row holds what belongs to one output of a layer. The rows are projected on a direction; on a line the best

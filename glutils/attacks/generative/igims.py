@@ -14,8 +14,8 @@ from ...solvers import Continued, Trace, adam, search
 from ...solvers.cmaes import cmaes, population_size
 from ..base import Card, Reconstruction, reconstruction, register
 from ..matching.objective import cosine, matching
-from .common import believed, candidates, chosen, divergence, penalised
-from .gias import checked, own_weights, sizes
+from .common import add_penalty, candidates, divergence, known_or_inferred_labels, resolve_latent
+from .gias import own_weights, sizes, validate_options
 
 
 @register(
@@ -70,18 +70,18 @@ def igims(
     Deviations: hundreds of iterations instead of thousands, and step sizes to match; generations of 4 + 3 ln n instead
     of 50; the penalty on z is GGL's, since the paper gives no formula.
     """
-    how = checked(iterations, latent_share, 1, latent_lr, weight_lr, tv_weight, latent_weight)
+    how = validate_options(iterations, latent_share, 1, latent_lr, weight_lr, tv_weight, latent_weight)
     rounds = _validate.integer("rounds", rounds, at_least=1, at_most=iterations)
     if latent_solver is not None:
         _validate.choice("latent_solver", latent_solver, ("cma", "adam"))
     drift_weight = _validate.number("drift_weight", drift_weight, at_least=0)
     if _validate.number("shrink", shrink, above=0) > 1:
         raise ValueError(f"shrink must be above 0 and at most 1, got {shrink}")
-    labels, notes = believed(seen, "igims", "alr")
+    labels, notes = known_or_inferred_labels(seen, "igims", "alr")
     if seen.kind == "delta":
         seen = as_gradient(seen)
         notes.append("the delta was read as the mean gradient of its local steps (AGA)")
-    whole, more = chosen(seen, "igims", prior, components, seed, progress)
+    whole, more = resolve_latent(seen, "igims", prior, components, seed, progress)
     search_z = round(how["latent_share"] * iterations) // rounds
     latent_solver, told = _latent_solver(latent_solver, search_z, seen.shape[0] * whole.size)
     steps = Steps(search_z, latent_lr, weight_lr, shrink)
@@ -163,7 +163,7 @@ class Alternation:
         stage, count = Continued(trace, lambda v: (v[0].view(self.shape), weights)), self.steps.search_z
         if self.solver == "adam":
             near = matching(self.seen, lambda v: (self.whole.decode(v[0], weights), self.labels), **self.match)
-            near = penalised(near, lambda v: self.by.latent * divergence(v[0]).mean())
+            near = add_penalty(near, lambda v: self.by.latent * divergence(v[0]).mean())
             adam(near, (z,), stage, iterations=count - 1, lr=scale * self.steps.latent_lr, schedule="steps")
             return count
 
@@ -180,7 +180,7 @@ class Alternation:
         loss = matching(self.seen, lambda v: (self.whole.decode(z, v[0]), self.labels), **self.match)
         if self.by.drift:
             apart = lambda v: ((v[0] - self.first).square().sum(1) + 1e-12).sqrt().mean()  # noqa: E731
-            loss = penalised(loss, lambda v: self.by.drift * apart(v))
+            loss = add_penalty(loss, lambda v: self.by.drift * apart(v))
         stage = Continued(trace, lambda v: (z, v[0]))
         adam(loss, (weights,), stage, iterations=share - 1, lr=scale * self.steps.weight_lr, schedule="steps")
         return trace.best[1]

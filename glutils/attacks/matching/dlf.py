@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 
 from ... import _validate
 from ... import labels as label_rules
@@ -118,12 +117,12 @@ def dlf(
     for name, weight in weights.items():
         _validate.number(name, weight, at_least=0)
     iterations = _validate.integer("iterations", iterations, at_least=0)
-    known, notes = (seen.labels, ()) if seen.labels is not None else _counted(seen, labels)
+    known, notes = (seen.labels, ()) if seen.labels is not None else _count_labels(seen, labels)
     many = seen.protocol.epochs if simulator == "full_many" else 1
     epochs = seen.protocol.epochs if simulator == "full_many" or order == "survey" else 1
-    view, scale = simulated(seen, simulator)
+    view, scale = simulator_view(seen, simulator)
     layers = layer_weights(seen.payload) if by_layer else [1.0] * len(seen.payload)
-    distance = matching(view, lambda v: (v[0], known.repeat(many)), distance=weighted(layers), weight=scale)
+    distance = matching(view, lambda v: (v[0], known.repeat(many)), distance=weighted_squares(layers), weight=scale)
 
     def solve(trace: Trace, generator: torch.Generator) -> None:
         start = torch.cat([0.5 + 0.25 * normal_start(seen, generator) for _ in range(many)])
@@ -145,17 +144,17 @@ def dlf(
         seconds=seconds,
         progress=progress,
         label="dlf",
-        view=lambda variables: averaged(variables[0], many, known),
+        view=lambda variables: align_and_average(variables[0], many, known),
     )
-    return reconstruction(found, averaged(found.variables[0], many, known), known, *notes)
+    return reconstruction(found, align_and_average(found.variables[0], many, known), known, *notes)
 
 
-def _counted(seen: Observation, rule: str) -> tuple[torch.Tensor, tuple[str, ...]]:
+def _count_labels(seen: Observation, rule: str) -> tuple[torch.Tensor, tuple[str, ...]]:
     found = label_rules.infer(_validate.choice("labels", rule, label_rules.names()), seen)
     return found.labels, found.notes
 
 
-def simulated(seen: Observation, simulator: str) -> tuple[Observation, float]:
+def simulator_view(seen: Observation, simulator: str) -> tuple[Observation, float]:
     """The observation as ``simulator`` explains it, and the factor that makes squared distances of its payload those
     of (theta_0 - theta_U) / lr, divided by the batches of an epoch."""
     batches = -(-seen.shape[0] // seen.protocol.batch_size)
@@ -183,7 +182,7 @@ def layer_weights(payload: dict[str, torch.Tensor]) -> list[float]:
     return [math.exp(-layers.index(name.rpartition(".")[0])) for name in payload]
 
 
-def weighted(weights: list[float]) -> Distance:
+def weighted_squares(weights: list[float]) -> Distance:
     """Sum over tensors of weight x squared differences, and its derivative."""
 
     def distance(found: Tensors, target: Tensors) -> tuple[torch.Tensor, Tensors]:
@@ -211,8 +210,10 @@ def disorder(images: torch.Tensor, epochs: int, kernel: torch.Tensor, order: str
 
 
 @torch.no_grad()
-def averaged(images: torch.Tensor, epochs: int, labels: torch.Tensor) -> torch.Tensor:
+def align_and_average(images: torch.Tensor, epochs: int, labels: torch.Tensor) -> torch.Tensor:
     """Align every epoch's images to the first epoch's, by squared error among images of equal label; their mean."""
+    from scipy.optimize import linear_sum_assignment
+
     first, *others = images.chunk(epochs)
     total = first.clone()
     for other in others:

@@ -10,7 +10,7 @@ import torch
 
 from ... import _validate, models, priors
 from ... import labels as label_rules
-from ...models.surrogate import with_surrogates
+from ...models.relu import with_surrogates
 from ...observation import Observation
 from ...solvers import adam, search
 from ...solvers.adam import Objective
@@ -95,7 +95,7 @@ def stg(
         noise: standard deviation of the pixel noise after every step, in units of the step size (paper: 0.2).
         group: copies searched together from different starts. The copy whose own loss is lowest is reported.
         group_weight: of a copy's squared distance from the mean of the copies; default 0.01 where there are several.
-        kinks: width of the surrogate derivative of ReLU's steps (:class:`glutils.models.surrogate.SurrogateReLU`), in
+        kinks: width of the surrogate derivative of ReLU's steps (:class:`glutils.models.relu.SurrogateReLU`), in
             units of a layer's inputs; 0: as automatic differentiation has it, zero. Payload and loss are the same; only
             the direction of search differs.
         box: keep pixels in [0, 1] (the paper and its ports do not).
@@ -126,7 +126,7 @@ def stg(
     if kinks:
         seen = dataclasses.replace(seen, model=with_surrogates(seen.model, kinks))
 
-    with priors.noting(seen.model) if factor else contextlib.nullcontext({}) as noted:
+    with priors.record_batchnorm_statistics(seen.model) if factor else contextlib.nullcontext({}) as noted:
         terms = [*smooth, (factor, batchnorm.Statistics(seen.model, target, noted))]
         terms = [(share, term) for share, term in terms if share]
         objective = matching(seen, lambda v: (v[0], labels), weight=weight, priors=terms)

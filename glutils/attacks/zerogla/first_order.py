@@ -108,7 +108,7 @@ def first_order(
     dtype = torch.float64 if solver == "lbfgs" else torch.float32
     box = solver == "adam" and "no_clamp" not in quirks
 
-    with priors.noting(seen.model) if factor else contextlib.nullcontext({}) as noted:
+    with priors.record_batchnorm_statistics(seen.model) if factor else contextlib.nullcontext({}) as noted:
         terms.append((factor, batchnorm.Statistics(seen.model, target, noted)))
         terms = [term for term in terms if term[0]]
         if not weight and not terms:

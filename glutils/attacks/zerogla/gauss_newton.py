@@ -8,7 +8,7 @@ import math
 import torch
 
 from ... import _validate
-from ...models.smooth import has_kinks, sharpen, smoothed
+from ...models.relu import has_kinks, sharpen, smooth_relu
 from ...observation import Observation
 from ...priors import latent, smoothness
 from ...solvers import Continued, Trace, gauss_newton, search
@@ -18,7 +18,7 @@ from ..matching.objective import normal_start
 from .coarse_to_fine import DAMPING, STEPS, climb, halvings
 from .consistency import checked
 from .equations import ScalarEquations
-from .latent_space import learned
+from .latent_space import LEARNED, learned
 from .rank import count_equations
 
 PRIORS = ("tv", "smooth", "none")
@@ -90,7 +90,7 @@ def newton(
         if not entry.slopes:
             raise ValueError(f"solver must be 'lbfgs' or 'adam' for scalars behind {entry}: Gauss-Newton needs slopes")
     iterations = 40 if iterations is None else iterations
-    if isinstance(prior, latent.Latent) or _validate.choice("prior", prior, (*PRIORS, *latent.NAMES)) in latent.NAMES:
+    if isinstance(prior, latent.Latent) or latent.choice("prior", prior, (*PRIORS, *LEARNED)) in LEARNED:
         if soften:
             raise ValueError(f"soften does nothing with the learned prior {prior!r}; got {soften!r}")
         how = {"seed": seed, "restarts": restarts, "spread": spread, "seconds": seconds, "progress": progress}
@@ -152,7 +152,7 @@ class _Search:
         self.steps = iterations + soften * SMOOTH_STEPS * len(SHARPNESS) + JOINT_STEPS * joint + BOX_STEPS * box
         self.steps += STEPS * self.coarse
         self.labels = self.chosen = None
-        observed = dataclasses.replace(seen, model=smoothed(seen.model)) if soften else seen
+        observed = dataclasses.replace(seen, model=smooth_relu(seen.model)) if soften else seen
         self.equations = ScalarEquations(observed, lambda u: self.decode(u), self.unknowns, weighted=bool(self.drawn))
 
     def decode(self, u: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -7,11 +7,14 @@ import torch
 from ... import _validate
 from ...observation import Observation
 from ...priors import latent
-from ...priors.latent import Affine, Latent, WithRest
+from ...priors.latent import Affine, Latent, ResidualLatent
 from ...solvers import Continued, gauss_newton, search
 from ..base import Reconstruction, need_labels, reconstruction
 from .equations import ScalarEquations
 from .rank import count_equations
+
+LEARNED = ("pca", "gaussian", "generator", "generator+residual")
+"""Those of :data:`glutils.priors.latent.NAMES` that :func:`learned` takes."""
 
 EXACT = 1e-6
 """Root mean square misfit of the scalars, relative to their spread, that counts as noise where there is less."""
@@ -34,14 +37,18 @@ def learned(
 ) -> Reconstruction:
     """Levenberg-Marquardt in z, which is standard normal before any scalar is seen.
 
-    A latent with a rest is solved twice: with the rest at zero, then with all of z, from there. Of several starts the
-    one with the largest posterior probability is kept: the attacker's loss is ``mean r^2 + sigma^2 |z|^2 / K``, with
-    sigma the noise that it finds in the scalars. The search ends early with a z that explains the scalars and whose
-    length is that of a standard normal one with as many numbers as the scalars determine, or at most 2 times that,
-    squared.
+    Of ``"pca"`` and ``"generator"`` the residual is solved for, too, and counts as noise: the latent becomes the
+    :class:`~glutils.priors.latent.ResidualLatent` of itself that reports the latent's part alone, so that this part is
+    not bent to explain what it cannot make. A latent that is given is taken as it is.
+
+    A latent with a residual is solved twice: with the residual at zero, then with all of z, from there. Of several
+    starts the one with the largest posterior probability is kept: the attacker's loss is ``mean r^2 + sigma^2 |z|^2 /
+    K``, with sigma the noise that it finds in the scalars. The search ends early with a z that explains the scalars and
+    whose length is that of a standard normal one with as many numbers as the scalars determine, or at most 2 times
+    that, squared.
 
     Args:
-        prior: a latent, or its name: :data:`glutils.priors.latent.NAMES`. A name needs public images.
+        prior: a latent, or its name, one of :data:`LEARNED`. A name needs public images.
         components: numbers per image of a latent that is given by name. Default: a quarter of the scalars per image, at
             least 1, at most 8 for a generator, and at most what the public images allow.
         iterations: of each of the two.
@@ -55,7 +62,7 @@ def learned(
     labels = need_labels(seen, "zerogla")
     spread = 1.0 if spread is None else _validate.number("spread", spread, at_least=0)
     whole = _latent(prior, components, seen, seed, progress)
-    part = whole.latent if isinstance(whole, WithRest) else whole
+    part = whole.latent if isinstance(whole, ResidualLatent) else whole
     shape = (seen.shape[0], whole.size)
     equations = ScalarEquations(seen, *_aimed(whole, seen, labels))
     notes, extra = count_equations(seen, equations.unknowns)
@@ -114,23 +121,8 @@ def _aimed(used: Latent, seen: Observation, labels: torch.Tensor):
 
 
 def _latent(prior: str | Latent, components: int | None, seen: Observation, seed: int, progress) -> Latent:
-    """The latent that is meant, or why it cannot be had."""
-    shape = tuple(seen.shape[1:])
-    if isinstance(prior, Latent):
-        if components is not None:
-            raise ValueError(f"components belongs to a latent given by name, this has {prior.size}; got {components!r}")
-        if prior.shape != shape:
-            raise ValueError(f"prior must be a latent of images {shape}, got one of {prior.shape}")
-        return prior
-    if seen.public is None:
-        raise ValueError(f"prior={prior!r} learns from public images: observe(..., knows={{'public'}}, public=...)")
-    if seen.public.shape != shape:
-        raise ValueError(f"public must hold images of shape {shape}, got {seen.public.shape}")
-    if prior == "gaussian":
-        if components is not None:
-            raise ValueError(f"components does nothing with prior='gaussian', got {components!r}")
-        return latent.Gaussian.fit(seen.public)
-    if components is None:
-        most = min(len(seen.public) - 1, seen.public.images[0].numel(), *(() if prior == "pca" else (8,)))
-        components = max(1, min(seen.scalars // (4 * seen.shape[0]), most))
-    return latent.fit(prior, seen.public, components, seed=seed, progress=progress)
+    """The latent that is meant, with a residual beside it where its name asks for none, or why it cannot be had."""
+    most = 8 if str(prior).startswith("generator") else seen.scalars
+    default = max(1, min(seen.scalars // (4 * seen.shape[0]), most))
+    made = latent.resolve(prior, tuple(seen.shape[1:]), seen.public, components, default, seed=seed, progress=progress)
+    return ResidualLatent(made, seen.public, report_residual=False) if prior in ("pca", "generator") else made

@@ -11,11 +11,11 @@ from .dcgan import dcgan, untrained
 from .glo import GLO
 from .loading import load
 from .network import Network
-from .registry import NAMES, fit
-from .residual import WithRest
+from .registry import NAMES, choice, fit, resolve
+from .residual import ResidualLatent
 from .vae import Generator
 
 __all__ = [
-    "GLO", "NAMES", "PCA", "Affine", "Gaussian", "Generator", "Latent", "Network", "WithRest", "dcgan", "fit", "load",
-    "untrained",
+    "GLO", "NAMES", "PCA", "Affine", "Gaussian", "Generator", "Latent", "Network", "ResidualLatent", "choice", "dcgan",
+    "fit", "load", "resolve", "untrained",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .base import Latent, limited, pixels
+from .base import Latent, check_components, pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class PCA(Affine):
     def fit(cls, public: Any, components: Any) -> PCA:
         """Of the public images; ``components`` from 1 to the number of images less one, and of pixels."""
         flat = pixels(public)
-        components = limited("components", components, flat)
+        components = check_components("components", components, flat)
         mean = flat.mean(0)
         _, lengths, rows = torch.linalg.svd(flat - mean, full_matrices=False)
         deviations = lengths / (len(flat) - 1) ** 0.5

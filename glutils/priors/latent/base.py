@@ -33,7 +33,7 @@ class Latent:
         """What the map from z to images is made of, as one vector (n,); ``ValueError`` where it cannot be changed."""
         raise ValueError(f"a latent of class {type(self).__name__} has no weights that an attack could change")
 
-    def replaced(self, weights: torch.Tensor) -> Latent:
+    def with_weights(self, weights: torch.Tensor) -> Latent:
         """The same latent with other weights (n,); ``ValueError`` for one that is no network."""
         raise ValueError(f"a latent of class {type(self).__name__} is no network, whose weights could be replaced")
 
@@ -69,7 +69,7 @@ def pixels(public: Any) -> torch.Tensor:
     return public.images.flatten(1).double()
 
 
-def limited(name: str, value: Any, flat: torch.Tensor) -> int:
+def check_components(name: str, value: Any, flat: torch.Tensor) -> int:
     """``value`` as an integer, at least 1 and at most what (N, D) public images allow."""
     count, most = flat.shape
     value = _validate.integer(name, value, at_least=1)

@@ -10,7 +10,7 @@ from torch import nn
 from ... import _validate
 from .base import pixels
 from .dcgan import dcgan
-from .network import Standardised, trained
+from .network import Standardised, train_network
 
 
 class GLO(Standardised):
@@ -67,7 +67,7 @@ class GLO(Standardised):
             return (apart + 1e-3 * codes[chosen].square().sum(1)).mean()
 
         groups = [{"params": module.parameters()}, {"params": [codes]}]
-        trained(groups, [3e-3, 3e-2], steps, loss, progress)
+        train_network(groups, [3e-3, 3e-2], steps, loss, progress)
         return cls(module, codes.detach(), images)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:

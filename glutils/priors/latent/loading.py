@@ -53,7 +53,7 @@ def load(
         module = source
     elif isinstance(source, (str, os.PathLike)):
         module = dcgan(size, shape) if module is None else _validate.instance("module", module, nn.Module)
-        module = _filled(Path(source), module)
+        module = _load_weights(Path(source), module)
     else:
         raise TypeError(f"source must be a torch module or the path of its weights, got {type(source).__name__}")
     whole = _Wrapped(module, spatial, low, high)
@@ -73,7 +73,7 @@ def _shape(shape: Any) -> tuple[int, int, int]:
     return tuple(_validate.integer("shape", part, at_least=1) for part in shape)
 
 
-def _filled(path: Path, module: nn.Module) -> nn.Module:
+def _load_weights(path: Path, module: nn.Module) -> nn.Module:
     """A copy of the module with the weights in the file."""
     if not path.is_file():
         raise ValueError(f"source must be an existing file, got {str(path)!r}")

@@ -46,7 +46,7 @@ class Network(Latent):
     def weights(self) -> torch.Tensor:
         return models.flatten(dict(self._module.named_parameters()))
 
-    def replaced(self, weights: torch.Tensor) -> Network:
+    def with_weights(self, weights: torch.Tensor) -> Network:
         made = copy.copy(self)
         made._module, made._cast = copy.deepcopy(self._module), {}
         named = dict(made._module.named_parameters())
@@ -102,7 +102,9 @@ class Standardised(Network):
         return [code, torch.zeros_like(code)]
 
 
-def trained(groups: list, rates: Any, steps: int, loss: Callable[[], torch.Tensor], progress: bool | None) -> None:
+def train_network(
+    groups: list, rates: Any, steps: int, loss: Callable[[], torch.Tensor], progress: bool | None
+) -> None:
     """Adam on parameters or groups of them; step sizes rise to ``rates`` and fall again. ``loss`` draws a batch."""
     optimizer = torch.optim.Adam(groups)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps)

@@ -10,7 +10,7 @@ from torch import nn
 
 from ... import _validate
 from .base import pixels
-from .network import Standardised, trained
+from .network import Standardised, train_network
 
 
 class Generator(Standardised):
@@ -66,7 +66,7 @@ class Generator(Standardised):
             apart = (0.5 * (mean.square() + (2 * log).exp() - 1) - log).sum(1)  # Kullback-Leibler, to N(0, 1)
             return ((decoder(z).flatten(1) - x).square().sum(1) + weight * apart).mean()
 
-        trained([*decoder.parameters(), *encoder.parameters()], 3e-3, steps, loss, progress)
+        train_network([*decoder.parameters(), *encoder.parameters()], 3e-3, steps, loss, progress)
         made = cls(decoder, encoder, size, public.shape)
         mean, log = made._run(made._encoder, flat.double()).chunk(2, 1)
         made._shift = mean.mean(0)

@@ -6,9 +6,10 @@ What FGLA (:func:`glutils.attacks.closed_form.fgla.fgla`) needs beside the gradi
     result = gl.attack("fgla", seen, decoder=trained.decoder)
 """
 
-from .network import Decoder, backbone_digest, feature_shape, features, load, unpooled
+from .network import Decoder, backbone_digest, feature_shape, features, load, remove_pooling
 from .training import Training, folder, train
 
 __all__ = [
-    "Decoder", "Training", "backbone_digest", "feature_shape", "features", "folder", "load", "train", "unpooled",
+    "Decoder", "Training", "backbone_digest", "feature_shape", "features", "folder", "load", "remove_pooling",
+    "train",
 ]  # fmt: skip

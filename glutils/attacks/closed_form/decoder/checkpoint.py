@@ -1,96 +1,73 @@
-"""What a training leaves on disk: a checkpoint a epoch, then weights, record, loss curve and samples."""
+"""What a training leaves on disk: a checkpoint an epoch, then weights, record, loss curve and samples."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 
-from .... import _files
+from .... import _files, _png
+from ...._checkpoint import RunFolder, generator_state, set_generator_state
 
 FORMAT = "glutils decoder training 1"
 STATE, WEIGHTS, RECORD = "state.json", "weights.safetensors", "record.json"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
-class Shelf:
-    """One experiment's folder."""
+class Checkpoint(RunFolder):
+    """One training's folder: ``state.json``, and the decoder and its optimiser after the last whole epoch."""
 
-    def __init__(self, path: Path, asked: dict[str, Any]):
-        """Refuses a folder that holds anything but this experiment (``ValueError``)."""
-        self.path, self.asked, self.state = path, asked, None
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-            return
-        if not (path / STATE).is_file():
-            raise ValueError(f"folder must be empty or hold an experiment, but {path} holds something else")
-        try:
-            self.state = json.loads((path / STATE).read_text(encoding="utf-8"))
-            if self.state["format"] != FORMAT:
-                raise ValueError("it was written by something else")
-            before = self.state["parameters"]
-            self._bytes = (path / self.state["file"]).read_bytes()
-            if hashlib.sha256(self._bytes).hexdigest() != self.state["sha256"]:
-                raise ValueError(f"{self.state['file']} is not the file that was written")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise self._damaged(error) from error
-        other = [key for key in asked if before.get(key) != asked[key]]
-        if other:
-            raise ValueError(
-                f"folder must hold the same experiment, but {path} was made with {other[0]}={before.get(other[0])!r}, "
-                f"not {asked[other[0]]!r}; choose another one"
-            )
+    FORMAT, INDEX, ASKED, ARGUMENT = FORMAT, STATE, "parameters", "folder"
 
-    def _damaged(self, error: Exception) -> ValueError:
-        return ValueError(
-            f"the checkpoint in {self.path} cannot be used: {error}; choose another folder, or remove this one"
-        )
+    def __init__(self, folder: Any, asked: dict[str, Any]):
+        """Reads the checkpoint if there is one; ``ValueError`` if the folder holds anything but this training."""
+        super().__init__(folder, asked)
+        if self.found is not None:
+            self._tensors = self.read_tensors(self.found["file"], self.found["sha256"])
+
+    def unpack(self, written: Any) -> dict[str, Any]:
+        return written | {"file": str(written["file"]), "sha256": str(written["sha256"])}
 
     def restore(self, run: Any) -> None:
         """Set ``run`` to where the checkpoint was written, if there is one."""
-        if self.state is None:
+        if self.found is None:
             self.keep(run)  # so that there is something to go on from, however early a run is interrupted
             return
+        state, tensors = self.found, self._tensors
         try:
-            tensors = load(self._bytes)
             run.decoder.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("decoder.")})
-            if self.state["epoch"] > 0:
+            if state["epoch"] > 0:
                 names = [name for name, _ in run.decoder.named_parameters()]
                 moments = {i: {m: tensors[f"adam.{n}.{m}"] for m in MOMENTS} for i, n in enumerate(names)}
                 run.adam.load_state_dict({"state": moments, "param_groups": run.adam.state_dict()["param_groups"]})
-            run.generator.set_state(torch.tensor(list(bytes.fromhex(self.state["generator"])), dtype=torch.uint8))
-            run.epoch, run.seconds = int(self.state["epoch"]), float(self.state["seconds"])
-            run.losses, run.psnr = list(self.state["losses"]), list(self.state["psnr"])
-        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            raise self._damaged(error) from error
+            set_generator_state(run.generator, state["generator"])
+            run.epoch, run.seconds = int(state["epoch"]), float(state["seconds"])
+            run.losses, run.psnr = list(state["losses"]), list(state["psnr"])
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise self.damaged(STATE, error) from error
 
     def keep(self, run: Any) -> None:
         """Write the state of ``run``. The new file is complete before ``state.json`` names it and the old one goes."""
-        self.path.mkdir(parents=True, exist_ok=True)
         tensors = {f"decoder.{name}": tensor for name, tensor in run.decoder.state_dict().items()}
         for name, parameter in run.decoder.named_parameters():
             for moment, value in run.adam.state.get(parameter, {}).items():
                 tensors[f"adam.{name}.{moment}"] = value
-        content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-        file = f"epoch-{run.epoch:04d}.safetensors"
-        before = None if self.state is None else self.state["file"]
-        self.state = {
+        before = None if self.found is None else self.found["file"]
+        file, digest = self.write_tensors(f"epoch-{run.epoch:04d}.safetensors", tensors)
+        self.found = {
             "format": FORMAT,
             "epoch": run.epoch,
             "file": file,
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "sha256": digest,
             "parameters": self.asked,
-            "generator": run.generator.get_state().numpy().tobytes().hex(),
+            "generator": generator_state(run.generator),
             "losses": run.losses,
             "psnr": run.psnr,
             "seconds": run.seconds,
         }
-        _files.write(self.path / file, content)
-        _files.write(self.path / STATE, json.dumps(self.state, indent=1) + "\n")
+        self.write_index(self.found, indent=1)
         if before not in (None, file):
             (self.path / before).unlink(missing_ok=True)
 
@@ -126,10 +103,6 @@ def _loss_curve(path: Path, losses: list[float]) -> None:
 
 def _samples(path: Path, truth: torch.Tensor, found: torch.Tensor) -> None:
     """Held-out images above, what the decoder makes of their features below, enlarged without smoothing."""
-    from PIL import Image
-
     rows = [torch.cat(list(images.cpu()), 2) for images in (truth, found)]
-    pixels = (torch.cat(rows, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).squeeze(-1).numpy()
-    picture = Image.fromarray(pixels)
     times = max(1, 64 // truth.shape[3])
-    picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST).save(path)
+    _files.write(path, _png.encode(torch.cat(rows, 1).repeat_interleave(times, 1).repeat_interleave(times, 2)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from .... import _validate, models
+from .... import _files, _validate, models
 
 FORMAT = "glutils decoder 1"
 SLOPE = 0.2  # of the leaky ReLU
 
 
-def _watched(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...] | None]:
+def _features_and_shape(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...] | None]:
     """Input (B, m) of the last linear layer, and the shape of the last map (B, c, h, w) with m entries an image."""
-    inside, maps = {}, []
+    maps = []
     _, layer = models.last_linear(model)
 
     def note_map(module, inputs, output):
@@ -30,14 +29,13 @@ def _watched(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, tupl
             maps.append(tuple(output.shape[1:]))
 
     handles = [module.register_forward_hook(note_map) for module in model.modules()]
-    handles.append(layer.register_forward_pre_hook(lambda module, inputs: inside.update(x=inputs[0])))
     try:
-        with torch.no_grad(), models.stateless(model):
+        with models.record_inputs(layer) as inputs, torch.no_grad(), models.stateless(model):
             model(images)
     finally:
         for handle in handles:
             handle.remove()
-    found = inside["x"].detach().flatten(1)
+    found = inputs[-1].detach().flatten(1)
     fitting = [shape for shape in maps if shape[0] * shape[1] * shape[2] == found.shape[1]]
     return found, fitting[-1] if fitting else None
 
@@ -48,7 +46,7 @@ def features(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     Without a graph, in the model's present mode; running statistics are left alone.
     """
     _validate.instance("model", model, nn.Module)
-    return _watched(model, images)[0]
+    return _features_and_shape(model, images)[0]
 
 
 def feature_shape(model: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -58,11 +56,12 @@ def feature_shape(model: nn.Module, shape: tuple[int, int, int]) -> tuple[int, i
     """
     _validate.instance("model", model, nn.Module)
     at = next(model.parameters())
-    found, spatial = _watched(copy.deepcopy(model).eval(), torch.zeros(1, *shape, device=at.device, dtype=at.dtype))
+    images = torch.zeros(1, *shape, device=at.device, dtype=at.dtype)
+    found, spatial = _features_and_shape(copy.deepcopy(model).eval(), images)
     return spatial or (found.shape[1], 1, 1)
 
 
-def unpooled(model: nn.Module, *, seed: int = 0) -> nn.Module:
+def remove_pooling(model: nn.Module, *, seed: int = 0) -> nn.Module:
     """A copy of ``model`` without its global average pool and with a fresh last layer for the longer features.
 
     This is the change that FGLA makes to its victim: pooling throws away where things are.
@@ -77,15 +76,13 @@ def unpooled(model: nn.Module, *, seed: int = 0) -> nn.Module:
     changed = copy.deepcopy(model)
     changed.set_submodule(pools[-1], nn.Identity())
     name, layer = models.last_linear(changed)
-    layer_input: list[int] = []
     probe = nn.Identity()
-    probe.register_forward_pre_hook(lambda module, inputs: layer_input.append(inputs[0].shape[1]))
     changed.set_submodule(name, probe)
-    with torch.no_grad(), models.stateless(changed):
+    with models.record_inputs(probe) as inputs, torch.no_grad(), models.stateless(changed):
         changed(torch.zeros(1, *model.shape, device=layer.weight.device))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_validate.integer("seed", seed, at_least=0))
-        fresh = nn.Linear(layer_input[0], layer.out_features, bias=layer.bias is not None)
+        fresh = nn.Linear(inputs[-1].shape[1], layer.out_features, bias=layer.bias is not None)
     changed.set_submodule(name, fresh.to(layer.weight))
     return changed
 
@@ -176,9 +173,7 @@ class Decoder(nn.Module):
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         # one entry: safetensors writes several in random order, and the same weights would not be the same bytes
         content = save(state, {FORMAT: json.dumps(self.about())})
-        part = path.with_suffix(".part")
-        part.write_bytes(content)
-        os.replace(part, path)
+        _files.write(path, content)
         return path
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,10 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from .... import _device, _validate
+from .... import _device, _files, _validate
 from ....data.batch import Batch
 from ....solvers.engine import wanted
-from . import checkpoint
+from .checkpoint import Checkpoint
 from .network import Decoder, backbone_digest, feature_shape, features
 
 HELD_OUT = 16  # one image in so many is kept from training, to see what the decoder does with new ones
@@ -46,13 +45,8 @@ class Training:
 
 def folder(exp_name: Any, root: Any = None) -> Path:
     """``<root>/train_generator/<exp_name>``; the root is ``$GLUTILS_DATA``, else ``data`` under the project's root."""
-    if not isinstance(exp_name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", exp_name):
-        raise ValueError(f"exp_name must be letters, digits, '.', '_' and '-', got {exp_name!r}")
-    root = root or os.environ.get("GLUTILS_DATA")
-    if not root:
-        here = Path.cwd()
-        found = [parent for parent in (here, *here.parents) if (parent / "pyproject.toml").is_file()]
-        root = (found[0] if found else here) / "data"
+    _validate.file_name("exp_name", exp_name)
+    root = root or os.environ.get("GLUTILS_DATA") or _files.project_root() / "data"
     return Path(root) / "train_generator" / exp_name
 
 
@@ -120,9 +114,9 @@ def train(
         "backbone": backbone_digest(model),
     }
     run = _Run(model.to(device), public.to(device), asked)
-    shelf = None if folder is None else checkpoint.Shelf(Path(folder), asked)
-    if shelf is not None:
-        shelf.restore(run)
+    checkpoint = None if folder is None else Checkpoint(folder, asked)
+    if checkpoint is not None:
+        checkpoint.restore(run)
     stopped = None
     steps = asked["epochs"] * run.steps
     with tqdm(
@@ -131,15 +125,15 @@ def train(
         try:
             while run.epoch < asked["epochs"]:
                 run.one_epoch(bar)
-                if shelf is not None:
-                    shelf.keep(run)
+                if checkpoint is not None:
+                    checkpoint.keep(run)
         except KeyboardInterrupt:
             stopped = f"interrupted in epoch {run.epoch + 1} of {asked['epochs']}"
     run.decoder.eval()
-    if shelf is not None and stopped is None:
-        shelf.finish(run)
+    if checkpoint is not None and stopped is None:
+        checkpoint.finish(run)
     return Training(
-        run.decoder, tuple(run.losses), tuple(run.psnr), asked, stopped, None if shelf is None else shelf.path
+        run.decoder, tuple(run.losses), tuple(run.psnr), asked, stopped, None if checkpoint is None else checkpoint.path
     )
 
 
