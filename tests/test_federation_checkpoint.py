@@ -39,10 +39,11 @@ def same(one, other):
         for said, again in zip(a, b, strict=True):
             for m, n in zip(said, again, strict=True):
                 assert (m.protocol, m.number, m.client) == (n.protocol, n.number, n.client)
-                assert m.payload.batchnorm == n.payload.batchnorm
-                for x, y in ((m.payload, n.payload), (m.parameters, n.parameters)):
-                    pairs = [(x, y)] if isinstance(x, torch.Tensor) else [(x[key], y[key]) for key in x]
-                    assert all(torch.equal(*pair) and pair[0].dtype == pair[1].dtype for pair in pairs)
+                assert (m.payload.kind, m.payload.mode) == (n.payload.kind, n.payload.mode)
+                assert m.payload.kind == "scalars" or list(m.payload) == list(n.payload)
+                pairs = list(zip(m.payload.numbers, n.payload.numbers, strict=True))
+                pairs += [(m.parameters[key], n.parameters[key]) for key in m.parameters]
+                assert all(torch.equal(*pair) and pair[0].dtype == pair[1].dtype for pair in pairs)
     for a, b in zip(one.drawn, other.drawn, strict=True):
         assert [[i.tolist() for i in said] for said in a] == [[i.tolist() for i in said] for said in b]
 

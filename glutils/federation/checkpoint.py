@@ -17,7 +17,7 @@ from torch import nn
 from .. import _files, models
 from ..data.batch import Batch
 from ..observation.transcripts import Round
-from ..protocols import NamedTensors, Payload
+from ..protocols import Payload
 
 FORMAT = "glutils federation 1"
 INDEX = "run.json"
@@ -117,14 +117,13 @@ class Checkpoint:
             return tuple(said), tuple(drawn)
         found, device = self._read(*entry["messages"]), next(iter(run.states[0].values())).device
         part = lambda start: {n[len(start) :]: t.to(device) for n, t in found.items() if n.startswith(start)}  # noqa: E731
-        steps, mode = run.steps(turn), models.batchnorm_mode(run.model)
+        steps, mode = run.steps(turn), entry.get("mode", models.batchnorm_mode(run.model))
         for k in entry["recorded"]:
             for j, step in enumerate(steps):
-                payload: Payload = NamedTensors(part(f"{k}.{j}.payload."))
-                payload = payload[""] if set(payload) == {""} else payload
-                payload.batchnorm = mode
+                named = part(f"{k}.{j}.payload.")
+                payload = Payload(step.kind, named[""] if step.kind == "scalars" else named, mode)
                 own = part(f"{k}.{j}.own.") or run.states[turn]
-                said[k] = (*said[k], Round(step.observed(payload), payload, own, turn, k))
+                said[k] = (*said[k], Round(step.public_view(payload), payload, own, turn, k))
                 drawn[k] = (*drawn[k], found[f"{k}.{j}.drawn"])
         return tuple(said), tuple(drawn)
 
@@ -136,8 +135,8 @@ class Checkpoint:
         for k, said in enumerate(run.messages[turn]):
             for j, message in enumerate(said):
                 messages |= {f"{k}.{j}.drawn": run.drawn[turn][k][j]}
-                single = isinstance(message.payload, torch.Tensor)
-                named = {"": message.payload} if single else message.payload
+                scalars = message.payload.kind == "scalars"
+                named = {"": message.payload.scalars} if scalars else message.payload.tensors
                 messages |= {f"{k}.{j}.payload.{name}": tensor for name, tensor in named.items()}
                 if j:
                     messages |= {f"{k}.{j}.own.{name}": p for name, p in message.parameters.items()}
@@ -147,6 +146,7 @@ class Checkpoint:
             "took_part": run.took_part[turn],
             "recorded": [k for k, said in enumerate(run.messages[turn]) if said],
             "protocol": repr(run.protocols[turn]),
+            "mode": models.batchnorm_mode(run.working),
             "messages": self._write(f"messages-{turn:05d}.safetensors", messages) if messages else None,
         })  # fmt: skip
         states = self.index["states"]
