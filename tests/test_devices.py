@@ -5,7 +5,7 @@ import torch
 
 import glutils as gl
 from glutils import models, zo
-from glutils.protocols import FedAvg, FedSGD, ZerothOrder, mapped
+from glutils.protocols import FedAvg, FedSGD, ZerothOrder
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, this machine has none")
 pytestmark = pytest.mark.usefixtures("no_lpips")

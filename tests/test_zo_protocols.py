@@ -127,7 +127,8 @@ def test_resampled_scalars_are_means_over_drawn_images(model, deal):
     batch = deal[0]
     plain = ZerothOrder(directions=30, **HOW)
     each = plain.of_each(model, batch.images, batch.labels, None)
-    torch.testing.assert_close(each.mean(1), plain.transmit(model, batch.images, batch.labels).scalars, rtol=1e-6, atol=1e-9)
+    slopes = plain.transmit(model, batch.images, batch.labels).scalars
+    torch.testing.assert_close(each.mean(1), slopes, rtol=1e-6, atol=1e-9)
     how = {"images": 1}
     found = {
         per: defenses.Defended(plain, defenses.get("resample", per=per, **how)).transmit(

@@ -63,7 +63,7 @@ class Defended(Protocol):
             _validate.integer("private", self.private, at_least=0)
 
     @property
-    def defenses(self) -> tuple[Defense, ...]:
+    def defenses(self) -> tuple[Any, ...]:
         """The defences, in order."""
         return self.defense if isinstance(self.defense, tuple) else (self.defense,)
 

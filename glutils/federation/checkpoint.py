@@ -121,7 +121,8 @@ class Checkpoint:
         for k in entry["recorded"]:
             for j, step in enumerate(steps):
                 named = part(f"{k}.{j}.payload.")
-                payload = Payload(step.kind, named[""] if step.kind == "scalars" else named, mode)
+                ordered = {name: named[name] for name in run.states[0] if name in named}  # as it was sent
+                payload = Payload(step.kind, named[""] if step.kind == "scalars" else ordered, mode)
                 own = part(f"{k}.{j}.own.") or run.states[turn]
                 said[k] = (*said[k], Round(step.public_view(payload), payload, own, turn, k))
                 drawn[k] = (*drawn[k], found[f"{k}.{j}.drawn"])

@@ -30,7 +30,7 @@ class Round:
     def __init__(
         self,
         protocol: Protocol,
-        payload: Payload | torch.Tensor | Mapping[str, torch.Tensor],
+        payload: Payload | torch.Tensor | Mapping,
         parameters: models.Parameters | None = None,
         number: int = 0,
         client: int | None = None,

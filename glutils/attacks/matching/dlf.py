@@ -15,7 +15,7 @@ from ... import _validate
 from ... import labels as label_rules
 from ...observation import Observation, as_gradient, local_steps
 from ...priors import tv
-from ...protocols import FedAvg, Protocol
+from ...protocols import FedAvg, Payload, Protocol
 from ...solvers import search
 from ...solvers.engine import Trace
 from ..base import Card, Reconstruction, reconstruction, register
@@ -122,7 +122,7 @@ def dlf(
     many = client.epochs if simulator == "full_many" else 1
     epochs = client.epochs if simulator == "full_many" or order == "survey" else 1
     view, scale = simulated(seen, simulator)
-    layers = layer_weights(seen.payload.tensors) if by_layer else [1.0] * len(seen.payload)
+    layers = layer_weights(seen.payload) if by_layer else [1.0] * len(seen.payload)
     distance = matching(view, lambda v: (v[0], known.repeat(many)), distance=weighted(layers), weight=scale)
 
     def solve(trace: Trace, generator: torch.Generator) -> None:
@@ -177,7 +177,7 @@ def _within(protocol: Protocol, change: Callable[[FedAvg], FedAvg]) -> Protocol:
     return change(_validate.instance("seen.protocol", protocol, FedAvg))
 
 
-def layer_weights(payload: dict[str, torch.Tensor]) -> list[float]:
+def layer_weights(payload: Payload) -> list[float]:
     """exp(1 - l) for every tensor of layer l = 1, 2, ... A layer is what shares a name up to the last dot."""
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name in payload))
     return [math.exp(-layers.index(name.rpartition(".")[0])) for name in payload]
