@@ -54,7 +54,7 @@ def sent(defense, model, batch, protocol=None, private=0):
 
 
 def vector(payload):
-    return payload if isinstance(payload, torch.Tensor) else models.flatten(payload)
+    return payload.flat
 
 
 def plain(model, batch, protocol=None):
@@ -125,7 +125,7 @@ def test_clipped_scalars_are_known_to_the_adversary_and_left_out(model, batch):
     cut = clean.abs() >= bound
     assert torch.equal(payload[~cut], clean[~cut]) and bool((payload[cut].abs() == bound).all())
     seen = gl.observe(model, defended, payload, batch)
-    assert torch.equal(seen.protocol.weights(seen.payload), (~cut).double())
+    assert torch.equal(seen.protocol.scalar_weights(seen.payload), (~cut).double())
 
 
 @pytest.mark.parametrize("scope", ["global", "tensor"])
@@ -189,7 +189,7 @@ def test_dp_scalars_bound_what_one_image_contributes(model, batch):
     slopes = torch.stack([plain(model, one, z) for one in batch])
     bound = float(slopes.abs().median())
     _, payload = sent(defenses.get("dp_scalars", clip=bound, sigma=0), model, batch, z)
-    torch.testing.assert_close(payload, slopes.clamp(-bound, bound).mean(0))
+    torch.testing.assert_close(payload.scalars, slopes.clamp(-bound, bound).mean(0))
     defended, noisy = sent(defenses.get("dp_scalars", clip=bound, sigma=1.5), model, batch, z)
     assert defended.noise(noisy, 4) == pytest.approx(1.5 * bound / 4)
 

@@ -29,10 +29,8 @@ def test_what_is_held_back_is_sent_later(model, deal):
     gradient = models.flatten(protocols.FedSGD().transmit(model, batch.images, batch.labels))
     total = torch.zeros_like(gradient)
     for turn in range(1, 6):
-        payload = mine.transmit(model, batch.images, batch.labels)
-        memory = protocols.kept(payload)
-        assert protocols.kept(payload) is None
-        mine = mine.remembering(memory)
+        payload, memory = mine.transmit_with_memory(model, batch.images, batch.labels)
+        mine = mine.with_memory(memory)
         total += models.flatten(payload)
         torch.testing.assert_close(total + models.flatten(memory[0]), turn * gradient)
     alone = client(feedback=False).transmit(model, batch.images, batch.labels)
@@ -49,15 +47,16 @@ def test_every_client_of_a_run_has_its_own_memory_and_the_server_none(model, dea
     for turn in range(3):
         for k in range(len(deal)):
             (message,), (same,) = run.messages[turn][k], again.messages[turn][k]
-            assert message.payload.kept is None and message.protocol.memory is None
+            assert message.protocol.memory is None
             torch.testing.assert_close(dict(message.payload), dict(same.payload))
     work = gl.models.build("mlp", deal[0], hidden=(16,), seed=0)
     for k, batch in enumerate(deal):  # by hand, along the states of the run
         memory = None
         for turn in range(3):
             gl.federation.load(work, run.states[turn])
-            payload = client().remembering(memory).transmit(work, batch.images, batch.labels)
-            memory = protocols.kept(payload)
+            mine = client().with_memory(memory)
+            payload, memory = mine.transmit_with_memory(work, batch.images, batch.labels)
+            assert torch.equal(payload.flat, mine.transmit(work, batch.images, batch.labels).flat)
             torch.testing.assert_close(dict(payload), dict(run.messages[turn][k][0].payload))
     seen = gl.observe(run, client=1, knows={"labels"})
     assert all(isinstance(entry.protocol.defenses[0], defenses.Masked) for entry in seen.rounds)
@@ -77,4 +76,4 @@ def test_memory_is_refused_where_it_would_be_lost(model, deal, tmp_path):
     with pytest.raises(ValueError, match="checkpoint must be None"):
         gl.federation.train(client(), model, deal, rounds=1, lr=0.1, checkpoint=tmp_path / "run", progress=False)
     chained = defenses.Defended(protocols.FedSGD(), (defenses.get("clip", bound=1), client().defense))
-    assert chained.remembers and dataclasses.replace(chained, memory=None).remembers
+    assert chained.keeps_memory and dataclasses.replace(chained, memory=None).keeps_memory

@@ -5,7 +5,7 @@ import torch
 
 import glutils as gl
 from glutils import models, zo
-from glutils.protocols import FedAvg, FedSGD, ZerothOrder, mapped
+from glutils.protocols import FedAvg, FedSGD, ZerothOrder
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, this machine has none")
 pytestmark = pytest.mark.usefixtures("no_lpips")
@@ -24,7 +24,7 @@ def observed(batch, protocol, name="mlp", double=False, **options):
 
 
 def flat(payload):
-    return (models.flatten(payload) if isinstance(payload, dict) else payload).cpu()
+    return payload.flat.cpu()
 
 
 def psnr(result, batch):
@@ -135,7 +135,7 @@ def test_a_batch_is_inverted_on_a_gpu_without_labels(digits):
 def test_controls_are_the_same_on_a_gpu(digit, how):
     seen = observed(digit, FedSGD())
     here, there = gl.tamper(seen, how), gl.tamper(seen.to("cuda"), how)
-    for name, tensor in mapped(there.payload, lambda t: t.cpu()).items():
+    for name, tensor in there.payload.to("cpu").items():
         torch.testing.assert_close(tensor, here.payload[name], rtol=1e-5, atol=1e-7)
 
 

@@ -73,7 +73,7 @@ def test_the_private_order_stays_private(digits):
         assert "shuffle=4" not in repr(observed(digits, protocol).protocol)
         run = gl.federation.train(protocol, models.build("mlp", digits), [digits, digits], rounds=2)
         said = [entry[k][0] for entry in run.messages for k in (0, 1)]
-        assert all(message.protocol.shuffle is None for message in said)
+        assert all(message.protocol.undefended.shuffle is None for message in said)
         for one, other in ((0, 1), (0, 2)):  # another client, another round: another order
             assert apart(said[one].payload, said[other].payload) > 1e-6
 

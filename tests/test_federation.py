@@ -53,6 +53,36 @@ def test_fedavg_averages_the_clients_models(clients, model):
         torch.testing.assert_close(run.states[1][name], p - sum(d[name] for d in deltas) / 3)
 
 
+UNEQUAL = {
+    "FedSGD": (gl.protocols.FedSGD(), {"lr": 0.3}),
+    "FedAvg": (gl.protocols.FedAvg(epochs=2, batch_size=2, lr=0.1), {}),
+    "ZerothOrder": (scalars(scheme="exact"), {"lr": 0.3}),
+    "clipped": (gl.defenses.Defended(gl.protocols.FedSGD(), gl.defenses.get("clip", bound=0.1)), {"lr": 0.3}),
+}
+
+
+@pytest.mark.parametrize("how", [{}, {"record": [1]}, {"record": [0, 4]}, {"record": [], "batched": False}],
+                         ids=["recorded", "one recorded", "two recorded", "none recorded"])  # fmt: skip
+@pytest.mark.parametrize("name", UNEQUAL)
+def test_the_server_weighs_clients_by_their_images(clients, model, name, how):
+    """Unequal clients, some of them together: the step that the clients' messages make, by hand."""
+    protocol, own = UNEQUAL[name]
+    batches = [clients[0], clients[1][[0]], clients[2][[0, 1]], clients[0][[2]], clients[1][[1, 2, 3]]]
+    run = gl.federation.train(protocol, model, batches, rounds=1, **own, **how)
+    asked = protocol.for_round(0)
+    sent = [asked.transmit(model, c.images, c.labels) for c in batches]
+    mean, plain = sum(len(c) * s for c, s in zip(batches, sent, strict=True)) / 11, sum(sent) / 5
+    assert float((mean - plain).flat.norm()) > 0.05 * float(mean.flat.norm())  # weights matter here
+    start = gl.models.parameters(model)
+    if mean.kind == "scalars":
+        wanted = gl.zo.replay(start, mean.scalars, asked.draw(model), 0.3)
+    else:
+        wanted = {name: p - own.get("lr", 1.0) * mean[name] for name, p in start.items()}
+    for name, p in wanted.items():
+        torch.testing.assert_close(run.states[1][name], p, rtol=1e-4, atol=1e-5)
+    run.check()
+
+
 def test_every_round_has_its_own_public_seed_and_its_own_scalars(transcript):
     seeds = [entry[0][0].protocol.seed for entry in transcript.messages]
     assert len(set(seeds)) == 5
@@ -64,7 +94,7 @@ def test_every_round_has_its_own_public_seed_and_its_own_scalars(transcript):
 def test_local_steps_follow_the_clients_own_scalars_and_replay_to_the_global_state(clients, model):
     run = gl.federation.train(scalars(), model, clients, rounds=2, lr=0.05, local_steps=3)
     first, second = run.messages[1][2][:2]
-    own = gl.zo.replay(first.parameters, first.payload, first.protocol.draw(model), 0.05)
+    own = gl.zo.replay(first.parameters, first.payload.scalars, first.protocol.draw(model), 0.05)
     assert all(torch.equal(own[name], second.parameters[name]) for name in own)
     assert run.sent(2) == 2 * 3 * 6
     run.check()

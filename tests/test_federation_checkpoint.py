@@ -1,5 +1,6 @@
 """Runs that are killed and continued: equal to the bit, refused where they cannot be."""
 
+import copy
 import json
 import multiprocessing
 import signal
@@ -39,10 +40,11 @@ def same(one, other):
         for said, again in zip(a, b, strict=True):
             for m, n in zip(said, again, strict=True):
                 assert (m.protocol, m.number, m.client) == (n.protocol, n.number, n.client)
-                assert m.payload.batchnorm == n.payload.batchnorm
-                for x, y in ((m.payload, n.payload), (m.parameters, n.parameters)):
-                    pairs = [(x, y)] if isinstance(x, torch.Tensor) else [(x[key], y[key]) for key in x]
-                    assert all(torch.equal(*pair) and pair[0].dtype == pair[1].dtype for pair in pairs)
+                assert (m.payload.kind, m.payload.mode) == (n.payload.kind, n.payload.mode)
+                assert m.payload.kind == "scalars" or [*m.payload] == [*n.payload]
+                pairs = list(zip(m.payload.numbers, n.payload.numbers, strict=True))
+                pairs += [(m.parameters[key], n.parameters[key]) for key in m.parameters]
+                assert all(torch.equal(*pair) and pair[0].dtype == pair[1].dtype for pair in pairs)
     for a, b in zip(one.drawn, other.drawn, strict=True):
         assert [[i.tolist() for i in said] for said in a] == [[i.tolist() for i in said] for said in b]
 
@@ -99,6 +101,26 @@ def test_a_finished_run_takes_more_rounds_and_not_fewer(model, clients, tmp_path
 def test_states_that_nobody_needs_are_not_kept_on_disk(model, clients, tmp_path):
     train("delta", model, clients, record=[], checkpoint=tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run.json", "state-00005.safetensors"]
+
+
+@pytest.mark.parametrize("case", ["gradient", "delta", "scalars"])
+def test_the_mode_of_a_message_is_read_back_from_the_disk_and_not_from_the_model(case, clients, tmp_path):
+    """The model's batch norm layers alone are switched meanwhile: a run of two modes, and known as one."""
+    norms = gl.models.build("resnet8", clients[0], width=2, seed=0).train()
+    switched = copy.deepcopy(norms)
+    for module in switched.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    how = {"checkpoint": tmp_path / "run", "sampled": None, "record": None}
+    first = train(case, norms, clients, rounds=2, **how)
+    again = train(case, norms, clients, rounds=2, **how)
+    same(again, first)
+    assert gl.observe(again, client=0).batchnorm == "train"
+    both = train(case, switched, clients, rounds=3, **how)
+    modes = [message.payload.mode for entry in both.messages for said in entry for message in said]
+    assert modes == ["train"] * (2 * len(modes) // 3) + ["eval"] * (len(modes) // 3)
+    with pytest.raises(ValueError, match="in 'eval' mode, but the payload was computed in 'train' mode"):
+        gl.observe(both, client=0)
 
 
 FOREVER = FedAvg(2, 2, 0.1, shuffle=1, momentum=0.5, decay=0.999)

@@ -36,7 +36,7 @@ def test_stacked_networks_are_the_clients_one_by_one(clients, name, options):
     """Sizes, ragged batches and numbers of steps differ; whoever has finished must stand still, also with momentum."""
     small = {"hidden": (5,)} if name == "mlp" else {"channels": (2, 3), "hidden": None}
     model = models.build(name, clients[0], **small)
-    protocols = [FedAvg(epochs=2, batch_size=3, lr=0.3, **options).own(k) for k in range(len(clients))]
+    protocols = [FedAvg(epochs=2, batch_size=3, lr=0.3, **options).for_client(k) for k in range(len(clients))]
     state = models.parameters(model)
     found = together.deltas(protocols, model, state, doubles(clients))
     for k, (images, labels) in enumerate(doubles(clients)):
@@ -62,8 +62,9 @@ def test_the_mean_together_is_the_mean_of_all(clients, protocol, room, monkeypat
     exact = protocol.kind == "scalars" and protocol.dtype == "float32"
     found = together.mean([protocol] * len(clients), model, state, doubles(clients), weights)
     sent = [protocol.transmit(model, images, labels) for images, labels in doubles(clients)]
-    wanted = gl.transcripts.total(list(zip(weights, sent, strict=True)))
-    for a, b in zip(*(p.values() if isinstance(p, dict) else [p] for p in (found, wanted)), strict=True):
+    wanted = sum(weight * payload for weight, payload in zip(weights, sent, strict=True))
+    assert (found.kind, found.mode) == (wanted.kind, wanted.mode)
+    for a, b in zip(found.numbers, wanted.numbers, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4 if exact else 1e-6, atol=1e-6 if exact else 1e-9)
 
 
@@ -93,7 +94,7 @@ def test_the_recorded_clients_send_what_they_send_alone(clients):
         (message,) = entry[1]
         twin = models.build("mlp", clients[0], hidden=(5,))
         gl.federation.load(twin, message.parameters)
-        alone = protocol.turn(turn).own(1).transmit(twin, clients[1].images, clients[1].labels)
+        alone = protocol.for_round(turn).for_client(1).transmit(twin, clients[1].images, clients[1].labels)
         assert all(torch.equal(message.payload[name], p) for name, p in alone.items())
 
 

@@ -410,7 +410,7 @@ def test_what_rules_cannot_read_is_refused(digits, publics):
 
 def test_a_class_without_bias_gradient_is_noted(digits):
     seen = observed(digits)
-    payload = seen.payload | {"7.bias": seen.payload["7.bias"].clone()}
+    payload = seen.payload.clone()
     payload["7.bias"][2] = 0.0
     found = labels.infer(
         "ilrg", dataclasses.replace(seen, rounds=(dataclasses.replace(seen.rounds[0], payload=payload),))

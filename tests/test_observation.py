@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import glutils as gl
-from glutils import models, priors
+from glutils import models, priors, protocols
 from glutils.protocols import FedAvg, FedSGD, ZerothOrder
 
 SCALARS = ZerothOrder(directions=6, dtype="float64", seed=2)
@@ -83,7 +83,7 @@ def test_the_model_is_the_attackers_own_copy(digit):
     with torch.no_grad():
         for p in model.parameters():
             p.zero_()
-    payload.zero_()
+    payload.scalars.zero_()
     assert torch.equal(models.flatten(models.parameters(seen.model)), weights)
     assert float(seen.payload.abs().sum()) > 0
     assert all(p.grad is None for p in seen.model.parameters())
@@ -96,7 +96,7 @@ def test_frozen_layers_stay_frozen_for_the_attacker(digit):
         seen = gl.observe(model, protocol, protocol.transmit(model, digit.images, digit.labels), digit)
         assert list(models.parameters(seen.model)) == ["3.weight", "3.bias"]
         twin = protocol.simulate(seen.model, digit.images, digit.labels)
-        assert len(models.flatten(twin) if isinstance(twin, dict) else twin) == (50 if protocol == FedSGD() else 6)
+        assert twin.numel() == (50 if protocol == FedSGD() else 6)
 
 
 def test_named_tensors_are_put_in_the_models_order(digit):
@@ -140,6 +140,113 @@ def test_moving_keeps_everything(digits):
             assert torch.equal(a, b)
 
 
+# --- no client's secret is in it ---
+
+PRIVATE = iter(range(314_159_265, 315_000_000, 1009))  # seeds that do not come about otherwise
+CLIENTS = {
+    "FedSGD": FedSGD(),
+    "FedAvg": FedAvg(batch_size=2, shuffle=next(PRIVATE)),
+    "ZerothOrder": ZerothOrder(directions=6, dtype="float64", seed=2, memory=0),
+    "SeedPool": protocols.SeedPool(directions=6, dtype="float64", seed=2, memory=0, order=next(PRIVATE)),
+    "HiddenDirections": protocols.HiddenDirections(directions=6, dtype="float64", memory=0, seed=next(PRIVATE)),
+}
+STRENGTHS = {
+    "gaussian_noise": {"sigma": 0.1}, "laplace_noise": {"sigma": 0.1}, "clip": {"bound": 0.5}, "qsgd": {"levels": 4},
+    "clip_scalars": {"bound": 0.01}, "topk": {"keep": 0.1, "feedback": True}, "randomk": {"keep": 0.1},
+    "bits": {"bits": 4}, "dpsgd": {"clip": 0.5, "sigma": 1.0}, "dp_update": {"clip": 0.5, "sigma": 1.0},
+    "dp_scalars": {"clip": 0.05, "sigma": 1.0}, "soteria": {"prune": 0.5}, "resample": {"images": 2},
+}  # fmt: skip
+
+
+def defended():
+    """Every defence around every protocol that it protects, alone and within a second one."""
+    for name in gl.defenses.names():
+        defense = gl.defenses.get(name, **STRENGTHS.get(name, {}))
+        for inner, protocol in CLIENTS.items():
+            if protocol.kind in defense.kinds and not (defense.needs_data and inner not in ("FedSGD", "ZerothOrder")):
+                yield f"{name}-{inner}", gl.defenses.Defended(protocol, defense, private=next(PRIVATE))
+                if not defense.keeps_memory:
+                    wrapped = gl.defenses.Defended(protocol, defense, private=next(PRIVATE))
+                    half = gl.defenses.get("half")
+                    yield f"half-{name}-{inner}", gl.defenses.Defended(wrapped, half, private=next(PRIVATE))
+
+
+EVERY = CLIENTS | dict(defended())
+
+
+def reachable(value, found=None):
+    """Everything that can be reached from a value: fields, attributes, entries, parameters, states of generators."""
+    found = {} if found is None else found
+    if id(value) in found:
+        return list(found.values())
+    found[id(value)] = value
+    inner = [value.initial_seed()] if isinstance(value, torch.Generator) else []
+    inner += list(value.values()) + list(value.keys()) if isinstance(value, dict) else []
+    inner += list(value) if isinstance(value, (list, tuple, set, frozenset)) else []
+    if isinstance(value, torch.Tensor):
+        inner += [value.grad, value.grad_fn]
+    elif hasattr(value, "__dict__") and not isinstance(value, type):
+        inner += list(vars(value).values())
+    for entry in inner:
+        reachable(entry, found)
+    return list(found.values())
+
+
+def secrets_of(client):
+    """Seeds of a client's own protocol, and the tensors that it remembers."""
+    everything = reachable(client)
+    seeds = {v for v in everything if type(v) is int and v > 10**6}
+    return seeds, [v for v in everything if isinstance(v, torch.Tensor)]
+
+
+def holds(seen, seeds, tensors):
+    """Which of these secrets can be reached from an observation."""
+    everything = reachable(seen)
+    numbers = {v for v in everything if type(v) is int}
+    held = [t.detach().flatten().double() for t in everything if isinstance(t, torch.Tensor)]
+    same = lambda t: any(t.numel() == h.numel() and torch.allclose(t.flatten().double(), h) for h in held)  # noqa: E731
+    return sorted(seeds & numbers), [tuple(t.shape) for t in tensors if t.numel() > 1 and t.any() and same(t.detach())]
+
+
+def test_every_protocol_and_every_defence_is_asked():
+    kinds = [getattr(protocols, name) for name in protocols.__all__]
+    kinds = {k.__name__ for k in kinds if isinstance(k, type) and issubclass(k, protocols.Protocol)}
+    assert kinds - {"Protocol", "Along"} == set(CLIENTS)  # the latter is the adversary's own
+    assert {name.split("-")[0] for name in EVERY if "-" in name} == set(gl.defenses.names())
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_no_secret_of_the_client_is_in_an_observation(digits, name):
+    protocol = EVERY[name]
+    model = models.build("mlp", digits, hidden=(8,))
+    model = gl.defenses.precode(model, 4) if "precode" in name else model
+    images, labels = digits.images, digits.labels
+    client = protocol.for_round(3).for_client(1)
+    if client.keeps_memory:
+        client = client.with_memory(client.transmit_with_memory(model, images, labels)[1])
+    payload, memory = client.transmit_with_memory(model, images, labels)
+    seeds, remembered = secrets_of(client)
+    later = [t for t in reachable(memory) if isinstance(t, torch.Tensor)]
+    assert bool(seeds) is (protocol is not CLIENTS["FedSGD"] and protocol is not CLIENTS["ZerothOrder"])
+    assert bool(remembered) is bool(later) is ("topk" in name and "half" not in name)
+    private = [*images, images, *remembered, *later]
+    assert holds(client, seeds, remembered) == (sorted(seeds), [tuple(t.shape) for t in remembered])  # they are found
+    assert holds(gl.observe(model, client, payload, digits), seeds, private) == ([], [])
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if "half-" not in name and "precode" not in name])
+def test_no_secret_of_a_client_is_in_the_observation_of_a_run(digits, name):
+    clients = [digits[[0, 1, 2]], digits[[3, 4]]]
+    model = models.build("mlp", digits, hidden=(8,))
+    own = {"lr": 0.1} if EVERY[name].kind != "delta" else {}
+    run = gl.federation.train(EVERY[name], model, clients, rounds=2, test=digits, progress=False, **own)
+    told = [EVERY[name].for_round(turn).for_client(k) for turn in range(2) for k in range(2)]
+    seeds = secrets_of(EVERY[name])[0].union(*(secrets_of(client)[0] for client in told))
+    private = [t for client in clients for t in (client.images, *client.images)]
+    for client in range(2):
+        assert holds(gl.observe(run, client=client), seeds, private) == ([], [])
+
+
 # --- refused on arrival ---
 
 
@@ -147,7 +254,7 @@ def test_bad_scalars_are_refused(digit):
     model = models.build("mlp", digit)
     payload = SCALARS.transmit(model, digit.images, digit.labels)
     spoilt = payload.clone()
-    spoilt[2:4] = torch.tensor([float("nan"), float("inf")])
+    spoilt.scalars[2:4] = torch.tensor([float("nan"), float("inf")])
     for wrong, error, text in [
         (payload[:5], ValueError, r"payload must hold 6 scalars, got shape \(5,\)"),
         (payload[None], ValueError, r"payload must hold 6 scalars, got shape \(1, 6\)"),
@@ -199,6 +306,70 @@ def test_a_batch_norm_mode_that_is_not_the_clients_is_refused(digits):
         model[1].train()
         with pytest.raises(ValueError, match="different modes"):
             gl.observe(model, protocol, payload, digits)
+
+
+HANDLED = {
+    "cloned": lambda p: p.clone(),
+    "cast": lambda p: p.to(torch.float64),
+    "added up": lambda p: (2 * p + p) / 3,
+    "averaged": lambda p: sum([p, p]) / 2,
+    "turned round": lambda p: -1 * p,
+    "mapped": lambda p: p.map(lambda t: t + 0.01),
+    "put together anew": lambda p: p.with_flat(p.flat),
+    "replaced": lambda p: dataclasses.replace(p, content=p.clone().content),
+}
+
+
+@pytest.mark.parametrize("how", HANDLED)
+@pytest.mark.parametrize("protocol", [FedSGD(), FedAvg(batch_size=5), SCALARS], ids=lambda p: type(p).__name__)
+def test_the_mode_is_not_lost_on_the_way(digits, protocol, how):
+    model = models.build("resnet8", digits, width=2).eval()
+    payload = HANDLED[how](protocol.transmit(model, digits.images, digits.labels))
+    assert not gl.observe(model, protocol, payload, digits).notes
+    with pytest.raises(ValueError, match="in 'train' mode, but the payload was computed in 'eval' mode"):
+        gl.observe(model.train(), protocol, payload, digits)
+
+
+@pytest.mark.parametrize("name", ["gaussian_noise", "topk", "sign", "soteria", "mixup"])
+def test_the_mode_is_not_lost_behind_a_defence(digits, name):
+    strength = {"gaussian_noise": {"sigma": 0.1}, "topk": {"keep": 0.1}, "soteria": {"prune": 0.5}}.get(name, {})
+    protocol = gl.defenses.Defended(FedSGD(), gl.defenses.get(name, **strength))
+    model = models.build("resnet8", digits, width=2).train()
+    payload = protocol.transmit(model, digits.images, digits.labels)
+    assert payload.mode == protocol.simulate(model, digits.images, digits.labels).mode == "train"
+    with pytest.raises(ValueError, match="in 'eval' mode, but the payload was computed in 'train' mode"):
+        gl.observe(model.eval(), protocol, payload, digits)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_message_that_does_not_say_its_mode_is_noted(digits, mode):
+    """And the note reaches the result; without layers that keep statistics there is nothing to note."""
+    text = f"the message does not say in which mode batch norm ran: it is taken to be the model's, '{mode}'"
+    for protocol, attack in ((FedSGD(), "ig"), (SCALARS, "zerogla")):
+        how = {"iterations": 1, "restarts": 1, "progress": False} | ({"solver": "adam"} if attack == "zerogla" else {})
+        for name, notes in (("resnet8", (text,)), ("mlp", ())):
+            options = {"width": 2} if name == "resnet8" else {}
+            model = models.build(name, digits, **options).train(mode == "train")
+            payload = protocol.transmit(model, digits.images, digits.labels)
+            bare = payload.scalars if payload.kind == "scalars" else dict(payload)
+            seen = gl.observe(model, protocol, bare, digits, knows={"labels"})
+            assert seen.notes == notes and seen.to("cpu").notes == notes and gl.tamper(seen, "zero").notes == notes
+            result = gl.attack(attack, seen, **how)
+            assert [note for note in result.notes if "mode" in note] == list(notes)
+            said = gl.observe(model, protocol, payload, digits, knows={"labels"})
+            assert not said.notes and said.payload.mode == payload.mode
+            assert not any("mode" in note for note in gl.attack(attack, said, **how).notes)
+
+
+def test_a_payload_of_another_kind_is_refused(digit):
+    model = models.build("mlp", digit)
+    sent = {p: p.transmit(model, digit.images, digit.labels) for p in (FedSGD(), FedAvg(), SCALARS)}
+    for one in sent:
+        for other in sent:
+            if one is not other:
+                text = f"payload must be of kind '{one.kind}', which the protocol sends, got kind '{other.kind}'"
+                with pytest.raises(ValueError, match=text):
+                    gl.observe(model, one, sent[other], digit)
 
 
 def test_a_batch_that_does_not_fit_the_model_is_refused(digit, photo):

@@ -9,7 +9,19 @@ import torch.nn.functional as F
 from torch import nn
 
 from glutils import models, zo
-from glutils.protocols import FedAvg, FedSGD, ZerothOrder
+from glutils.defenses import Defended, get
+from glutils.federation import together
+from glutils.protocols import (
+    CLIENTS_APART,
+    FedAvg,
+    FedSGD,
+    HiddenDirections,
+    Payload,
+    Protocol,
+    SeedPool,
+    ZerothOrder,
+    derive_seed,
+)
 
 DOUBLE = torch.float64
 ALL = [
@@ -25,7 +37,7 @@ ids = lambda protocol: "-".join(str(v) for v in (type(protocol).__name__, getatt
 
 
 def vector(payload):
-    return payload if isinstance(payload, torch.Tensor) else models.flatten(payload)
+    return payload.flat
 
 
 def smooth(speck, seed=0):
@@ -90,12 +102,12 @@ def test_momentum_and_weight_decay_are_those_of_torch(digits, options):
 
 def test_the_step_size_decays_from_round_to_round(digits):
     protocol = FedAvg(1, 5, 0.1, decay=0.9, shuffle=3, momentum=0.5)
-    later = protocol.turn(3)
-    assert later.lr == pytest.approx(0.1 * 0.9**3) and protocol.turn(0).lr == 0.1
-    assert later.shuffle != protocol.shuffle and later.observed({}).lr == later.lr
+    later = protocol.for_round(3)
+    assert later.lr == pytest.approx(0.1 * 0.9**3) and protocol.for_round(0).lr == 0.1
     model, images = models.build("mlp", digits, hidden=(4,)), digits.images.double()
-    sent, first = (vector(p.transmit(model, images, digits.labels)) for p in (later, FedAvg(1, 5, 0.1)))
-    torch.testing.assert_close(sent, 0.9**3 * first, rtol=1e-8, atol=1e-12)
+    sent, first = (p.transmit(model, images, digits.labels) for p in (later, FedAvg(1, 5, 0.1)))
+    assert later.shuffle != protocol.shuffle and later.public_view(sent).lr == later.lr
+    torch.testing.assert_close(vector(sent), 0.9**3 * vector(first), rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("options", [{}, {"momentum": 0.5}, {"momentum": 0.5, "weight_decay": 0.3}])
@@ -165,7 +177,7 @@ def test_zeroth_order_sends_slopes_along_its_public_directions(digit, dtype):
     other = dataclasses.replace(protocol, seed=4).transmit(model, digit.images, digit.labels)
     assert not torch.allclose(payload, other)
     forgetful = dataclasses.replace(protocol, memory=0).transmit(model, digit.images, digit.labels)
-    torch.testing.assert_close(forgetful, payload)
+    torch.testing.assert_close(forgetful.scalars, payload.scalars)
 
 
 @pytest.mark.parametrize("protocol", ALL, ids=ids)
@@ -192,7 +204,7 @@ def test_transmit_leaves_the_model_bit_identical(digits, protocol, mode):
     model = models.build("resnet8", digits, width=2).train(mode == "train")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     payload = protocol.transmit(model, digits.images, digits.labels)
-    assert payload.batchnorm == mode
+    assert payload.mode == mode
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
     assert all(p.grad is None for p in model.parameters()) and model.training == (mode == "train")
     assert torch.equal(vector(payload), vector(protocol.transmit(model, digits.images, digits.labels)))
@@ -259,7 +271,107 @@ def test_the_derivative_of_a_regenerated_projection_is_exact(speck):
     model = smooth(speck)
     protocol = ZerothOrder(directions=5, dtype="float64", memory=0)
     images = speck.images.double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: protocol.simulate(model, x, speck.labels), images)
+    assert torch.autograd.gradcheck(lambda x: protocol.simulate(model, x, speck.labels).scalars, images)
+
+
+# --- what can be asked of a protocol ---
+
+
+WRAPPED = [
+    Defended(FedSGD(), get("clip", bound=1)),
+    Defended(FedAvg(3, 2, 0.2), get("gaussian_noise", sigma=0.1)),
+    Defended(ALL[3], get("gaussian_noise", sigma=0.1)),
+    Defended(ALL[3], get("sign")),
+    Defended(SeedPool(directions=4), (get("clip_scalars", bound=1), get("gaussian_noise", sigma=0.1))),
+]
+OTHERS = [SeedPool(directions=4, passes=2), HiddenDirections(directions=4)]
+CAPABILITIES = (
+    "linear_in_gradient", "exact_gradient", "answers_slopes", "keeps_linearity", "keeps_memory", "stackable"
+)  # fmt: skip
+FACTS = ("public_seed", "image_bound", "mean_bound", "local_batch_size", "step_size", "defenses")
+
+
+@pytest.mark.parametrize("protocol", ALL + OTHERS + WRAPPED, ids=str)
+def test_the_whole_interface_is_answered(speck, protocol):
+    """Whatever the base class declares, every protocol answers, and no attribute comes out of nowhere."""
+    model = smooth(speck)
+    payload = protocol.transmit(model, speck.images, speck.labels)
+    assert (payload.kind, payload.mode) == (protocol.kind, None)
+    for name in CAPABILITIES + FACTS:
+        assert isinstance(getattr(Protocol, name), property)
+        getattr(protocol, name)
+        with pytest.raises(AttributeError):
+            object.__setattr__(protocol, name, True)
+    assert protocol.averages_with(protocol.for_round(1).for_client(1)) and not protocol.averages_with(Protocol())
+    assert protocol.undefended.undefended is protocol.undefended and not protocol.undefended.defenses
+    view = protocol.public_view(payload)
+    assert view.kind == protocol.kind and view.noise(payload, 3) >= 0
+    assert not hasattr(protocol, "of_some_other_class")
+    params = models.parameters(model)
+    if protocol.kind == "scalars":
+        directions = view.draw(model)
+        state = view.linearisation_state(params, payload, directions)
+        moved = isinstance(protocol.undefended, SeedPool)
+        assert (state is not params) is moved and directions.seed == view.public_seed
+    else:
+        weights = view.scalar_weights(payload)
+        assert weights is None and view.public_seed is None
+        with pytest.raises(TypeError, match="protocol must have public directions for that, got"):
+            view.draw(model)
+
+
+def test_what_each_protocol_is_capable_of():
+    said = lambda protocol: {name for name in CAPABILITIES if getattr(protocol, name)}  # noqa: E731
+    assert said(FedSGD()) == {"linear_in_gradient", "exact_gradient", "keeps_linearity"}
+    assert said(FedAvg()) == {"keeps_linearity", "stackable"}
+    assert said(ZerothOrder()) == {"linear_in_gradient", "answers_slopes", "keeps_linearity"}
+    assert all(said(protocol) == {"keeps_linearity"} for protocol in OTHERS + WRAPPED[:3] + WRAPPED[4:])
+    assert said(WRAPPED[3]) == set()  # signs are no slopes
+    assert said(Defended(FedSGD(), get("topk", keep=0.1, feedback=True))) == {"keeps_linearity", "keeps_memory"}
+
+
+def test_local_training_is_asked_for_by_name():
+    assert [p.local_steps(5) for p in (FedSGD(), FedAvg(3, 2, 0.2), WRAPPED[1], OTHERS[0])] == [1, 9, 9, 8]
+    assert [(p.local_batch_size, p.step_size) for p in (FedSGD(), FedAvg(3, 2, 0.2), WRAPPED[1])] == [
+        (None, None), (2, 0.2), (2, 0.2)
+    ]  # fmt: skip
+
+
+def test_a_protocol_of_your_own_takes_the_right_way_by_what_it_declares(digits):
+    """A subclass keeps its parent's abilities; one that takes them back is refused where they are needed."""
+
+    class Renamed(FedSGD):
+        pass
+
+    class Blurred(ZerothOrder):
+        answers_slopes = linear_in_gradient = property(lambda self: False)
+
+    model, weak = models.build("mlp", digits, hidden=(4,)), get("dp_scalars", clip=1, sigma=1)
+    assert together.possible(Renamed(), model, 5) and together.possible(ZerothOrder(), model, 5)
+    assert not together.possible(Blurred(), model, 5) and not together.possible(WRAPPED[0], model, 5)
+    private = Defended(Renamed(), get("dpsgd", clip=1, sigma=1))
+    assert private.transmit(model, digits.images, digits.labels).kind == "gradient"
+    with pytest.raises(ValueError, match="protocol must be ZerothOrder for DP scalars"):
+        Defended(Blurred(), weak).transmit(model, digits.images, digits.labels)
+
+
+def test_a_hidden_seed_is_hidden_and_a_shuffle_too():
+    """Of what is private the adversary's copy of every protocol holds nothing, and the rest of it is as it was."""
+    secret = 314_159_265
+    for protocol, name in (
+        (FedAvg(shuffle=secret), "shuffle"), (SeedPool(order=secret), "order"), (HiddenDirections(seed=secret), "seed"),
+        (Defended(FedAvg(shuffle=secret), get("clip", bound=1), private=secret, memory={0: secret}), "private"),
+    ):  # fmt: skip
+        payload = Payload(protocol.kind, torch.zeros(64) if protocol.kind == "scalars" else {"w": torch.zeros(2)})
+        view = protocol.for_round(1).for_client(2).public_view(payload)
+        assert getattr(view, name) is None and str(secret) not in repr(protocol.public_view(payload))
+        assert view.averages_with(protocol)
+
+
+def test_seeds_of_clients_and_steps_are_all_different():
+    clients = [derive_seed(5, k + 1, CLIENTS_APART) for k in range(50)]
+    seeds = {derive_seed(seed, step) for seed in clients for step in range(50)}
+    assert len(seeds) == 2500 and derive_seed(5, 3) == 5 + 3 * 7919 and derive_seed(2**62 - 1, 1, 1) == 0
 
 
 # --- bad input ---

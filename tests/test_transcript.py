@@ -93,11 +93,11 @@ def test_protocols_mixed_within_a_round_are_named(transcript):
 def test_bad_numbers_name_round_and_client(transcript):
     (message,) = transcript.messages[5][2]
     spoilt = message.payload.clone()
-    spoilt[3] = float("inf")
+    spoilt.scalars[3] = float("inf")
     for payload, error, text in (
         (spoilt, ValueError, "payload of client 2 in round 5 must be finite, got 1 NaN or infinite entries of 10"),
         (message.payload[:9], ValueError, "payload of client 2 in round 5 must hold 10 scalars"),
-        (message.payload.long(), TypeError, "payload of client 2 in round 5 must be floating-point"),
+        (message.payload.scalars.long(), TypeError, "payload of client 2 in round 5 must be floating-point"),
     ):
         with pytest.raises(error, match=text):
             gl.observe(edited(transcript, 5, client2=[replace(message, payload=payload)]), client=0)

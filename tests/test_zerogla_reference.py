@@ -92,7 +92,7 @@ def test_published_names_exactly_that_objective(pair):
     x = result.history.frames[0]
     slopes = seen.protocol.simulate(seen.model, x, seen.labels)
     found = priors.batchnorm_statistics(seen.model, x)
-    wanted = ((slopes - seen.payload) ** 2).sum() + 0.1 * priors.batchnorm_distance(found, seen.statistics)
+    wanted = (slopes - seen.payload).square().sum() + 0.1 * priors.batchnorm_distance(found, seen.statistics)
     wanted = wanted + 1e-4 * priors.tv(x, "l1sum") + 1e-6 * x.norm()
     assert result.history.loss[0] == pytest.approx(float(wanted), rel=1e-5)
     assert any("batch_stats" in note for note in result.notes)

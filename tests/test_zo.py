@@ -350,3 +350,21 @@ def test_threads_change_nothing(dtype, memory, monkeypatch):
     torch.testing.assert_close(torch.cat(back), torch.cat(back1))
     torch.testing.assert_close(r, zo.Directions(3, 40, 500).project(vector) - target)
     assert [len(part) for part in back] == [100, 400]
+
+
+def test_directions_that_were_found_are_used_as_they_are():
+    """The same products as the matrix itself, whatever is asked of them."""
+    rows = torch.randn(5, 23, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+    vector, target = torch.linspace(-1, 1, 23, dtype=DOUBLE), torch.ones(5, dtype=DOUBLE)
+    given = zo.GivenDirections(rows)
+    assert isinstance(given, zo.Directions) and len(given) == 5 and given.dim == 23 and not hasattr(given, "seed")
+    assert torch.equal(given.rows(dtype=DOUBLE), rows)
+    torch.testing.assert_close(given.project(vector), rows @ vector)
+    torch.testing.assert_close(given.combine(target), rows.T @ target)
+    r, (back,) = given.match([vector], target)
+    torch.testing.assert_close(r, rows @ vector - target)
+    torch.testing.assert_close(back, rows.T @ r)
+    half = given.weighted(torch.tensor([1.0, 0, 1, 0, 1])).narrowed(torch.arange(0, 23, 2))
+    wanted = (rows * torch.tensor([1.0, 0, 1, 0, 1])[:, None])[:, ::2]
+    torch.testing.assert_close(half.rows(dtype=DOUBLE), wanted)
+    torch.testing.assert_close(zo.estimate(target, given), rows.mean(0))

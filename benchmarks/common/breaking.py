@@ -105,7 +105,8 @@ def front(seen):
     """The view of an attacker who compares only what lies before PRECODE's bottleneck."""
     names = list(seen.payload)
     end = next(i for i, name in enumerate(names) if "encoder" in name)
-    mask = Masked({n: torch.full_like(t, float(i < end)) for i, (n, t) in enumerate(seen.payload.items())})
+    before = {n: torch.full_like(t, float(i < end)) for i, (n, t) in enumerate(seen.payload.items())}
+    mask = Masked(replace(seen.payload, content=before))
     message = seen.rounds[0]
     protocol = replace(message.protocol, defense=(*message.protocol.defenses, mask))
     return replace(seen, rounds=(replace(message, protocol=protocol, payload=mask.simulate(message.payload)),))
@@ -137,7 +138,7 @@ def can_simulate(name: str, value) -> bool:
     entry = defense(name, value)
     if entry is None or name == "precode":
         return name == "precode"
-    return any(getattr(type(entry), m) is not getattr(Defense, m) for m in ("simulate", "attacker", "informed"))
+    return any(getattr(type(entry), m) is not getattr(Defense, m) for m in ("simulate", "attacker", "as_seen"))
 
 
 @functools.cache

@@ -156,7 +156,7 @@ def attack(name: str, seen: Observation, *, device=None, seed: int = 0, **option
         seen = seen.to(_device.resolve(device))
     begin = time.perf_counter()
     result = card.run(seen, seed=seed, **options)
-    notes = result.notes
+    notes = result.notes + seen.notes
     if seen.beyond_protocol:
         notes += (f"uses {', '.join(sorted(seen.beyond_protocol))}, which this protocol never sends",)
     return dataclasses.replace(result, attack=name, seconds=time.perf_counter() - begin, notes=notes)

@@ -1,8 +1,9 @@
 """Every defence, one paper a file; each wraps a protocol: ``Defended(protocol, get("gaussian_noise", sigma=0.01))``."""
 
 from .accounting import epsilon, noise_multiplier
-from .base import Defended, Defense, get, names
+from .base import Defense, get, names
 from .clipping import ClipNorm, ClipScalars
+from .defended import Defended
 from .dp import DPSGD, DPScalars, DPUpdate
 from .natural import Mixup, PruneLast
 from .noise import GaussianNoise, LaplaceNoise
@@ -16,6 +17,5 @@ from .sparsification import Masked, RandomK, TopK
 __all__ = [
     "Bits", "ClipNorm", "ClipScalars", "DPSGD", "DPScalars", "DPUpdate", "Defense", "Defended", "FixedPoint",
     "GaussianNoise", "Half", "LaplaceNoise", "Masked", "Mixup", "Precode", "PruneLast", "QSGD", "RandomK", "Resample",
-    "SecureSum",
-    "Sign", "Soteria", "TopK", "epsilon", "get", "names", "noise_multiplier", "precode", "secure_sum",
+    "SecureSum", "Sign", "Soteria", "TopK", "epsilon", "get", "names", "noise_multiplier", "precode", "secure_sum",
 ]  # fmt: skip

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from .. import _validate
-from ..protocols import Payload, mapped
-from .base import DEFENSES, Defense, flat
+from ..protocols import Payload
+from .base import DEFENSES, Defense
 
 SATURATED = 1e-6
 
@@ -35,9 +35,9 @@ class ClipNorm(Defense):
         return self.simulate(payload)
 
     def simulate(self, payload: Payload) -> Payload:
-        length = torch.linalg.vector_norm(flat(payload).double())
+        length = torch.linalg.vector_norm(payload.flat.double())
         factor = (float(self.bound) / length.clamp_min(1e-300)).clamp_max(1.0)
-        return mapped(payload, lambda tensor: tensor * factor.to(tensor.dtype))
+        return payload.map(lambda tensor: tensor * factor.to(tensor.dtype))
 
 
 @DEFENSES.register("clip_scalars")
@@ -67,8 +67,8 @@ class ClipScalars(Defense):
         return self.simulate(payload)
 
     def simulate(self, payload: Payload) -> Payload:
-        return payload.clamp(-float(self.bound), float(self.bound))
+        return payload.map(lambda scalars: scalars.clamp(-float(self.bound), float(self.bound)))
 
-    def weights(self, payload: torch.Tensor) -> torch.Tensor:
+    def scalar_weights(self, payload: Payload) -> torch.Tensor:
         """0 for scalars that were cut, 1 for those that came through, (K,)."""
-        return (payload.abs() < float(self.bound) * (1 - SATURATED)).to(payload.dtype)
+        return (payload.scalars.abs() < float(self.bound) * (1 - SATURATED)).to(payload.dtype)

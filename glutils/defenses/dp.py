@@ -9,8 +9,8 @@ from torch import nn
 from torch.func import grad, vmap
 
 from .. import _validate, models
-from ..protocols import FedSGD, Payload, Protocol, ZerothOrder, mapped
-from .base import DEFENSES, Defense, flat, random_like
+from ..protocols import Payload, Protocol
+from .base import DEFENSES, Defense, random_like
 
 
 def _no_batchnorm(model: nn.Module, who: str) -> None:
@@ -40,24 +40,26 @@ class DPSGD(Defense):
     sigma: float | int
     kinds = ("gradient",)
     title = "DP-SGD"
-    first = True
+    needs_data = True
 
     def __post_init__(self) -> None:
         _validate.number("clip", self.clip, above=0)
         _validate.number("sigma", self.sigma, at_least=0)
 
     def check(self, protocol: Protocol, model: nn.Module) -> None:
-        if type(protocol) is not FedSGD:
+        if not protocol.exact_gradient:
             raise ValueError(f"protocol must be FedSGD for DP-SGD, got {protocol}")
         _no_batchnorm(model, "DP-SGD")
 
     def client(self, protocol, model, images, labels, generator, **how):
         mean = self._clipped(model, models.parameters(model, images.dtype), images, labels)
         scale = float(self.sigma) * float(self.clip) / len(images)
-        return {name: g.detach() + scale * random_like(g, generator) for name, g in mean.items()}
+        noisy = {name: g.detach() + scale * random_like(g, generator) for name, g in mean.items()}
+        return protocol.payload(noisy, model)
 
     def attacker(self, protocol, model, images, labels, params, how):
-        return self._clipped(model, params or models.parameters(model, images.dtype), images, labels)
+        params = params or models.parameters(model, images.dtype)
+        return protocol.payload(self._clipped(model, params, images, labels), model)
 
     def noise(self, payload: Payload, images: int) -> float:
         return float(self.sigma) * float(self.clip) / images
@@ -94,11 +96,11 @@ class DPUpdate(Defense):
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
         scale = float(self.sigma) * float(self.clip)
-        return mapped(self.simulate(payload), lambda tensor: tensor + scale * random_like(tensor, generator))
+        return self.simulate(payload).map(lambda tensor: tensor + scale * random_like(tensor, generator))
 
     def simulate(self, payload: Payload) -> Payload:
-        factor = (float(self.clip) / torch.linalg.vector_norm(flat(payload)).clamp_min(1e-30)).clamp_max(1.0)
-        return mapped(payload, lambda tensor: tensor * factor)
+        factor = (float(self.clip) / torch.linalg.vector_norm(payload.flat).clamp_min(1e-30)).clamp_max(1.0)
+        return payload * factor
 
     def noise(self, payload: Payload, images: int) -> float:
         return float(self.sigma) * float(self.clip)
@@ -124,32 +126,33 @@ class DPScalars(Defense):
     sigma: float | int
     kinds = ("scalars",)
     title = "DP scalars"
-    first = True
+    needs_data = True
 
     def __post_init__(self) -> None:
         _validate.number("clip", self.clip, above=0)
         _validate.number("sigma", self.sigma, at_least=0)
 
     @property
-    def each_bound(self) -> float:
+    def image_bound(self) -> float:
         return float(self.clip)
 
     def check(self, protocol: Protocol, model: nn.Module) -> None:
-        if type(protocol) is not ZerothOrder:
+        if not protocol.answers_slopes:
             raise ValueError(f"protocol must be ZerothOrder for DP scalars, got {protocol}")
         _no_batchnorm(model, "DP scalars")
 
     def client(self, protocol, model, images, labels, generator, **how):
         slopes = protocol.of_each(model, images, labels, how.get("directions")).detach()
         mean = slopes.clamp(-float(self.clip), float(self.clip)).mean(1)
-        return mean + float(self.sigma) * float(self.clip) / len(images) * random_like(mean, generator)
+        noisy = mean + float(self.sigma) * float(self.clip) / len(images) * random_like(mean, generator)
+        return protocol.payload(noisy, model)
 
     def attacker(self, protocol, model, images, labels, params, how):
         slopes = [
-            protocol.simulate(model, x[None], y[None], params=params, **how)
+            protocol.simulate(model, x[None], y[None], params=params, **how).scalars
             for x, y in zip(images, labels, strict=True)
         ]
-        return torch.stack(slopes).clamp(-float(self.clip), float(self.clip)).mean(0)
+        return protocol.payload(torch.stack(slopes).clamp(-float(self.clip), float(self.clip)).mean(0), model)
 
     def noise(self, payload: Payload, images: int) -> float:
         return float(self.sigma) * float(self.clip) / images

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .. import _validate, models
-from ..protocols import Protocol
+from ..protocols import Payload, Protocol
 from .base import DEFENSES, Defense, last_matrix
 from .sparsification import Masked
 
@@ -27,7 +27,7 @@ class Mixup(Defense):
 
     alpha: float | int = 1.0
     title = "Mixup"
-    first = True
+    needs_data = True
 
     def __post_init__(self) -> None:
         _validate.number("alpha", self.alpha, above=0)
@@ -71,17 +71,15 @@ class PruneLast(Defense):
         kept = values.abs().topk(round(float(self.keep) * len(values))).indices
         values = torch.zeros_like(values).index_copy(0, kept, values[kept])
         parts = values.split([payload[name].numel() for name in names])
-        return dict(payload) | {n: part.view(payload[n].shape) for n, part in zip(names, parts, strict=True)}
+        pruned = {n: part.view(payload[n].shape) for n, part in zip(names, parts, strict=True)}
+        return replace(payload, content=payload.tensors | pruned)
 
-    def informed(self, payload):
-        last = _last(payload)
-        return Masked({
-            name: (tensor != 0).to(tensor.dtype) if name in last else torch.ones_like(tensor)
-            for name, tensor in payload.items()
-        })  # fmt: skip
+    def as_seen(self, payload):
+        sent = {name: (payload[name] != 0).to(payload[name].dtype) for name in _last(payload)}
+        return Masked(replace(payload, content=payload.map(torch.ones_like).tensors | sent))
 
 
-def _last(payload) -> list[str]:
+def _last(payload: Payload) -> list[str]:
     """Names of the last linear layer's tensors."""
     key = last_matrix(payload)
     return [name for name in (key, key.removesuffix("weight") + "bias") if name in payload]

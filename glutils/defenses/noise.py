@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from .. import _validate
-from ..protocols import Payload, mapped
-from .base import DEFENSES, Defense, flat, random_like
+from ..protocols import Payload
+from .base import DEFENSES, Defense, random_like
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class _Noise(Defense):
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
         scale = float(self.sigma) * (_rms(payload) if self.relative else 1.0)
-        return mapped(payload, lambda tensor: tensor + scale * self._unit(tensor, generator))
+        return payload.map(lambda tensor: tensor + scale * self._unit(tensor, generator))
 
     def noise(self, payload: Payload, images: int) -> float:
         if not self.relative:
@@ -73,4 +73,4 @@ class LaplaceNoise(_Noise):
 
 
 def _rms(payload: Payload) -> float:
-    return float(flat(payload).detach().double().square().mean().sqrt())
+    return float(payload.flat.detach().double().square().mean().sqrt())

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import _validate, models
-from ..protocols import FedSGD, Protocol
+from ..protocols import Protocol
 from .base import DEFENSES, Defense, random_like
 
 
@@ -71,13 +71,13 @@ class Precode(Defense):
     beta: float | int = 1e-3
     kinds = ("gradient",)
     title = "PRECODE"
-    first = True
+    needs_data = True
 
     def __post_init__(self) -> None:
         _validate.number("beta", self.beta, at_least=0)
 
     def check(self, protocol: Protocol, model: nn.Module) -> None:
-        if type(protocol) is not FedSGD:
+        if not protocol.exact_gradient:
             raise ValueError(f"protocol must be FedSGD for PRECODE, got {protocol}")
         _bottleneck(model)
 
@@ -89,10 +89,11 @@ class Precode(Defense):
             grads = self._gradient(model, models.parameters(model, images.dtype), images, labels, False)
         finally:
             layer.chance = None
-        return {name: g.detach() for name, g in grads.items()}
+        return protocol.payload(grads, model).detach()
 
     def attacker(self, protocol, model, images, labels, params, how):
-        return self._gradient(model, params or models.parameters(model, images.dtype), images, labels, True)
+        params = params or models.parameters(model, images.dtype)
+        return protocol.payload(self._gradient(model, params, images, labels, True), model)
 
     def _gradient(self, model, params, images, labels, graph) -> models.Parameters:
         leaves = {name: p.detach().requires_grad_() for name, p in params.items()}

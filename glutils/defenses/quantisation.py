@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from .. import _validate
-from ..protocols import Payload, mapped
-from .base import DEFENSES, Defense, flat, random_like
+from ..protocols import Payload
+from .base import DEFENSES, Defense, random_like
 
 SOFT = 0.1
 """Width of the smooth step with which an attacker stands in for a sign, in root mean squares of the tensor."""
@@ -30,20 +30,20 @@ class Sign(Defense):
 
     scaled: bool = False
     title = "Sign"
-    slopes = False
+    keeps_linearity = False
 
     def __post_init__(self) -> None:
         _validate.instance("scaled", self.scaled, bool)
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
-        return mapped(payload, lambda tensor: tensor.sign() * self._scale(tensor))
+        return payload.map(lambda tensor: tensor.sign() * self._scale(tensor))
 
     def simulate(self, payload: Payload) -> Payload:
         def soft(tensor: torch.Tensor) -> torch.Tensor:
             width = SOFT * tensor.detach().square().mean().sqrt().clamp_min(1e-30)
             return (tensor / width).tanh() * self._scale(tensor)
 
-        return mapped(payload, soft)
+        return payload.map(soft)
 
     def _scale(self, tensor: torch.Tensor) -> torch.Tensor | float:
         return tensor.abs().mean() if self.scaled else 1.0
@@ -74,7 +74,7 @@ class QSGD(Defense):
             up = random_like(tensor, generator, "uniform") < share - low
             return tensor.sign() * length * (low + up.to(tensor.dtype)) / self.levels
 
-        return mapped(payload, rounded)
+        return payload.map(rounded)
 
 
 @DEFENSES.register("bits")
@@ -96,18 +96,17 @@ class Bits(Defense):
         _validate.instance("stochastic", self.stochastic, bool)
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
-        return mapped(payload, lambda tensor: self._rounded(tensor, generator))
+        return payload.map(lambda tensor: self._rounded(tensor, generator))
 
     def simulate(self, payload: Payload) -> Payload:
         if self.stochastic:
             return payload
-        return mapped(payload, lambda tensor: tensor + (self._rounded(tensor.detach(), None) - tensor.detach()))
+        return payload.map(lambda tensor: tensor + (self._rounded(tensor.detach(), None) - tensor.detach()))
 
     def noise(self, payload: Payload, images: int) -> float:
         """Root mean square of the rounding error, if errors are uniform."""
-        numbers = flat(payload)
-        steps = flat(mapped(payload, lambda tensor: torch.full_like(tensor, self._step(tensor))))
-        return float((steps.double().square() / (6 if self.stochastic else 12)).mean().sqrt()) if len(numbers) else 0.0
+        steps = payload.map(lambda tensor: torch.full_like(tensor, self._step(tensor))).flat
+        return float((steps.double().square() / (6 if self.stochastic else 12)).mean().sqrt()) if len(steps) else 0.0
 
     def _step(self, tensor: torch.Tensor) -> float:
         return float(tensor.detach().abs().max()) / (2 ** (self.bits - 1) - 1)
@@ -140,13 +139,13 @@ class Half(Defense):
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
         dtype = HALVES[self.format]
-        largest = float(flat(payload).detach().abs().max())
+        largest = float(payload.flat.detach().abs().max())
         if largest > torch.finfo(dtype).max:
             raise ValueError(f"format must be able to hold the payload: {self.format} ends at "
                              f"{torch.finfo(dtype).max:g}, got {largest:g}")  # fmt: skip
-        return mapped(payload, lambda tensor: tensor.to(dtype).to(tensor.dtype))
+        return payload.map(lambda tensor: tensor.to(dtype).to(tensor.dtype))
 
     def noise(self, payload: Payload, images: int) -> float:
         """Root mean square of the rounding error."""
         unit = torch.finfo(HALVES[self.format]).eps / 12**0.5 / 2**0.5
-        return float(unit * flat(payload).detach().double().square().mean().sqrt())
+        return float(unit * payload.flat.detach().double().square().mean().sqrt())

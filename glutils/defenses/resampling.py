@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from .. import _validate, models
-from ..protocols import Protocol, ZerothOrder
+from ..protocols import Protocol
 from .base import DEFENSES, Defense
 
 PER = ("direction", "message")
@@ -34,14 +34,14 @@ class Resample(Defense):
     per: str = "direction"
     kinds = ("scalars",)
     title = "Mini-batch per direction"
-    first = True
+    needs_data = True
 
     def __post_init__(self) -> None:
         _validate.integer("images", self.images, at_least=1)
         _validate.choice("per", self.per, PER)
 
     def check(self, protocol: Protocol, model: nn.Module) -> None:
-        if type(protocol) is not ZerothOrder:
+        if not protocol.answers_slopes:
             raise ValueError(f"protocol must be ZerothOrder for mini-batches by direction, got {protocol}")
         if models.batchnorm_mode(model) == "train":
             raise ValueError("model must not be in train mode with batch norm: a slope would depend on all images")
@@ -53,4 +53,4 @@ class Resample(Defense):
         draws = 1 if self.per == "message" else len(slopes)
         drawn = torch.stack([torch.randperm(len(images), generator=generator)[: self.images] for _ in range(draws)])
         chosen = torch.zeros(draws, len(images)).scatter_(1, drawn, 1.0 / self.images).to(slopes)
-        return (chosen * slopes).sum(1)
+        return protocol.payload((chosen * slopes).sum(1), model)

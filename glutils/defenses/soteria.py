@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -33,7 +33,7 @@ class Soteria(Defense):
     prune: float | int
     kinds = ("gradient",)
     title = "Soteria"
-    first = True
+    needs_data = True
 
     def __post_init__(self) -> None:
         if _validate.number("prune", self.prune, at_least=0) >= 1:
@@ -43,19 +43,17 @@ class Soteria(Defense):
         models.last_linear(model)
 
     def client(self, protocol, model, images, labels, generator, **how):
-        payload = dict(protocol.transmit(model, images, labels, **how))
+        payload = protocol.transmit(model, images, labels, **how)
         name, _ = models.last_linear(model)
         scores = feature_scores(model, images.detach())
         gone = scores.argsort()[: int(float(self.prune) * len(scores))]
         key = f"{name}.weight"
-        payload[key] = payload[key].index_fill(1, gone, 0.0)
-        return payload
+        return replace(payload, content=payload.tensors | {key: payload[key].index_fill(1, gone, 0.0)})
 
-    def informed(self, payload):
-        mask = {name: torch.ones_like(tensor) for name, tensor in payload.items()}
+    def as_seen(self, payload):
         key = last_matrix(payload)
-        mask[key] = (payload[key] != 0).any(0).to(payload[key].dtype).expand_as(payload[key])
-        return Masked(mask)
+        columns = (payload[key] != 0).any(0).to(payload[key].dtype).expand_as(payload[key])
+        return Masked(replace(payload, content=payload.map(torch.ones_like).tensors | {key: columns}))
 
 
 def feature_scores(model: nn.Module, images: torch.Tensor) -> torch.Tensor:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from .. import _validate
-from ..protocols import Payload, mapped
-from .base import DEFENSES, Defense, flat, unflat
+from ..protocols import Payload
+from .base import DEFENSES, Defense
 
 SCOPES = ("global", "tensor")
 
@@ -19,7 +19,7 @@ class Masked(Defense):
     """What the adversary makes of a sparse payload: it compares the numbers that were sent, and no others.
 
     Args:
-        mask: 1 where a number was sent, 0 elsewhere; in the form of the payload.
+        mask: 1 where a number was sent, 0 elsewhere; a payload like the one that was seen.
     """
 
     mask: Payload
@@ -29,9 +29,7 @@ class Masked(Defense):
         return self.simulate(payload)
 
     def simulate(self, payload: Payload) -> Payload:
-        if isinstance(payload, torch.Tensor):
-            return payload * self.mask.to(payload)
-        return {name: tensor * self.mask[name].to(tensor) for name, tensor in payload.items()}
+        return payload * replace(self.mask, mode=payload.mode).to(payload.numbers[0])
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,8 @@ class _Sparse(Defense):
     def __post_init__(self) -> None:
         _validate.number("keep", self.keep, above=0, at_most=1)
 
-    def informed(self, payload: Payload) -> Defense:
-        return Masked(mapped(payload, lambda tensor: (tensor != 0).to(tensor.dtype)))
+    def as_seen(self, payload: Payload) -> Defense:
+        return Masked(payload.map(lambda tensor: (tensor != 0).to(tensor.dtype)))
 
     def _count(self, tensor: torch.Tensor) -> int:
         return max(1, math.ceil(float(self.keep) * tensor.numel()))
@@ -77,20 +75,20 @@ class TopK(_Sparse):
         _validate.instance("feedback", self.feedback, bool)
 
     @property
-    def remembers(self) -> bool:
+    def keeps_memory(self) -> bool:
         return self.feedback
 
-    def carry(self, payload, generator, memory):
+    def apply_with_memory(self, payload, generator, memory):
         if not self.feedback:
             return self.apply(payload, generator), None
-        whole = dict(payload) if memory is None else {n: tensor + memory[n] for n, tensor in payload.items()}
+        whole = payload if memory is None else payload + memory
         sent = self.apply(whole, generator)
-        return sent, {n: (tensor - sent[n]).detach() for n, tensor in whole.items()}
+        return sent, (whole - sent).detach()
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
         if self.scope == "global":
-            return unflat(self._largest(flat(payload)), payload)
-        return mapped(payload, self._largest)
+            return payload.with_flat(self._largest(payload.flat))
+        return payload.map(self._largest)
 
     def _largest(self, tensor: torch.Tensor) -> torch.Tensor:
         values = tensor.reshape(-1)
@@ -110,13 +108,13 @@ class RandomK(_Sparse):
     title = "Random-k"
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
-        values = flat(payload)
+        values = payload.flat
         count = self._count(values)
         chosen = torch.randperm(values.numel(), generator=generator)[:count].to(values.device)
         kept = torch.zeros_like(values).index_copy(0, chosen, values[chosen] * (values.numel() / count))
-        return unflat(kept, payload)
+        return payload.with_flat(kept)
 
-    def informed(self, payload: Payload) -> Defense:
-        mask = super().informed(payload).mask
-        numbers = flat(mask)  # the client's own factor: a number that was chosen may be zero
-        return Masked(mapped(mask, lambda tensor: tensor * (numbers.numel() / self._count(numbers))))
+    def as_seen(self, payload: Payload) -> Defense:
+        mask = super().as_seen(payload).mask
+        factor = mask.numel() / self._count(mask.flat)  # the client's own: a number that was chosen may be zero
+        return Masked(mask * factor)

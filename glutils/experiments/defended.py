@@ -11,7 +11,8 @@ import torch
 
 from .. import _device, _validate, attacks, data, defenses, federation, metrics, observation, protocols
 from ..data.batch import Batch
-from ..defenses.base import DEFENSES, Defended, Defense
+from ..defenses import Defended, Defense
+from ..defenses.base import DEFENSES
 from ..observation import Observation
 from ..runs import records
 from . import conditions

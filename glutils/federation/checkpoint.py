@@ -13,7 +13,7 @@ from .. import models
 from .._checkpoint import RunFolder, generator_state, set_generator_state
 from ..data.batch import Batch
 from ..observation.transcripts import Round
-from ..protocols import NamedTensors, Payload
+from ..protocols import Payload
 
 FORMAT = "glutils federation 1"
 INDEX = "run.json"
@@ -85,14 +85,14 @@ class Checkpoint(RunFolder):
             return tuple(said), tuple(drawn)
         found, device = self.read_tensors(*entry["messages"]), next(iter(run.states[0].values())).device
         part = lambda start: {n[len(start) :]: t.to(device) for n, t in found.items() if n.startswith(start)}  # noqa: E731
-        steps, mode = run.steps(turn), models.batchnorm_mode(run.model)
+        steps, mode = run.steps(turn), entry.get("mode", models.batchnorm_mode(run.model))
         for k in entry["recorded"]:
             for j, step in enumerate(steps):
-                payload: Payload = NamedTensors(part(f"{k}.{j}.payload."))
-                payload = payload[""] if set(payload) == {""} else payload
-                payload.batchnorm = mode
+                named = part(f"{k}.{j}.payload.")
+                ordered = {name: named[name] for name in run.states[0] if name in named}  # as it was sent
+                payload = Payload(step.kind, named[""] if step.kind == "scalars" else ordered, mode)
                 own = part(f"{k}.{j}.own.") or run.states[turn]
-                said[k] = (*said[k], Round(step.observed(payload), payload, own, turn, k))
+                said[k] = (*said[k], Round(step.public_view(payload), payload, own, turn, k))
                 drawn[k] = (*drawn[k], found[f"{k}.{j}.drawn"])
         return tuple(said), tuple(drawn)
 
@@ -103,8 +103,8 @@ class Checkpoint(RunFolder):
         for k, said in enumerate(run.messages[turn]):
             for j, message in enumerate(said):
                 messages |= {f"{k}.{j}.drawn": run.drawn[turn][k][j]}
-                single = isinstance(message.payload, torch.Tensor)
-                named = {"": message.payload} if single else message.payload
+                scalars = message.payload.kind == "scalars"
+                named = {"": message.payload.scalars} if scalars else message.payload.tensors
                 messages |= {f"{k}.{j}.payload.{name}": tensor for name, tensor in named.items()}
                 if j:
                     messages |= {f"{k}.{j}.own.{name}": p for name, p in message.parameters.items()}
@@ -114,6 +114,7 @@ class Checkpoint(RunFolder):
             "took_part": run.took_part[turn],
             "recorded": [k for k, said in enumerate(run.messages[turn]) if said],
             "protocol": repr(run.protocols[turn]),
+            "mode": models.batchnorm_mode(run.working),
             "messages": self.write_tensors(f"messages-{turn:05d}.safetensors", messages) if messages else None,
         })  # fmt: skip
         states = self.index["states"]

@@ -90,7 +90,7 @@ def train(
     test = data.public(run.clients[0]) if test is None else _validate.instance("test", test, Batch)
     shelf = None
     if checkpoint is not None:
-        if any(entry.remembers for entry in run.protocols):
+        if any(entry.keeps_memory for entry in run.protocols):
             raise ValueError("checkpoint must be None for clients that remember (error feedback): that is not written")
         shelf = Checkpoint(checkpoint, run.about() | {"seed": seed, "test": fingerprint(test)})
         shelf.restore(run)

@@ -11,8 +11,8 @@ from torch import nn
 
 from .. import models, zo
 from ..data.batch import Batch
-from ..observation.transcripts import Round, Transcript, advance, total
-from ..protocols import Payload, Protocol, kept
+from ..observation.transcripts import Round, Transcript, advance
+from ..protocols import Payload, Protocol
 from . import together
 from .checkpoint import fingerprint
 
@@ -48,7 +48,7 @@ class Run:
 
     def steps(self, turn: int) -> list[Protocol]:
         """The protocol of every local step of a round."""
-        return [self.protocols[turn].turn(turn * self.local_steps + j) for j in range(self.local_steps)]
+        return [self.protocols[turn].for_round(turn * self.local_steps + j) for j in range(self.local_steps)]
 
     def about(self) -> dict[str, Any]:
         """What a checkpoint must agree with."""
@@ -72,22 +72,18 @@ class Run:
             self.protocols[turn], self.working, len(others)))  # fmt: skip
         for j, now in enumerate(self.steps(turn)):
             directions = now.draw(self.working) if now.kind == "scalars" else None
-            means: list[tuple[float, Payload]] = []
+            mean: Any = 0  # of all payloads so far, as one sum, so that memory does not grow with the clients
             for k in told + (others if alone else []):
                 payload = self._transmit(now, k, used[k][j], own[k], directions)
+                mean = mean + sizes[k] / everybody * payload
                 if k in sent:
-                    sent[k].append(Round(now.observed(payload), payload, own[k], turn, k))
-                    means.append((sizes[k] / everybody, payload))
-                else:  # as one sum, so that memory does not grow with the clients
-                    share = sizes[k] / everybody
-                    means = [(1.0, total([*means, (share, payload)]))]
+                    sent[k].append(Round(now.public_view(payload), payload, own[k], turn, k))
                 if j + 1 < self.local_steps:
-                    own[k] = zo.replay(own[k], payload, directions, lr, unbiased=self.unbiased)
+                    own[k] = zo.replay(own[k], payload.scalars, directions, lr, unbiased=self.unbiased)
             if others and not alone:
                 shares = [sizes[k] / everybody for k in others]
-                means.append((1.0, self._together(now, others, used, start, directions, shares)))
-            mean = total(means)
-            count += len(active) * _bytes(mean)
+                mean = mean + self._together(now, others, used, start, directions, shares)
+            count += len(active) * mean.nbytes
             state = advance(state, mean, now, directions, lr, self.unbiased)
         self.messages.append(tuple(tuple(sent.get(k, ())) for k in range(len(self.clients))))
         self.drawn.append(tuple(used[k] if k in sent else () for k in range(len(self.clients))))
@@ -111,17 +107,18 @@ class Run:
     def _transmit(self, now, k, chosen, state, directions) -> Payload:
         load(self.working, state)
         images, labels = self._data(k, chosen)
-        mine = now.own(k).remembering(self.memory.get(k))
-        payload = mine.transmit(self.working, images, labels, directions=directions)
-        if mine.remembers:
-            self.memory[k] = kept(payload)
+        mine = now.for_client(k)
+        if not mine.keeps_memory:
+            return mine.transmit(self.working, images, labels, directions=directions)
+        mine = mine.with_memory(self.memory.get(k))
+        payload, self.memory[k] = mine.transmit_with_memory(self.working, images, labels, directions=directions)
         return payload
 
     def _together(self, now, others, used, state, directions, shares) -> Payload:
         load(self.working, state)
         how = {} if directions is None else {"directions": directions}
         batches = [self._data(k, used[k][0]) for k in others]
-        return together.mean([now.own(k) for k in others], self.working, state, batches, shares, **how)
+        return together.mean([now.for_client(k) for k in others], self.working, state, batches, shares, **how)
 
     def _data(self, k: int, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         client = self.clients[k]
@@ -146,12 +143,6 @@ class Run:
             took_part=tuple(self.took_part),
             uplink=torch.tensor(self.uplink),
         )
-
-
-def _bytes(payload: Payload) -> int:
-    """Of the numbers in a payload, none left out."""
-    tensors = [payload] if isinstance(payload, torch.Tensor) else payload.values()
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def load(model: nn.Module, state: models.Parameters) -> None:

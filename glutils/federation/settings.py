@@ -42,7 +42,7 @@ def checked(
     if first.kind == "delta":
         for name, value, default in (("lr", lr, None), ("decay", decay, 1.0)):
             if value != default:
-                own = getattr(first, name)
+                own = first.step_size if name == "lr" else first.undefended
                 raise ValueError(f"{name} must not be given for FedAvg, which has its own ({own}); got {value}")
     elif lr is None:
         raise ValueError("lr must be given for gradient and scalar protocols, got None")
@@ -86,7 +86,7 @@ def _recorded(record: Any, clients: int) -> tuple[int, ...] | None:
 
 
 def _each_round(protocol: Any, rounds: int) -> list[Protocol]:
-    """One protocol for each round, all of one type."""
+    """One protocol for each round, all of one kind and step size."""
     if isinstance(protocol, Protocol):
         return [protocol] * rounds
     if isinstance(protocol, (str, Mapping)) or not isinstance(protocol, Sequence):
@@ -95,6 +95,6 @@ def _each_round(protocol: Any, rounds: int) -> list[Protocol]:
         raise ValueError(f"protocol must hold one protocol for each of {rounds} rounds, got {len(protocol)}")
     for turn, entry in enumerate(protocol):
         _validate.instance(f"protocol of round {turn}", entry, Protocol)
-        if type(entry) is not type(protocol[0]) or getattr(entry, "lr", None) != getattr(protocol[0], "lr", None):
+        if (entry.kind, entry.step_size) != (protocol[0].kind, protocol[0].step_size):
             raise ValueError(f"protocol of round {turn} must be of the first one's kind and lr, got {entry}")
     return list(protocol)

@@ -14,8 +14,7 @@ from torch import nn
 from torch.func import grad, vmap
 
 from .. import models
-from ..observation.transcripts import total
-from ..protocols import FedAvg, FedSGD, Payload, Protocol, ZerothOrder
+from ..protocols import FedAvg, Payload, Protocol
 
 Data = Sequence[tuple[torch.Tensor, torch.Tensor]]
 LARGEST = 2**18
@@ -38,9 +37,9 @@ def possible(protocol: Protocol, model: nn.Module, clients: int) -> bool:
         return False
     if not hasattr(model, "classes"):
         return False
-    if type(protocol) is FedAvg:
+    if protocol.stackable:
         return sum(p.numel() for p in models.parameters(model).values()) <= LARGEST
-    return type(protocol) in (FedSGD, ZerothOrder)
+    return protocol.linear_in_gradient
 
 
 def mean(
@@ -66,10 +65,11 @@ def mean(
         if protocols[0].kind == "delta":
             factors = torch.tensor(chosen[2])
             moved = deltas(chosen[0], model, state, chosen[1])
-            found = {name: torch.tensordot(factors.to(each), each, 1) for name, each in moved.items()}
+            shares = {name: torch.tensordot(factors.to(each), each, 1) for name, each in moved.items()}
+            found = protocols[0].payload(shares, model)
         else:
             found = _union(chosen[0][0], model, chosen[1], chosen[2], how)
-        whole = found if whole is None else total([(1.0, whole), (1.0, found)])
+        whole = found if whole is None else whole + found
     return whole
 
 

@@ -62,11 +62,11 @@ def read_head(seen: Observation) -> Head:
     if seen.kind == "delta":
         protocol = message.protocol
         end = {key: value - message.payload[key] for key, value in start.items()}
-        epochs, steps = protocol.epochs, local_steps(seen)
-        scale = 1 / (protocol.lr * steps)
+        steps, batches = local_steps(seen), -(-size // protocol.local_batch_size)
+        epochs, scale = steps // batches, 1 / (protocol.step_size * steps)
         if steps > 1:
             notes += (f"the mean of {steps} local steps is read as one gradient",)
-        if size > protocol.batch_size and size % protocol.batch_size:
+        if size > protocol.local_batch_size and size % protocol.local_batch_size:
             notes += ("the last mini-batch is smaller: its images weigh more",)
     if len(seen.rounds) > 1:
         notes += (f"reads the first of {len(seen.rounds)} messages",)
@@ -142,7 +142,8 @@ def responses(
     layer = dict(seen.model.named_modules())[head.name]
     groups = -(-len(images) // CHUNK)
     if seen.batchnorm == "train":
-        groups = max(1, len(images) // max(2, min(head.size, getattr(seen.protocol, "batch_size", head.size))))
+        together = min(head.size, seen.protocol.local_batch_size or head.size)
+        groups = max(1, len(images) // max(2, together))
     like = next(iter(params.values())).dtype
     with models.record_inputs(layer) as inputs, torch.no_grad():
         logits = [models.logits(seen.model, params, part.to(like)).double() for part in images.tensor_split(groups)]

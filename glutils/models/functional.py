@@ -6,7 +6,8 @@ Importing this module has one effect on the whole process: cuDNN no longer convo
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -28,14 +29,22 @@ Labels = Int64[Tensor, " batch"] | Float[Tensor, "batch classes"]
 _TRACKING = "track_running_stats"
 
 
+@runtime_checkable
+class HasTensors(Protocol):
+    """A mapping to tensors, or a payload."""
+
+    def values(self) -> Iterable[torch.Tensor]:
+        """Its tensors, in its order."""
+
+
 def parameters(model: nn.Module, dtype: torch.dtype | None = None) -> Parameters:
     """Named trainable parameters, detached; cast to ``dtype`` if given."""
     found = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     return found if dtype is None else {name: p.to(dtype) for name, p in found.items()}
 
 
-def flatten(named: Mapping[str, Tensor]) -> Float[Tensor, " d"]:
-    """All tensors as one vector of length d, in the mapping's order."""
+def flatten(named: HasTensors) -> Float[Tensor, " d"]:
+    """All tensors as one vector of length d, in the order of ``named``."""
     return torch.cat([tensor.reshape(-1) for tensor in named.values()])
 
 

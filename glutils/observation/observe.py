@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,11 +12,15 @@ from torch import nn
 
 from .. import _validate, models, priors
 from ..data.batch import Batch
-from ..protocols import Payload, Protocol, mapped
+from ..protocols import UNKNOWN, Payload, Protocol
 from .transcripts import Round, Transcript, check_payload
 
 KNOWLEDGE = ("labels", "batch_stats", "public")
 """What ``knows`` may name: the private labels, the batch norm statistics of the private batch, public data."""
+
+
+UNSTATED = "the message does not say in which mode batch norm ran: it is taken to be the model's, {!r}"
+"""The note of an observation whose messages came without their mode."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +39,7 @@ class Observation:
         batchnorm: mode of the model's batch norm layers when the client ran it: "train", "eval", or None.
         beyond_protocol: of ``knows``, what this protocol never sends; results that use it are marked.
         local_batch: images behind each message if the client drew mini-batches (which ones is not known), else None.
+        notes: what the adversary takes for granted about the messages; an attack hands them on with its result.
     """
 
     model: nn.Module
@@ -43,22 +48,24 @@ class Observation:
     classes: int
     knows: frozenset[str] = frozenset()
     labels: torch.Tensor | None = None
-    statistics: Any = None
+    statistics: dict[str, tuple[torch.Tensor, torch.Tensor]] | None = None
     public: Batch | None = None
     batchnorm: str | None = None
     beyond_protocol: frozenset[str] = field(default_factory=frozenset)
     local_batch: int | None = None
+    notes: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str) -> Observation:
         """The same observation on ``device``."""
-        move = lambda value: mapped(value, lambda tensor: tensor.to(device))  # noqa: E731
-        rounds = tuple(replace(r, payload=move(r.payload), parameters=move(r.parameters)) for r in self.rounds)
+        own = [r.parameters and {name: p.to(device) for name, p in r.parameters.items()} for r in self.rounds]
+        rounds = [replace(r, payload=r.payload.to(device), parameters=p) for r, p in zip(self.rounds, own, strict=True)]
+        known = self.statistics and {n: (m.to(device), v.to(device)) for n, (m, v) in self.statistics.items()}
         return replace(
             self,
             model=copy.deepcopy(self.model).to(device),
-            rounds=rounds,
-            labels=move(self.labels),
-            statistics=move(self.statistics),
+            rounds=tuple(rounds),
+            labels=None if self.labels is None else self.labels.to(device),
+            statistics=known,
             public=None if self.public is None else self.public.to(device),
         )
 
@@ -102,7 +109,8 @@ def observe(
         model: the global model in the state and mode in which the client ran it (it is copied), or a
             :class:`~glutils.observation.transcripts.Transcript`.
         protocol: how the payload was made; its seed is public.
-        payload: what ``protocol.transmit`` returned.
+        payload: what ``protocol.transmit`` returned. Or a message of others, as a bare tensor or mapping to tensors: it
+            does not say in which mode batch norm layers ran, which is then taken to be the model's, with a note.
         batch: the private batch. Only its size and shape, and what ``knows`` names, are passed on.
         client: which client of the transcript; its messages alone are passed on.
         rounds: of a transcript, the rounds that the adversary saw (indices); default: all.
@@ -145,13 +153,14 @@ def observe(
         _validate.instance("protocol", protocol, Protocol)
         _validate.instance("batch", batch, Batch)
         models.check_deterministic(model)
-        check_payload("payload", model, Round(protocol, payload))
+        check_payload("payload", model, message := Round(protocol, payload))
         protocol.check(model, batch.images, batch.labels)
-        seen, size = (Round(protocol.observed(payload), payload),), None
+        seen, size = (replace(message, protocol=protocol.public_view(message.payload)),), None
     mode = models.batchnorm_mode(model)
+    seen = tuple(replace(message, payload=_copy(model, message.payload)) for message in seen)
     for message in seen:
-        sent = getattr(message.payload, "batchnorm", mode)
-        if sent != mode:
+        sent = message.payload.mode
+        if sent not in (mode, UNKNOWN):
             raise ValueError(f"model has batch norm in {mode!r} mode, but the payload was computed in {sent!r} mode")
     statistics = None
     if "batch_stats" in knows:
@@ -161,7 +170,7 @@ def observe(
         statistics = {name: (mean.detach(), var.detach()) for name, (mean, var) in statistics.items()}
     return Observation(
         model=copy.deepcopy(model),
-        rounds=tuple(replace(message, payload=_received(model, message.payload)) for message in seen),
+        rounds=seen,
         shape=tuple(batch.images.shape),
         classes=len(batch.classes),
         knows=knows,
@@ -171,6 +180,7 @@ def observe(
         batchnorm=mode,
         beyond_protocol=knows & {"batch_stats"},
         local_batch=size,
+        notes=(UNSTATED.format(mode),) if any(m.payload.mode == UNKNOWN for m in seen) else (),
     )
 
 
@@ -182,8 +192,12 @@ def _knowledge(knows: Iterable[str]) -> frozenset[str]:
     return found
 
 
-def _received(model: nn.Module, payload: Payload) -> Payload:
-    """A copy without a graph; named tensors in the order of the model's parameters, which simulation follows."""
-    if isinstance(payload, Mapping):
-        payload = {name: payload[name] for name in models.parameters(model)}
-    return mapped(payload, lambda tensor: tensor.detach().clone())
+def _copy(model: nn.Module, payload: Payload) -> Payload:
+    """A copy without a graph; named tensors in the order of the model's parameters, which simulation follows.
+
+    Without layers that keep statistics there is no mode to be ignorant of.
+    """
+    if payload.kind != "scalars":
+        payload = replace(payload, content={name: payload[name] for name in models.parameters(model)})
+    unaffected = payload.mode == UNKNOWN and models.batchnorm_mode(model) is None
+    return replace(payload.detach().clone(), mode=None if unaffected else payload.mode)

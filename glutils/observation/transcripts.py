@@ -13,12 +13,12 @@ from ..data.batch import Batch
 from ..protocols import Payload, Protocol
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Round:
     """One message: the protocol (with its public seed), the payload, and the model state it was computed from.
 
     ``parameters`` is None where the state is the observation's model as it stands. ``number`` is the training round,
-    ``client`` who sent it.
+    ``client`` who sent it. A bare tensor, or bare named tensors, given for ``payload`` become one of an unknown mode.
     """
 
     protocol: Protocol
@@ -26,6 +26,18 @@ class Round:
     parameters: models.Parameters | None = None
     number: int = 0
     client: int | None = None
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        payload: Payload | torch.Tensor | Mapping,
+        parameters: models.Parameters | None = None,
+        number: int = 0,
+        client: int | None = None,
+    ):
+        fields = {"protocol": protocol, "payload": Payload.of(protocol.kind, payload), "parameters": parameters}
+        for name, value in (fields | {"number": number, "client": client}).items():
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +86,7 @@ class Transcript:
     def sent(self, client: int) -> int:
         """How many numbers this client has sent in all; ``ValueError`` for a client that was not recorded."""
         self._check_recorded(client)
-        return sum(_count(message.payload) for entry in self.messages for message in entry[client])
+        return sum(message.payload.numel() for entry in self.messages for message in entry[client])
 
     def of(self, client: int) -> tuple[Round, ...]:
         """All messages of one client, in order, after :meth:`check`.
@@ -136,7 +148,7 @@ class Transcript:
                     expected = "the one that its own scalars lead to" if step else "the global one"
                     raise ValueError(f"round {turn}: the model state of client {k} is not {expected}")
                 if step + 1 < len(entry[k]):
-                    own[k] = zo.replay(own[k], message.payload, directions, lr, unbiased=self.unbiased)
+                    own[k] = zo.replay(own[k], message.payload.scalars, directions, lr, unbiased=self.unbiased)
             if complete:
                 state = move(state, said, [sizes[k] for k in active], directions, lr, self.unbiased)
         if complete and self.states[turn + 1] is not None and not _same(state, self.states[turn + 1], 1e-5):
@@ -175,11 +187,11 @@ class Transcript:
                     raise ValueError(
                         f"round {turn}: a message of client {message.client} stands in the place of client {k}'s"
                     )
-                seeds = [getattr(m.protocol, "seed", None) for m in (other, message)]
+                seeds = [m.protocol.public_seed for m in (other, message)]
                 who = f"in step {step}, client {active[0]} against client {k}"
                 if seeds[0] != seeds[1]:
                     raise ValueError(f"round {turn} mixes public seeds {seeds} {who}")
-                if not _answers_alike(message.protocol, other.protocol):
+                if not message.protocol.averages_with(other.protocol):
                     raise ValueError(f"round {turn} mixes protocols {who}: {other.protocol}, {message.protocol}")
         return active
 
@@ -197,15 +209,8 @@ def move(
     (McMahan et al. 2017.) ``directions`` are those of the step, drawn once for everybody.
     """
     everybody = sum(sizes)
-    mean = total([(size / everybody, message.payload) for size, message in zip(sizes, said, strict=True)])
+    mean = sum(size / everybody * message.payload for size, message in zip(sizes, said, strict=True))
     return advance(state, mean, said[0].protocol, directions, lr, unbiased)
-
-
-def total(parts: Sequence[tuple[float, Payload]]) -> Payload:
-    """Sum of weight x payload."""
-    if isinstance(parts[0][1], torch.Tensor):
-        return sum(weight * payload for weight, payload in parts)
-    return {name: sum(weight * payload[name] for weight, payload in parts) for name in parts[0][1]}
 
 
 def advance(
@@ -218,30 +223,21 @@ def advance(
 ) -> models.Parameters:
     """The next global state from the weighted mean of all clients' payloads of one step."""
     if protocol.kind == "scalars":
-        return zo.replay(state, mean, directions, lr, unbiased=unbiased)
+        return zo.replay(state, mean.scalars, directions, lr, unbiased=unbiased)
     factor = 1.0 if protocol.kind == "delta" else lr
     return {name: p - factor * mean[name] for name, p in state.items()}
 
 
-def _answers_alike(one: Protocol, other: Protocol) -> bool:
-    """Whether payloads of these two may be averaged."""
-    return type(one) is type(other) and all(
-        getattr(one, name, None) == getattr(other, name, None) for name in ("directions", "law", "kind")
-    )
-
-
 def check_payload(name: str, model: nn.Module, message: Round) -> None:
-    """Refuse a payload of the wrong kind, shape, or with entries that are not finite."""
+    """Refuse a payload of the wrong shape, or with entries that are not finite."""
     protocol, payload = message.protocol, message.payload
     if protocol.kind == "scalars":
-        _validate.instance(name, payload, torch.Tensor)
-        if not payload.is_floating_point():
+        if not payload.dtype.is_floating_point:
             raise TypeError(f"{name} must be floating-point numbers, got {payload.dtype}")
         if payload.shape != (protocol.directions,):
             raise ValueError(f"{name} must hold {protocol.directions} scalars, got shape {tuple(payload.shape)}")
-        _validate.finite(name, payload)
+        _validate.finite(name, payload.scalars)
         return
-    _validate.instance(name, payload, Mapping)
     wanted = models.parameters(model)
     if set(payload) != set(wanted):
         raise ValueError(f"{name} must name the model's parameters, differs in {sorted(set(payload) ^ set(wanted))}")
@@ -255,6 +251,3 @@ def check_payload(name: str, model: nn.Module, message: Round) -> None:
 def _same(one: models.Parameters, other: models.Parameters, tolerance: float = 0.0) -> bool:
     return all(torch.allclose(one[n], other[n], rtol=tolerance, atol=tolerance) for n in other)
 
-
-def _count(payload: Payload) -> int:
-    return payload.numel() if isinstance(payload, torch.Tensor) else sum(t.numel() for t in payload.values())

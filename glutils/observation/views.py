@@ -7,8 +7,7 @@ from dataclasses import replace
 import torch
 
 from .. import _validate, models, zo
-from ..defenses import Defended
-from ..protocols import Along, FedSGD, HiddenDirections, mapped
+from ..protocols import Along, FedSGD, HiddenDirections, Payload
 from .observe import Observation
 
 
@@ -28,7 +27,8 @@ def tamper(seen: Observation, how: str, *, seed: int = 0) -> Observation:
     if how == "wrong_seed":
         if seen.kind != "scalars":
             raise ValueError(f"how='wrong_seed' needs a protocol with directions, got {seen.protocol}")
-        return replace(seen, rounds=tuple(replace(r, protocol=r.protocol.turn(1_000_003 + seed)) for r in seen.rounds))
+        rounds = (replace(r, protocol=r.protocol.for_round(1_000_003 + seed)) for r in seen.rounds)
+        return replace(seen, rounds=tuple(rounds))
     generator = torch.Generator().manual_seed(seed)
 
     def spoil(tensor: torch.Tensor) -> torch.Tensor:
@@ -40,7 +40,7 @@ def tamper(seen: Observation, how: str, *, seed: int = 0) -> Observation:
         noise = torch.randn(tensor.shape, generator=generator).to(tensor)
         return noise * (tensor.norm() / noise.norm())
 
-    return replace(seen, rounds=tuple(replace(r, payload=mapped(r.payload, spoil)) for r in seen.rounds))
+    return replace(seen, rounds=tuple(replace(r, payload=r.payload.map(spoil)) for r in seen.rounds))
 
 
 def naive(seen: Observation) -> Observation:
@@ -49,8 +49,7 @@ def naive(seen: Observation) -> Observation:
     For comparison with the one who knows. An observation of an undefended protocol stays as it is.
     """
     _validate.instance("seen", seen, Observation)
-    bare = lambda protocol: bare(protocol.protocol) if isinstance(protocol, Defended) else protocol  # noqa: E731
-    return replace(seen, rounds=tuple(replace(r, protocol=bare(r.protocol)) for r in seen.rounds))
+    return replace(seen, rounds=tuple(replace(r, protocol=r.protocol.undefended) for r in seen.rounds))
 
 
 def as_gradient(seen: Observation, *, unbiased: bool = True, scaled: bool = True) -> Observation:
@@ -91,19 +90,20 @@ def as_gradient(seen: Observation, *, unbiased: bool = True, scaled: bool = True
         raise ValueError("scaled=False is for a parameter difference, got scalars")
     message, named = seen.rounds[0], models.parameters(seen.model)
     if seen.kind == "delta":
-        start, payload = message.parameters or named, dict(message.payload)
+        start, numbers = message.parameters or named, message.payload.tensors
         if scaled:
-            payload = message.protocol.average_gradient(start, payload, local_steps(seen))
+            numbers = message.protocol.undefended.average_gradient(start, numbers, local_steps(seen))
     else:
-        found = zo.estimate(message.payload, message.protocol.draw(seen.model), unbiased=unbiased)
-        payload = {name: part.to(named[name].dtype) for name, part in models.unflatten(found, named).items()}
+        found = zo.estimate(message.payload.scalars, message.protocol.draw(seen.model), unbiased=unbiased)
+        numbers = {name: part.to(named[name].dtype) for name, part in models.unflatten(found, named).items()}
+    payload = Payload("gradient", numbers, message.payload.mode)
     return replace(seen, rounds=(replace(message, protocol=FedSGD(), payload=payload),))
 
 
 def local_steps(seen: Observation) -> int:
     """Steps of local training behind one parameter difference: epochs x ceil(images / batch_size)."""
     images = seen.shape[0] if seen.local_batch is None else seen.local_batch
-    return seen.protocol.epochs * -(-images // seen.protocol.batch_size)
+    return seen.protocol.local_steps(images)
 
 
 def as_slopes(seen: Observation) -> Observation:
@@ -123,11 +123,11 @@ def as_slopes(seen: Observation) -> Observation:
         protocol = message.protocol
         if not isinstance(protocol, HiddenDirections) or protocol.law != "unit":
             raise ValueError(f"seen must hold messages of HiddenDirections with law='unit', got {protocol}")
-        v = models.flatten(message.payload).double()
+        v = message.payload.flat.double()
         length = v.norm()
         if not length > 0:
             raise ValueError(f"round {message.number}: the message is zero and has no direction")
         along = Along(directions=1, scheme="exact", law="gaussian", dtype="float64", rows=(v / length)[None])
-        slope = (length * protocol.directions / len(v))[None]
+        slope = Payload("scalars", (length * protocol.directions / len(v))[None], message.payload.mode)
         rounds.append(replace(message, protocol=along, payload=slope))
     return replace(seen, rounds=tuple(rounds))

@@ -1,20 +1,15 @@
-"""What a client sends: three protocols, each a pure function of model, images and labels.
-
-``transmit`` is what the honest client computes on its private batch. ``simulate`` is its twin for the attacker: the
-same function, differentiable in images (and in soft labels), or a cheaper function with the same value.
-"""
+"""The interface of a protocol: what a client sends, what an adversary simulates, and what both may ask about it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
 from .. import _validate, models, zo
+from .payload import Payload
 
-Payload = torch.Tensor | dict[str, torch.Tensor]
 SEEDS_APART = 7919  # between the public seeds of consecutive steps
 CLIENTS_APART = 104_729  # between the private seeds of clients
 
@@ -22,15 +17,19 @@ CLIENTS_APART = 104_729  # between the private seeds of clients
 class Protocol:
     """Base of all protocols. Subclasses are frozen dataclasses; ``dataclasses.replace`` works on them.
 
-    ``kind`` says what the payload is: ``"gradient"`` (named tensors), ``"delta"`` (named parameter differences) or
-    ``"scalars"`` (a vector).
+    A subclass computes numbers in ``_client`` (and in ``_simulate``, where the attacker has a cheaper way to the same),
+    names their ``kind``, and overrides of the rest what differs from what is said here. Whoever needs to know what a
+    protocol can do asks its properties, never its type, so that a protocol of your own takes the right way by what it
+    declares.
+
+    Attributes:
+        kind: what the payload is: ``"gradient"`` (named tensors), ``"delta"`` (named parameter differences) or
+            ``"scalars"`` (a vector).
     """
 
     kind: str
-    each_bound: Any = None
-    """Of scalars: the greatest slope that one image may contribute to a mean, if a defence cuts it there."""
-    mean_bound: Any = None
-    """Of scalars: where a defence cuts them before another one hides which of them were cut."""
+
+    # --- messages ---
 
     def transmit(
         self,
@@ -46,19 +45,36 @@ class Protocol:
             model: the global model, as received.
             images: (B, C, H, W); pixels may leave [0, 1], because the attacker's dummy images may.
             labels: (B,) int64 class indices, or (B, classes) probabilities.
-            directions: what :meth:`ZerothOrder.draw` gave, to save that protocol from drawing again for every client.
+            directions: what :meth:`draw` gave, to save that protocol from drawing again for every client.
 
         Raises:
             TypeError, ValueError: wrong shapes, dtypes or labels; an active dropout layer; batch norm layers in
                 different modes.
+
+        Example:
+            >>> import glutils as gl
+            >>> batch = gl.data.sample("digits", count=2, seed=0)
+            >>> model = gl.models.build("mlp", batch, seed=0)
+            >>> gl.protocols.ZerothOrder(directions=3).transmit(model, batch.images, batch.labels).shape
+            torch.Size([3])
+        """
+        return self.transmit_with_memory(model, images, labels, directions=directions)[0]
+
+    def transmit_with_memory(
+        self,
+        model: nn.Module,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        directions: zo.Directions | None = None,
+    ) -> tuple[Payload, Any]:
+        """What :meth:`transmit` returns, and beside it what the client keeps for its next message, or None.
+
+        The memory never leaves the client; its next message is that of :meth:`with_memory`.
         """
         self.check(model, images, labels)
         how = {} if directions is None else {"directions": directions}
-        payload = self._client(model, images, labels, **how)
-        if isinstance(payload, dict) and not isinstance(payload, NamedTensors):
-            payload = NamedTensors(payload)
-        payload.batchnorm = models.batchnorm_mode(model)  # the attacker has to run the model in the same mode
-        return payload
+        return self.payload(self._client(model, images, labels, **how), model), None
 
     def simulate(
         self,
@@ -75,7 +91,11 @@ class Protocol:
         protocol from drawing its own again.
         """
         with torch.enable_grad():
-            return self._simulate(model, images, labels, params, directions)
+            return self.payload(self._simulate(model, images, labels, params, directions), model)
+
+    def payload(self, numbers: torch.Tensor | models.Parameters, model: nn.Module) -> Payload:
+        """``numbers`` as a message of this protocol about ``model`` in the mode that it is in."""
+        return Payload(self.kind, numbers, models.batchnorm_mode(model))
 
     def check(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
         """Refuse arguments that cannot work, before any work."""
@@ -90,71 +110,139 @@ class Protocol:
                 f"images and labels must be on the model's device {device}, got {images.device} and {labels.device}"
             )
 
-    def turn(self, step: int) -> Protocol:
+    def _client(self, model, images, labels, params=None, graph: bool | None = None):
+        """The numbers that an honest client sends: a vector, or named tensors."""
+        raise NotImplementedError
+
+    def _simulate(self, model, images, labels, params, directions):
+        """The same numbers for the attacker, with a graph."""
+        return self._client(model, images, labels, params, graph=True)
+
+    # --- the same protocol in other hands ---
+
+    def for_round(self, step: int) -> Protocol:
         """The protocol in a later step of a run: what is drawn anew there has another seed."""
         return self
 
-    def own(self, client: int) -> Protocol:
+    def for_client(self, client: int) -> Protocol:
         """The protocol as this client runs it: what it draws in private has a seed of its own."""
         return self
 
-    remembers: Any = False
-    """Whether clients keep something of a message for the next one (error feedback)."""
-
-    def remembering(self, kept: Any) -> Protocol:
-        """The protocol of a client that :func:`kept` this of its last message; None before the first."""
+    def with_memory(self, memory: Any) -> Protocol:
+        """The protocol of a client that kept this of its last message; None before the first."""
         return self
 
-    def observed(self, payload: Payload) -> Protocol:
+    @property
+    def keeps_memory(self) -> bool:
+        """Whether clients keep something of a message for the next one (error feedback)."""
+        return False
+
+    def public_view(self, payload: Payload) -> Protocol:
         """The protocol as an adversary knows it that has seen a payload: without what is private to the client."""
         return self
+
+    def averages_with(self, other: Protocol) -> bool:
+        """Whether payloads of the two may be averaged: by default if they are of one class."""
+        return self.__class__ is other.__class__ and self.kind == other.kind
+
+    # --- what can be asked of the messages ---
+
+    @property
+    def linear_in_gradient(self) -> bool:
+        """Whether the payload is a fixed linear function of one gradient, at one state.
+
+        Then the weighted mean of many clients' messages is one message about all of their images, weighted.
+        """
+        return False
+
+    @property
+    def exact_gradient(self) -> bool:
+        """Whether the payload is the gradient of the batch loss itself."""
+        return False
+
+    @property
+    def answers_slopes(self) -> bool:
+        """Whether the payload holds plain slopes of the batch loss, along directions that a public seed gives."""
+        return False
+
+    @property
+    def keeps_linearity(self) -> bool:
+        """Whether scalars that it sends are still slopes, up to noise of a known size."""
+        return True
+
+    @property
+    def public_seed(self) -> int | None:
+        """Seed from which everybody draws the directions; None: there are none, or they are secret."""
+        return None
+
+    def draw(self, model: nn.Module) -> zo.Directions:
+        """The public directions for this model, on its device; ``TypeError`` for a protocol without."""
+        raise TypeError(f"protocol must have public directions for that, got {self}")
+
+    def linearisation_state(
+        self, params: models.Parameters, payload: Payload, directions: zo.Directions
+    ) -> models.Parameters:
+        """The state at which a payload's slopes are to be taken, as far as an adversary can tell, given the global one.
+
+        By default ``params`` themselves.
+        """
+        return params
+
+    def scalar_weights(self, payload: Payload) -> torch.Tensor | None:
+        """Of scalars: 0 for those of which a defence has left nothing, 1 for the others, (K,); None: all count."""
+        return None
 
     def noise(self, payload: Payload, images: int) -> float:
         """Standard deviation of noise that clients are known to add to each number of a payload about ``images``."""
         return 0.0
 
-    def _client(self, model, images, labels, params=None, graph: bool | None = None) -> Payload:
-        raise NotImplementedError
-
-    def _simulate(self, model, images, labels, params, directions) -> Payload:
-        return self._client(model, images, labels, params, graph=True)
-
-
-class NamedTensors(dict):
-    """Tensors by parameter name; remembers the mode of the batch norm layers that it was computed in, and until
-    :func:`kept` takes it away what its sender keeps for the next message."""
-
-    batchnorm: str | None = None
-    kept: Any = None
-
-
-def kept(payload: Payload) -> Any:
-    """Takes from a payload what its sender remembers of it, which never leaves the client; None if nothing."""
-    found = getattr(payload, "kept", None)
-    if found is not None:
-        payload.kept = None
-    return found
-
-
-def turned(seed: int, step: int, apart: int = SEEDS_APART) -> int:
-    """A client's private seed at a step."""
-    return (seed + apart * step) % 2**62
-
-
-def owned(seed: int, client: int) -> int:
-    """The private seed of one of the clients, made from the seed of all."""
-    return (seed + CLIENTS_APART * (client + 1)) % 2**62
-
-
-def mapped(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """Apply ``function`` to every tensor in a payload, a set of parameters or statistics."""
-    if value is None:
+    @property
+    def image_bound(self) -> float | None:
+        """Of scalars: the greatest slope that one image may contribute to a mean, if a defence cuts it there."""
         return None
-    if isinstance(value, torch.Tensor):
-        return function(value)
-    if isinstance(value, tuple):
-        return tuple(mapped(entry, function) for entry in value)
-    return {name: mapped(entry, function) for name, entry in value.items()}
+
+    @property
+    def mean_bound(self) -> float | None:
+        """Of scalars: where a defence cuts them before another one hides which of them were cut."""
+        return None
+
+    # --- local training ---
+
+    def local_steps(self, images: int) -> int:
+        """Steps that a client takes by itself for one message about so many images."""
+        return 1
+
+    @property
+    def stackable(self) -> bool:
+        """Whether its clients do plain local training as :class:`FedAvg` has it, which many can do as one stack."""
+        return False
+
+    @property
+    def local_batch_size(self) -> int | None:
+        """Images of each of the client's own steps; None: all that it was given."""
+        return None
+
+    @property
+    def step_size(self) -> float | None:
+        """Of the steps that a parameter difference is made of; None: the server brings its own."""
+        return None
+
+    # --- defences ---
+
+    @property
+    def defenses(self) -> tuple[Any, ...]:
+        """The client's defences, in the order in which they are applied."""
+        return ()
+
+    @property
+    def undefended(self) -> Protocol:
+        """The protocol within all defences."""
+        return self
+
+
+def derive_seed(seed: int, number: int, apart: int = SEEDS_APART) -> int:
+    """A client's private seed at a step, ``apart`` from that of the next step, or that of one of the clients."""
+    return (seed + apart * number) % 2**62
 
 
 def _wants_graph(images: torch.Tensor, graph: bool | None) -> bool:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from .. import _validate, models
-from .base import Payload, Protocol, _wants_graph, owned, turned
+from .base import CLIENTS_APART, Protocol, _wants_graph, derive_seed
+from .payload import Payload
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,14 @@ class FedSGD(Protocol):
     """The gradient of the batch loss (McMahan et al. 2017, one local step)."""
 
     kind = "gradient"
+
+    @property
+    def linear_in_gradient(self) -> bool:
+        return True
+
+    @property
+    def exact_gradient(self) -> bool:
+        return True
 
     def _client(self, model, images, labels, params=None, graph=None):
         if params is None and not models.own_precision(model, images.dtype):
@@ -62,19 +71,39 @@ class FedAvg(Protocol):
         _validate.number("weight_decay", self.weight_decay, at_least=0)
         _validate.number("decay", self.decay, above=0, at_most=1)
 
-    def turn(self, step: int) -> FedAvg:
+    def for_round(self, step: int) -> FedAvg:
         later = self if self.decay == 1 else replace(self, lr=self.lr * self.decay**step)
         if self.shuffle is None:
             return later
-        return replace(later, shuffle=turned(self.shuffle, step))
+        return replace(later, shuffle=derive_seed(self.shuffle, step))
 
-    def own(self, client: int) -> FedAvg:
-        return self if self.shuffle is None else replace(self, shuffle=owned(self.shuffle, client))
+    def for_client(self, client: int) -> FedAvg:
+        if self.shuffle is None:
+            return self
+        return replace(self, shuffle=derive_seed(self.shuffle, client + 1, CLIENTS_APART))
 
-    def observed(self, payload: Payload) -> FedAvg:
+    def public_view(self, payload: Payload) -> FedAvg:
         return replace(self, shuffle=None)
 
-    def average_gradient(self, start: models.Parameters, delta: models.Parameters, steps: int) -> models.Parameters:
+    def local_steps(self, images: int) -> int:
+        """U = epochs x ceil(images / batch_size)."""
+        return self.epochs * -(-images // self.batch_size)
+
+    @property
+    def stackable(self) -> bool:
+        return True
+
+    @property
+    def local_batch_size(self) -> int:
+        return self.batch_size
+
+    @property
+    def step_size(self) -> float:
+        return float(self.lr)
+
+    def average_gradient(
+        self, start: models.Parameters, delta: Payload | models.Parameters, steps: int
+    ) -> models.Parameters:
         """The mean of the gradients behind a difference of U = ``steps`` steps: exact for one step.
 
         Momentum repeats the gradient of step u = 1 .. U with the weight (1 - momentum^(U-u+1)) / (1 - momentum); the

@@ -55,8 +55,24 @@ class ZerothOrder(Protocol):
         _validate.integer("seed", self.seed, at_least=0)
         _validate.integer("memory", self.memory, at_least=0)
 
-    def turn(self, step: int) -> ZerothOrder:
+    def for_round(self, step: int) -> ZerothOrder:
         return replace(self, seed=self.seed + SEEDS_APART * step)
+
+    def averages_with(self, other: Protocol) -> bool:
+        """Whether the other asks as many questions of the same law too."""
+        return super().averages_with(other) and (self.directions, self.law) == (other.directions, other.law)
+
+    @property
+    def linear_in_gradient(self) -> bool:
+        return True
+
+    @property
+    def answers_slopes(self) -> bool:
+        return True
+
+    @property
+    def public_seed(self) -> int | None:
+        return self.seed
 
     def draw(self, model: nn.Module) -> zo.Directions:
         """The public directions for this model, on its device."""

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from .. import _validate, models, zo
-from .base import owned, turned
+from ..zo import GivenDirections
+from .base import CLIENTS_APART, Protocol, derive_seed
+from .payload import Payload
 from .zeroth_order import ZerothOrder
 
 
@@ -23,8 +25,8 @@ class SeedPool(ZerothOrder):
     with ``local_lr`` equal to the server's step, it arrives where the client did.
 
     The server does not see the states that the client went through, only where it began and, by the accounts, where it
-    ended. The adversary takes the slopes for those at the middle of that way (:meth:`state`), which is exact for one
-    visit of each direction up to second order of the way.
+    ended. The adversary takes the slopes for those at the middle of that way (:meth:`linearisation_state`), which is
+    exact for one visit of each direction up to second order of the way.
 
     Args:
         directions: size of the pool K.
@@ -48,14 +50,28 @@ class SeedPool(ZerothOrder):
         if self.order is not None:
             _validate.integer("order", self.order, at_least=0)
 
-    def turn(self, step: int) -> SeedPool:
-        return self if self.order is None else replace(self, order=turned(self.order, step))
+    def for_round(self, step: int) -> SeedPool:
+        return self if self.order is None else replace(self, order=derive_seed(self.order, step))
 
-    def own(self, client: int) -> SeedPool:
-        return self if self.order is None else replace(self, order=owned(self.order, client))
+    def for_client(self, client: int) -> SeedPool:
+        if self.order is None:
+            return self
+        return replace(self, order=derive_seed(self.order, client + 1, CLIENTS_APART))
 
-    def observed(self, payload: torch.Tensor) -> SeedPool:
+    def public_view(self, payload: Payload) -> SeedPool:
         return replace(self, order=None)
+
+    @property
+    def linear_in_gradient(self) -> bool:
+        return False
+
+    @property
+    def answers_slopes(self) -> bool:
+        return False
+
+    def local_steps(self, images: int) -> int:
+        """Every direction in every pass."""
+        return self.directions * self.passes
 
     def _client(self, model, images, labels, params=None, graph=None, directions=None):
         if self.order is None:
@@ -74,9 +90,12 @@ class SeedPool(ZerothOrder):
             state = {name: p - move[name] for name, p in state.items()}
         return accounts / self.passes
 
-    def state(self, params: models.Parameters, payload: torch.Tensor, directions: zo.Directions) -> models.Parameters:
+    def linearisation_state(
+        self, params: models.Parameters, payload: Payload, directions: zo.Directions
+    ) -> models.Parameters:
         """The middle of the client's way, as far as its accounts tell."""
-        way = directions.combine(payload.to(directions.device).double()) * (self.local_lr * self._factor(directions))
+        accounts = payload.scalars.to(directions.device).double()
+        way = directions.combine(accounts) * (self.local_lr * self._factor(directions))
         way = models.unflatten(way / 2, params)
         return {name: p - way[name].to(p.dtype) for name, p in params.items()}
 
@@ -106,14 +125,30 @@ class HiddenDirections(ZerothOrder):
         if self.seed is not None:
             super().__post_init__()
 
-    def turn(self, step: int) -> HiddenDirections:
-        return self if self.seed is None else replace(self, seed=turned(self.seed, step))
+    def for_round(self, step: int) -> HiddenDirections:
+        return self if self.seed is None else replace(self, seed=derive_seed(self.seed, step))
 
-    def own(self, client: int) -> HiddenDirections:
-        return self if self.seed is None else replace(self, seed=owned(self.seed, client))
+    def for_client(self, client: int) -> HiddenDirections:
+        return self if self.seed is None else replace(self, seed=derive_seed(self.seed, client + 1, CLIENTS_APART))
 
-    def observed(self, payload: models.Parameters) -> HiddenDirections:
+    def public_view(self, payload: Payload) -> HiddenDirections:
         return replace(self, seed=None)
+
+    @property
+    def linear_in_gradient(self) -> bool:
+        return False
+
+    @property
+    def answers_slopes(self) -> bool:
+        return False
+
+    @property
+    def public_seed(self) -> None:
+        return None
+
+    def draw(self, model: nn.Module) -> zo.Directions:
+        """The client's own directions, for itself; ``TypeError`` for the adversary's copy, which has no seed."""
+        return super().draw(model) if self.seed is not None else Protocol.draw(self, model)
 
     def _client(self, model, images, labels, params=None, graph=None, directions=None):
         if self.seed is None:
@@ -128,19 +163,24 @@ class HiddenDirections(ZerothOrder):
         return models.gradient(model, params, images, labels, create_graph=True)
 
 
-class GivenDirections(zo.Directions):
-    """Directions that somebody has found, not drawn: ``rows`` (K, d)."""
-
-    def __init__(self, rows: torch.Tensor):
-        super().__init__(0, len(rows), rows.shape[1], "gaussian", device=rows.device, memory=0)
-        self._kept = rows
-
-
 @dataclass(frozen=True, eq=False)
 class Along(ZerothOrder):
     """Scalars along directions that the adversary holds as vectors, ``rows`` (K, d); for simulation only."""
 
     rows: Any = None
 
+    @property
+    def linear_in_gradient(self) -> bool:
+        return False
+
+    @property
+    def answers_slopes(self) -> bool:
+        return False
+
+    @property
+    def public_seed(self) -> None:
+        return None
+
     def draw(self, model: nn.Module) -> zo.Directions:
+        """The rows themselves."""
         return GivenDirections(self.rows)

@@ -8,10 +8,10 @@ gradient, up to the error of finite differences.
 
 from __future__ import annotations
 
-from .directions import LAWS, MEMORY, Directions
+from .directions import LAWS, MEMORY, Directions, GivenDirections
 from .slopes import DTYPES, SCHEMES, difference, estimate, exact_slopes, replay, roundoff, slopes
 
 __all__ = [
-    "DTYPES", "LAWS", "MEMORY", "SCHEMES", "Directions", "difference", "estimate", "exact_slopes", "replay", "roundoff",
-    "slopes",
+    "DTYPES", "Directions", "GivenDirections", "LAWS", "MEMORY", "SCHEMES", "difference", "estimate", "exact_slopes",
+    "replay", "roundoff", "slopes",
 ]  # fmt: skip

@@ -40,21 +40,25 @@ class Directions:
 
     def __init__(self, seed: int, count: int, dim: int, law: str = "unit", *, device="cpu", memory: int = MEMORY):
         self.seed = _validate.integer("seed", seed, at_least=0)
+        self._describe(count, dim, law, device, memory)
+        self._start = _mix(self.seed)
+        self._scaled = torch.zeros(self.count, dtype=torch.bool)  # rows whose length is known
+        if 4 * self.count * self.dim <= memory:
+            self._kept = self._draw(0, self.count).to(self.device)
+
+    def _describe(self, count: int, dim: int, law: str, device: torch.device | str, memory: int) -> None:
+        """All that products need to know of the matrix, apart from its rows."""
         self.count = _validate.integer("count", count, at_least=1)
         self.dim = _validate.integer("dim", dim, at_least=1)
         self.law = _validate.choice("law", law, LAWS)
         self.device = torch.device(device)
-        self._start = _mix(self.seed)
         self._length = self.dim  # of a row as it is drawn
         self._columns: torch.Tensor | None = None  # which of it are used
         self._memory = memory
         self._kept: torch.Tensor | None = None
         self._scale = torch.ones(self.count, dtype=torch.float64)
-        self._scaled = torch.zeros(self.count, dtype=torch.bool)  # rows whose length is known
         self._weights: torch.Tensor | None = None
         self.block = min(self.count, max(1, _BLOCK_BYTES // (4 * self.dim)))
-        if 4 * self.count * self.dim <= memory:
-            self._kept = self._draw(0, self.count).to(self.device)
 
     def __len__(self) -> int:
         return self.count
@@ -195,6 +199,17 @@ class Directions:
             parts.append((normals @ vector).mul_(scale).sub_(target[start:stop]))
             total.addmv_(normals.T, parts[-1] * (times * scale))
         return torch.cat(parts), total
+
+
+class GivenDirections(Directions):
+    """Directions that somebody has found, not drawn: ``rows`` (K, d), taken as they are.
+
+    They have no seed, and are kept whole.
+    """
+
+    def __init__(self, rows: torch.Tensor):
+        self._describe(len(rows), rows.shape[1], "gaussian", rows.device, 0)
+        self._kept = rows
 
 
 def _mix(seed: int) -> int:

@@ -17,7 +17,6 @@ SCHEMES = ("forward", "central", "exact")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-
 def slopes(
     model: nn.Module,
     images: torch.Tensor,

@@ -12,7 +12,6 @@ from ... import labels as rules
 from ...observation import Observation
 from ...priors import latent
 from ...priors.latent import Latent
-from ...protocols import FedSGD
 from ...solvers.adam import Objective
 
 PRIORS = ("pca", "generator", "glo", "untrained")
@@ -102,9 +101,8 @@ def candidates(
     _validate.choice("defense", defense, DEFENSES)
     rounds = []
     for entry in seen.rounds:
-        target = entry.payload if isinstance(entry.payload, dict) else {"scalars": entry.payload}
         params = models.parameters(seen.model) if entry.parameters is None else entry.parameters
-        rounds.append((entry.protocol, params, torch.cat([t.reshape(-1) for t in target.values()])))
+        rounds.append((entry.protocol, params, entry.payload.flat))
 
     def value(images: torch.Tensor) -> torch.Tensor:
         total = images.new_zeros(len(images))
@@ -132,13 +130,12 @@ def candidates(
 
 def _payloads(seen: Observation, protocol, params, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """What the client would have sent, for each of P batches: (P, d)."""
-    if type(protocol) is FedSGD:
+    if protocol.exact_gradient:
         one = grad(lambda p, x: models.loss(seen.model, p, x, labels))
         found = vmap(one, in_dims=(None, 0))({name: p.to(images.dtype) for name, p in params.items()}, images)
         return torch.cat([part.flatten(1) for part in found.values()], 1)
     rows = []
     for batch in images:
         sent = protocol.simulate(seen.model, batch, labels, params={n: p.to(batch.dtype) for n, p in params.items()})
-        parts = sent.values() if isinstance(sent, dict) else [sent]
-        rows.append(torch.cat([part.detach().reshape(-1) for part in parts]))
+        rows.append(sent.flat.detach())
     return torch.stack(rows)

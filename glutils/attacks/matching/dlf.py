@@ -12,10 +12,9 @@ import torch.nn.functional as F
 
 from ... import _validate
 from ... import labels as label_rules
-from ...defenses import Defended
 from ...observation import Observation, as_gradient, local_steps
 from ...priors import tv
-from ...protocols import FedAvg, Protocol
+from ...protocols import FedAvg, Payload, Protocol
 from ...solvers import search
 from ...solvers.engine import Trace
 from ..base import Card, Reconstruction, reconstruction, register
@@ -107,9 +106,10 @@ def dlf(
     """
     _validate.choice("simulator", simulator, SIMULATORS)
     _validate.choice("order", order, ORDERS)
-    if order == "survey" and (simulator != "full" or seen.shape[0] % seen.protocol.epochs):
+    client = _validate.instance("seen.protocol", seen.protocol.undefended, FedAvg)
+    if order == "survey" and (simulator != "full" or seen.shape[0] % client.epochs):
         raise ValueError(
-            f"order='survey' needs simulator='full' and a multiple of {seen.protocol.epochs} images, "
+            f"order='survey' needs simulator='full' and a multiple of {client.epochs} images, "
             f"got simulator={simulator!r} and {seen.shape[0]} images"
         )
     _validate.number("lr", lr, above=0)
@@ -118,8 +118,8 @@ def dlf(
         _validate.number(name, weight, at_least=0)
     iterations = _validate.integer("iterations", iterations, at_least=0)
     known, notes = (seen.labels, ()) if seen.labels is not None else _count_labels(seen, labels)
-    many = seen.protocol.epochs if simulator == "full_many" else 1
-    epochs = seen.protocol.epochs if simulator == "full_many" or order == "survey" else 1
+    many = client.epochs if simulator == "full_many" else 1
+    epochs = client.epochs if simulator == "full_many" or order == "survey" else 1
     view, scale = simulator_view(seen, simulator)
     layers = layer_weights(seen.payload) if by_layer else [1.0] * len(seen.payload)
     distance = matching(view, lambda v: (v[0], known.repeat(many)), distance=weighted_squares(layers), weight=scale)
@@ -157,7 +157,7 @@ def _count_labels(seen: Observation, rule: str) -> tuple[torch.Tensor, tuple[str
 def simulator_view(seen: Observation, simulator: str) -> tuple[Observation, float]:
     """The observation as ``simulator`` explains it, and the factor that makes squared distances of its payload those
     of (theta_0 - theta_U) / lr, divided by the batches of an epoch."""
-    batches = -(-seen.shape[0] // seen.protocol.batch_size)
+    batches = -(-seen.shape[0] // seen.protocol.local_batch_size)
     if simulator == "none":
         return as_gradient(seen), local_steps(seen) ** 2 / batches
     change: dict[str, Callable[[FedAvg], FedAvg]] = {
@@ -166,17 +166,17 @@ def simulator_view(seen: Observation, simulator: str) -> tuple[Observation, floa
         "none_epoch": lambda known: replace(known, batch_size=seen.shape[0], lr=known.lr * batches),
     }
     rounds = tuple(replace(entry, protocol=_within(entry.protocol, change[simulator])) for entry in seen.rounds)
-    return replace(seen, rounds=rounds), 1 / (seen.protocol.lr**2 * batches)
+    return replace(seen, rounds=rounds), 1 / (seen.protocol.step_size**2 * batches)
 
 
 def _within(protocol: Protocol, change: Callable[[FedAvg], FedAvg]) -> Protocol:
     """The same protocol, defended as before, around another local training."""
-    if isinstance(protocol, Defended):
+    if protocol.defenses:
         return replace(protocol, protocol=_within(protocol.protocol, change))
     return change(_validate.instance("seen.protocol", protocol, FedAvg))
 
 
-def layer_weights(payload: dict[str, torch.Tensor]) -> list[float]:
+def layer_weights(payload: Payload) -> list[float]:
     """exp(1 - l) for every tensor of layer l = 1, 2, ... A layer is what shares a name up to the last dot."""
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name in payload))
     return [math.exp(-layers.index(name.rpartition(".")[0])) for name in payload]

@@ -10,7 +10,7 @@ import torch
 from ... import models
 from ...models import convolutions
 from ...observation import Observation
-from ...protocols import FedSGD, ZerothOrder
+from ...protocols import FedSGD
 from ...solvers.adam import Objective
 
 Decode = Callable[[tuple[torch.Tensor, ...]], tuple[torch.Tensor, torch.Tensor]]
@@ -57,7 +57,7 @@ def matching(
     at the gradient: ``|V g - s|^2`` and its derivative ``2 V.T (V g - s)`` need none. Weights that never meet a pixel
     and their columns of V are left out.
     """
-    slopes = distance is squared and all(type(entry.protocol) is ZerothOrder for entry in seen.rounds)
+    slopes = distance is squared and all(entry.protocol.answers_slopes for entry in seen.rounds)
     called = convolutions.sizes(seen.model, seen.shape)
     cut = convolutions.trimmed(seen.model, seen.shape, called) if slopes else None
     model, little = seen.model if cut is None else cut.model, convolutions.little(called)
@@ -67,7 +67,7 @@ def matching(
         if params is not None:
             params = {name: p.to(dtype) for name, p in params.items()}
             params = params if cut is None else cut.params(params)
-        target = [t.to(dtype) for t in _tensors(entry.payload)]
+        target = [t.to(dtype) for t in entry.payload.numbers]
         extra = {}
         if cut is not None:  # drawn in blocks, of which only what is left is kept
             drawn = replace(entry.protocol, memory=0).draw(seen.model)
@@ -86,11 +86,11 @@ def matching(
         outputs, cotangents = [], []
         for protocol, target, extra in rounds:
             if slopes:
-                found = _tensors(FedSGD().simulate(model, images, labels, params=extra["params"]))
+                found = FedSGD().simulate(model, images, labels, params=extra["params"]).numbers
                 r, slope = extra["directions"].match([f.detach() for f in found], target[0], times=2 * weight)
                 value = r @ r
             else:
-                found = _tensors(protocol.simulate(seen.model, images, labels, **extra))
+                found = protocol.simulate(seen.model, images, labels, **extra).numbers
                 value, slope = distance([f.detach() for f in found], target)
                 slope = slope if weight == 1 else torch._foreach_mul(slope, weight)
             with torch.no_grad():
@@ -108,13 +108,9 @@ def matching(
     return objective
 
 
-def _tensors(payload) -> list[torch.Tensor]:
-    return [payload] if isinstance(payload, torch.Tensor) else list(payload.values())
-
-
 def size(seen: Observation) -> float:
     """Sum of squares of the first payload: the scale against which a squared distance is large or small."""
-    return float(torch.stack([t.double().square().sum() for t in _tensors(seen.payload)]).sum())
+    return float(torch.stack([t.double().square().sum() for t in seen.payload.numbers]).sum())
 
 
 def normal_start(seen: Observation, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:

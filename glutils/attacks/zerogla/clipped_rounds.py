@@ -25,7 +25,7 @@ class ClippedRounds(ManyRounds):
     def __init__(self, model, decode, entries, first=0):
         super().__init__(model, decode, entries, first)
         protocol = entries[0].protocol
-        self.each, self.mean = (float("inf") if b is None else b for b in (protocol.each_bound, protocol.mean_bound))
+        self.each, self.mean = (float("inf") if b is None else b for b in (protocol.image_bound, protocol.mean_bound))
 
     def _of_one(self, params, directions, images, labels, weights) -> torch.Tensor:
         """The K scalars of one message."""

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from ... import _validate
 from ...observation import Observation
 from ...priors import smoothness
-from ...protocols import ZerothOrder
 from ...solvers import Continued, Trace, gauss_newton
 from .equations import ScalarEquations
 
@@ -38,7 +37,7 @@ def halvings(seen: Observation, coarse: int | None, pixels_alone: bool) -> int:
         ValueError: ``coarse`` that leaves a side of less than two pixels, or more to find than pixels
             (``pixels_alone`` is False), or defended clients, whose first scalars may depend on all of them.
     """
-    simple = pixels_alone and all(type(entry.protocol) is ZerothOrder for entry in seen.rounds)
+    simple = pixels_alone and all(entry.protocol.answers_slopes for entry in seen.rounds)
     shorter = min(seen.shape[2:])
     if coarse is None:
         count = 0
@@ -119,7 +118,8 @@ def _first(seen: Observation, count: int) -> Observation:
             break
         own = min(count, entry.protocol.directions)
         protocol = dataclasses.replace(entry.protocol, directions=own)
-        rounds.append(dataclasses.replace(entry, protocol=protocol, payload=entry.payload[:own]))
+        payload = dataclasses.replace(entry.payload, content=entry.payload.scalars[:own])
+        rounds.append(dataclasses.replace(entry, protocol=protocol, payload=payload))
         count -= own
     return dataclasses.replace(seen, rounds=tuple(rounds))
 

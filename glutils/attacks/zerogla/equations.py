@@ -14,7 +14,6 @@ from torch import nn
 from ... import models
 from ...observation import Observation
 from ...observation.transcripts import Round
-from ...protocols import FedSGD
 from .rounds import Decode, along, kept, parts, state_of
 
 WHOLE = 2**15
@@ -120,7 +119,7 @@ class ScalarEquations:
 def _received(entry: Round) -> torch.Tensor:
     """The scalars of a message, (K,), float64; zero where a defence cut them off."""
     weights = kept(entry)
-    scalars = entry.payload.double()
+    scalars = entry.payload.scalars.double()
     return scalars if weights is None else scalars * weights.to(scalars)
 
 
@@ -143,7 +142,7 @@ def singular_values(seen: Observation, images: torch.Tensor) -> torch.Tensor:
         seen: scalars, or gradients of a :class:`~glutils.protocols.FedSGD` client, of known labels.
         images: (B, C, H, W), D pixel values.
     """
-    plain = all(type(entry.protocol) is FedSGD for entry in seen.rounds) and seen.local_batch is None
+    plain = all(entry.protocol.exact_gradient for entry in seen.rounds) and seen.local_batch is None
     if seen.labels is None or not (seen.kind == "scalars" or plain):
         raise ValueError("singular_values needs an observation of scalars or gradients with knows={'labels'}")
     u = images.double().flatten()

@@ -86,8 +86,8 @@ def newton(
         messages whose images are known. Of a transcript, ``notes`` names the rounds that these images do not explain,
         see :func:`~glutils.attacks.zerogla.consistency.checked`.
     """
-    for entry in getattr(seen.protocol, "defenses", ()):
-        if not entry.slopes:
+    for entry in seen.protocol.defenses:
+        if not entry.keeps_linearity:
             raise ValueError(f"solver must be 'lbfgs' or 'adam' for scalars behind {entry}: Gauss-Newton needs slopes")
     iterations = 40 if iterations is None else iterations
     if isinstance(prior, latent.Latent) or latent.choice("prior", prior, (*PRIORS, *LEARNED)) in LEARNED:

@@ -12,7 +12,6 @@ from torch import nn
 
 from ... import _validate, models
 from ...observation import Observation
-from ...protocols import ZerothOrder
 from ..closed_form.chains import modules_in_order
 
 MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -77,7 +76,7 @@ def held_by(seen: Observation) -> int | None:
     The bounds of different states add up, to the number of pixel values at most. None for any other client: a defence,
     local steps or mini-batches make other maps of the images.
     """
-    if seen.local_batch is not None or any(type(entry.protocol) is not ZerothOrder for entry in seen.rounds):
+    if seen.local_batch is not None or any(not entry.protocol.answers_slopes for entry in seen.rounds):
         return None
     pixels, one = math.prod(seen.shape), gradient_rank_bound(seen.model, seen.shape[1:], seen.shape[0])
     states: list[models.Parameters] = []

@@ -205,7 +205,7 @@ def parts(
     found, held, first = [], [], 0
 
     def close() -> None:
-        if held and not (held[0].protocol.each_bound is held[0].protocol.mean_bound is None):
+        if held and not (held[0].protocol.image_bound is held[0].protocol.mean_bound is None):
             found.append(ClippedRounds(model, decode, tuple(held), first))
         elif len(held) == 1 and not weighted:
             found.append(OneRound(model, decode, held[0], chunk))
@@ -226,7 +226,7 @@ def parts(
 
 def _alike(one: Protocol, other: Protocol) -> bool:
     """Whether two messages differ in seed and state alone."""
-    names = ("directions", "mu", "scheme", "law", "dtype", "each_bound", "mean_bound")
+    names = ("directions", "mu", "scheme", "law", "dtype", "image_bound", "mean_bound")
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
@@ -238,15 +238,16 @@ def _directions(model: nn.Module, entry: Round) -> zo.Directions:
 
 def kept(entry: Round) -> torch.Tensor | None:
     """1 for scalars that came through the client's defence, 0 for those that were cut off, (K,); None: all did."""
-    return getattr(entry.protocol, "weights", lambda payload: None)(entry.payload)
+    return entry.protocol.scalar_weights(entry.payload)
 
 
 def state_of(model: nn.Module, entry: Round) -> models.Parameters:
     """The state at which a message's slopes were taken, in float64; for a client that moves meanwhile, its estimate."""
     own = {} if entry.parameters is None else entry.parameters
     state = models.parameters(model, torch.float64) | {name: p.detach().double() for name, p in own.items()}
-    middle = getattr(entry.protocol, "state", None)
-    return state if middle is None else middle(state, entry.payload, entry.protocol.draw(model))
+    if entry.payload.kind != "scalars":
+        return state
+    return entry.protocol.linearisation_state(state, entry.payload, entry.protocol.draw(model))
 
 
 def along(function: Callable[[Any], torch.Tensor], u: Any, v: Any) -> torch.Tensor:
