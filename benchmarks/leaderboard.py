@@ -71,6 +71,8 @@ def stored(name: str, parameters: dict) -> tuple[list[dict], float]:
             raise SystemExit(
                 f"{name}: {key} was {book.parameters[key]!r}, now {parameters[key]!r}; choose another --name"
             )
+    if "note" in book.parameters:
+        parameters["note"] = book.parameters["note"]  # on the rows that are there
     return book.rows, book.seconds
 
 

@@ -129,13 +129,13 @@ def photo(size=16, seed=0, **options):
 def test_a_small_copy_of_the_image_comes_first_and_saves_steps_at_full_size(monkeypatch):
     batch, seen = photo(memory=0)
     sizes = []
-    normal = gl.attacks.zerogla.equations.ScalarEquations.normal
+    gram = gl.attacks.zerogla.equations.ScalarEquations.gram
 
     def noted(self, u):
         sizes.append((self.count, len(u)))
-        return normal(self, u)
+        return gram(self, u)
 
-    monkeypatch.setattr(gl.attacks.zerogla.equations.ScalarEquations, "normal", noted)
+    monkeypatch.setattr(gl.attacks.zerogla.equations.ScalarEquations, "gram", noted)
     plain = gl.attack("zerogla", seen, iterations=3)
     assert sizes == [(921, 768)] * 3
     sizes.clear()

@@ -11,7 +11,7 @@ from ... import _validate
 from ...observation import Observation
 from ...priors import tv
 from ...priors.latent import Latent, Network
-from ...solvers import Continued, Found, Trace, adam, search
+from ...solvers import Found, Tally, Trace, adam, search
 from ..base import Card, Reconstruction, reconstruction, register
 from ..matching.objective import cosine, matching
 from .common import believed, chosen, divergence, penalised
@@ -64,17 +64,17 @@ def gias(
     Deviations: hundreds of iterations instead of thousands, and step sizes to match; TV weight 1e-3 (mean form); the
     box projection of the generated images, which in the released code changes neither z nor w, is left out.
     """
-    how = checked(iterations, latent_share, restarts, latent_lr, weight_lr, tv_weight, latent_weight)
+    how = stage_options(iterations, latent_share, restarts, latent_lr, weight_lr, tv_weight, latent_weight)
     labels, notes = believed(seen, "gias")
     whole, more = chosen(seen, "gias", prior, components, seed, progress)
-    found = invert(seen, whole, labels, seed=seed, seconds=seconds, progress=progress, **how)
+    tally = Tally()
+    found = invert(seen, whole, labels, seed=seed, seconds=seconds, progress=progress, tally=tally, **how)
     z, weights = found.variables
-    return reconstruction(
-        found, whole.decode(z, weights), labels, *notes, *more, **sizes(whole, len(found.history.steps))
-    )
+    about = sizes(whole, tally.evaluations)
+    return reconstruction(found, whole.decode(z, weights), labels, *notes, *more, tally=tally, **about)
 
 
-def checked(iterations, latent_share, restarts, latent_lr, weight_lr, tv_weight, latent_weight) -> dict[str, Any]:
+def stage_options(iterations, latent_share, restarts, latent_lr, weight_lr, tv_weight, latent_weight) -> dict[str, Any]:
     """The options of :func:`invert`; refused where they cannot work."""
     return {
         "iterations": _validate.integer("iterations", iterations, at_least=1),
@@ -113,11 +113,12 @@ def invert(
     seed: int,
     seconds: float | int | None,
     progress: bool | None,
+    tally: Tally | None = None,
 ) -> Found:
     """Both stages; the variables found are z (B, size) and the weights (B, n)."""
     first = own_weights(whole, seen)
     tries = round(latent_share * iterations) // restarts  # iterations of one start
-    match = {"distance": cosine, "priors": [(tv_weight, tv)] if tv_weight else ()}
+    match = {"distance": cosine, "priors": [(tv_weight, tv)] if tv_weight else (), "tally": tally}
 
     def solve(trace: Trace, generator: torch.Generator) -> None:
         near = matching(seen, lambda v: (whole.decode(v[0]), labels), **match)
@@ -125,13 +126,14 @@ def invert(
         starts = [torch.randn(len(first), whole.size, generator=generator).to(first) for _ in range(restarts)]
         kept = []
         for start in starts if tries else ():
-            stage = Continued(trace, lambda v: (v[0], first))
+            stage = trace.stage(lambda v: (v[0], first))
             how = {"iterations": tries - 1, "lr": latent_lr, "schedule": "steps"}  # one more is evaluated
-            adam(near, (start,), stage, **how)
-            kept.append((trace.loss, trace.best[0]))
+            if adam(near, (start,), stage, **how):
+                return
+            kept.append((stage.loss, stage.best[0]))
         z = min(kept, key=lambda pair: pair[0])[1] if kept else starts[0]
         if (left := iterations - tries * restarts) or not kept:
-            stage = Continued(trace, lambda v: (z, v[0]))
+            stage = trace.stage(lambda v: (z, v[0]))
             near = matching(seen, lambda v: (whole.decode(z, v[0]), labels), **match)
             adam(near, (first,), stage, iterations=left, lr=weight_lr, schedule="steps")
 
@@ -171,7 +173,7 @@ def giml(
         raise ValueError("tasks must hold at least one observation, got none")
     _validate.instance("prior", prior, Network)
     _validate.number("meta_lr", meta_lr, at_least=0, at_most=1)
-    how = checked(iterations, latent_share, 1, latent_lr, weight_lr, tv_weight, latent_weight)
+    how = stage_options(iterations, latent_share, 1, latent_lr, weight_lr, tv_weight, latent_weight)
     known = [believed(_validate.instance("tasks", seen, Observation), "gias")[0] for seen in tasks]
     for number, (seen, labels) in enumerate(zip(tasks, known, strict=True)):
         found = invert(seen, prior, labels, seed=seed + number, seconds=None, progress=progress, **how)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ...observation import Observation
-from ...solvers import lbfgs, search
+from ...solvers import Tally, lbfgs, search
 from ..base import Card, Reconstruction, reconstruction, register
 from .objective import matching, normal_start, size
 
@@ -48,24 +48,24 @@ def dlg(
     diverge; pixels start at N(0.5, 0.25) instead of N(0, 1); float64 arithmetic; a restart that has not come near the
     payload after 20 iterations is given up, and the next begins. The reported iterate is the one with the lowest loss.
     """
-    classes = seen.classes
+    classes, tally = seen.classes, Tally()
 
     def solve(trace, generator):
         images = 0.5 + 0.25 * normal_start(seen, generator, torch.float64)
         logits = torch.randn(seen.shape[0], classes, generator=generator).to(images)
-        descend(seen, lambda v: (v[0], v[1].softmax(-1)), (images, logits), trace, iterations, lr)
+        descend(seen, lambda v: (v[0], v[1].softmax(-1)), (images, logits), trace, iterations, lr, tally)
 
     found = restarted(seen, solve, "dlg", iterations, restarts, seed, seconds, progress)
     images, logits = found.variables
-    return reconstruction(found, images, logits.argmax(-1))
+    return reconstruction(found, images, logits.argmax(-1), tally=tally)
 
 
-def descend(seen, decode, start, trace, iterations, lr) -> None:
+def descend(seen, decode, start, trace, iterations, lr, tally) -> None:
     """One restart of DLG and iDLG: L-BFGS on the squared distance, given up if it is hopeless."""
     scale = size(seen)
-    objective = matching(seen, decode, dtype=torch.float64)
+    objective = matching(seen, decode, dtype=torch.float64, tally=tally)
     give_up = lambda step, loss: step == 20 and loss > HOPELESS * scale  # noqa: E731
-    lbfgs(objective, start, trace, iterations=iterations, lr=lr, line_search=True, hopeless=give_up)
+    lbfgs(objective, start, trace, iterations=iterations, lr=lr, line_search=True, should_stop=give_up)
 
 
 def restarted(seen, solve, label, iterations, restarts, seed, seconds, progress):
@@ -77,7 +77,7 @@ def restarted(seen, solve, label, iterations, restarts, seed, seconds, progress)
         restarts=restarts,
         seed=seed,
         seconds=seconds,
-        good=lambda loss: loss < CONVERGED * scale,
+        success=lambda loss: loss < CONVERGED * scale,
         progress=progress,
         label=label,
     )

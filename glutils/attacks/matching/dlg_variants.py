@@ -10,7 +10,7 @@ import torch
 
 from ... import _validate
 from ...observation import Observation
-from ...solvers import adam, search
+from ...solvers import Tally, adam, search
 from ..base import Card, Reconstruction, reconstruction, register
 from .objective import Distance, Tensors, cosine, matching, squared
 
@@ -99,7 +99,8 @@ def _descend(seen, distance, label, seed, iterations, restarts, lr, box, seconds
     """Pixels and soft labels by Adam, whatever the distance."""
     _validate.number("lr", lr, above=0)
     _validate.instance("box", box, bool)
-    objective = matching(seen, lambda v: (v[0], v[1].softmax(-1)), distance=distance)
+    tally = Tally()
+    objective = matching(seen, lambda v: (v[0], v[1].softmax(-1)), distance=distance, tally=tally)
     device = next(seen.model.parameters()).device
 
     def solve(trace, generator):
@@ -111,7 +112,7 @@ def _descend(seen, distance, label, seed, iterations, restarts, lr, box, seconds
         solve, iterations=iterations, restarts=restarts, seed=seed, seconds=seconds, progress=progress, label=label
     )
     images, logits = found.variables
-    return reconstruction(found, images, logits.argmax(-1))
+    return reconstruction(found, images, logits.argmax(-1), tally=tally)
 
 
 def _with_length(weight: float) -> Distance:

@@ -6,6 +6,7 @@ import torch
 
 from ... import labels
 from ...observation import Observation
+from ...solvers import Tally
 from ..base import Card, Reconstruction, reconstruction, register
 from .dlg import descend, restarted
 from .objective import normal_start
@@ -41,11 +42,11 @@ def idlg(
     """
     if seen.shape[0] != 1:
         raise ValueError(f"attack 'idlg' reads the label of one image, got a batch of {seen.shape[0]}")
-    known = labels.infer("idlg", seen).labels
+    known, tally = labels.infer("idlg", seen).labels, Tally()
 
     def solve(trace, generator):
         start = (0.5 + 0.25 * normal_start(seen, generator, torch.float64),)
-        descend(seen, lambda v: (v[0], known), start, trace, iterations, lr)
+        descend(seen, lambda v: (v[0], known), start, trace, iterations, lr, tally)
 
     found = restarted(seen, solve, "idlg", iterations, restarts, seed, seconds, progress)
-    return reconstruction(found, found.variables[0], known)
+    return reconstruction(found, found.variables[0], known, tally=tally)

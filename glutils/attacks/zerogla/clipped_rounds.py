@@ -13,19 +13,18 @@ import torch.nn.functional as F
 from torch.func import vjp, vmap
 
 from ... import models, zo
-from .rounds import ManyRounds, along
+from .rounds import StackedRounds, bounds, directional_derivative
 
 
-class ClippedRounds(ManyRounds):
-    """R messages of K means of cut slopes; else as :class:`~glutils.attacks.zerogla.rounds.ManyRounds`.
+class ClippedRounds(StackedRounds):
+    """R messages of K means of cut slopes; else as :class:`~glutils.attacks.zerogla.rounds.StackedRounds`.
 
     Truncation of finite differences is left out (it is the smaller, the smaller mu), round-off is that of float64.
     """
 
     def __init__(self, model, decode, entries, first=0):
         super().__init__(model, decode, entries, first)
-        protocol = entries[0].protocol
-        self.each, self.mean = (float("inf") if b is None else b for b in (protocol.each_bound, protocol.mean_bound))
+        self.each, self.mean = (float("inf") if b is None else b for b in bounds(entries[0].protocol))
 
     def _of_one(self, params, directions, images, labels, weights) -> torch.Tensor:
         """The K scalars of one message."""
@@ -34,7 +33,7 @@ class ClippedRounds(ManyRounds):
             return F.cross_entropy(models.logits(self.model, p, images), labels, reduction="none")
 
         def slope(z: torch.Tensor) -> torch.Tensor:
-            return along(losses, params, models.unflatten(z, params))
+            return directional_derivative(losses, params, models.unflatten(z, params))
 
         cut = vmap(slope)(directions).clamp(-self.each, self.each)
         return (cut.mean(1) if weights is None else cut @ weights).clamp(-self.mean, self.mean)
@@ -49,10 +48,10 @@ class ClippedRounds(ManyRounds):
         r = found - target
         return r, pull(r)[0]
 
-    def push(self, u, v):
-        return along(self._scalars, u, v)
+    def jvp(self, u, v):
+        return directional_derivative(self._scalars, u, v)
 
-    def pull(self, u, r):
+    def vjp(self, u, r):
         return vjp(self._scalars, u)[1](r)[0]
 
     def _rows_of_one(self, u, params, directions, number):

@@ -12,7 +12,7 @@ from torch import nn
 
 from ... import _validate, models
 from ...observation import Observation
-from ...protocols import ZerothOrder
+from ...protocols import Protocol, ZerothOrder
 from ..closed_form.chains import in_order
 
 MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -77,7 +77,7 @@ def held_by(seen: Observation) -> int | None:
     The bounds of different states add up, to the number of pixel values at most. None for any other client: a defence,
     local steps or mini-batches make other maps of the images.
     """
-    if seen.local_batch is not None or any(type(entry.protocol) is not ZerothOrder for entry in seen.rounds):
+    if seen.local_batch is not None or not all(answers_slopes(entry.protocol) for entry in seen.rounds):
         return None
     pixels, one = math.prod(seen.shape), gradient_rank_bound(seen.model, seen.shape[1:], seen.shape[0])
     states: list[models.Parameters] = []
@@ -88,6 +88,11 @@ def held_by(seen: Observation) -> int | None:
         if not any(_same(state, other) for other in states):
             states.append(state)
     return min(pixels, one * len(states))
+
+
+def answers_slopes(protocol: Protocol) -> bool:
+    """Whether the client sends nothing but the slopes of its loss at the state that it was given."""
+    return type(protocol) is ZerothOrder
 
 
 def _same(one: models.Parameters, other: models.Parameters) -> bool:
