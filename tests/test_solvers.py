@@ -189,6 +189,82 @@ def test_a_time_budget_brings_back_the_best_so_far(monkeypatch):
     assert search(solve, iterations=3, restarts=2).stopped is None
 
 
+# --- engine: endings and stages ---
+
+
+def test_an_ending_is_a_value_and_nothing_is_recorded_after_it(monkeypatch):
+    trace = engine.Trace(9)
+    assert trace.report(0, 2.0, (torch.zeros(1),)) is engine.Ending.NONE and not trace.ending
+    assert trace.report(1, math.nan, (torch.ones(1),)) is engine.Ending.DIVERGED
+    assert trace.report(2, 1.0, (torch.ones(1),)) is trace.abandon("later") is engine.Ending.DIVERGED
+    assert (trace.steps, trace.losses, trace.loss, trace.reason) == ([0], [2.0], 2.0, "the loss became nan at step 1")
+    late = engine.Trace(9, deadline=-math.inf)
+    assert late.report(0, 2.0, (torch.zeros(1),)) is engine.Ending.OUT_OF_TIME and late.reason == "time is up at step 0"
+    assert late.best is not None and late.abandon("later") is engine.Ending.OUT_OF_TIME
+
+
+@pytest.mark.parametrize("keep, offered", [("lowest", 1.0), ("last", 3.0)])
+def test_a_stage_counts_from_zero_and_its_restart_counts_on(keep, offered):
+    trace = engine.Trace(20, keep)
+    trace.report(0, 9.0, (torch.zeros(2),))
+    trace.report(1, 0.5, (torch.zeros(2),))
+    stage = trace.stage(lambda v: (torch.cat([v[0], torch.ones(1)]),))
+    for step, loss in enumerate((2.0, 1.0, 3.0)):
+        assert not stage.report(step, loss, (torch.full((1,), loss),))
+    assert (stage.steps, stage.losses, stage.iterations) == ([0, 1, 2], [2.0, 1.0, 3.0], 20)
+    assert stage.loss == offered and float(stage.best[0]) == offered and stage.best[0].shape == (1,)
+    assert trace.steps == [0, 1, 2, 3, 4] and trace.losses == [9.0, 0.5, 2.0, 1.0, 3.0]
+    assert trace.loss == (0.5 if keep == "lowest" else 3.0) and trace.best[0].shape == (2,)
+    further = trace.stage()
+    assert further.report(0, math.inf, (torch.zeros(2),)) is engine.Ending.DIVERGED is stage.ending is trace.ending
+    assert (further.first, further.steps, further.best, further.loss) == (5, [], None, math.inf)
+    assert trace.reason == "the loss became inf at step 5"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_solvers_return_the_ending_and_stop_there(late):
+    asked = []
+
+    @differentiated
+    def bending(x):
+        asked.append(1)
+        return (x**2).sum() * (math.nan if len(asked) == 4 else 1.0)
+
+    trace = engine.Trace(50)
+    ending = adam(bending, (torch.ones(2),), trace, iterations=50, late=late)
+    assert ending is engine.Ending.DIVERGED and len(asked) == 4 and trace.steps == [0, 1, 2]
+    tired = engine.Trace(50, deadline=-math.inf)
+    assert lbfgs(rosenbrock, (torch.zeros(2),), tired, iterations=50) is engine.Ending.OUT_OF_TIME
+    problem = Curved(30, 20)
+    solution = gauss_newton(problem, torch.zeros(20, dtype=DOUBLE), engine.Trace(9, deadline=-math.inf))
+    assert solution.ending is engine.Ending.OUT_OF_TIME and problem.calls == {"gram": 0, "calibrate": 0}
+    broken = torch.full((20,), math.nan, dtype=DOUBLE)
+    assert gauss_newton(problem, broken, engine.Trace(9)).ending is engine.Ending.DIVERGED
+
+
+def test_gauss_newton_hands_on_the_equations_as_it_calibrated_them():
+    """The bias that the problem finds is gone from the equations that come back, and still in those that were given."""
+
+    class Biased(Curved):
+        bias = 1e-3
+
+        def evaluate(self, u):
+            r = super().evaluate(u)[0] + self.bias
+            return r, self.jacobian(u).T @ r
+
+        def calibrate(self, u):
+            exact = Biased(self.count, self.unknowns)
+            exact.bias = 0.0
+            return Calibration(0.0, self.bias, exact)
+
+    problem = Biased(30, 20)
+    solution = gauss_newton(problem, torch.zeros(20, dtype=DOUBLE), engine.Trace(40, "last"))
+    assert problem.bias == 1e-3 and solution.problem.bias == 0
+    torch.testing.assert_close(solution.u, problem.truth, rtol=0, atol=1e-8)
+    plain = gauss_newton(problem, torch.zeros(20, dtype=DOUBLE), engine.Trace(40, "last"), calibrate=False)
+    assert plain.problem is problem and float((plain.u - problem.truth).abs().max()) > 1e-6
+
+
 # --- engine: history ---
 
 
