@@ -65,20 +65,21 @@ def ours(seen: gl.Observation, truth: torch.Tensor, seed: int) -> tuple[float, i
     """Seconds, steps and PSNR of ``zerogla``, stopped by the same stopwatch."""
     begin = time.perf_counter()
     reached = []
-    note = gl.solvers.Trace.note
+    report = gl.solvers.Trace.report
 
     def watched(trace, step, loss, variables):
-        note(trace, step, loss, variables)
+        ending = report(trace, step, loss, variables)
         quality = float(gl.metrics.psnr(variables[0].view(truth.shape), truth)[0])
         if quality >= GOAL:
             reached.append((time.perf_counter() - begin, step, quality))
             raise KeyboardInterrupt
+        return ending
 
-    gl.solvers.Trace.note = watched
+    gl.solvers.Trace.report = watched
     try:
         result = gl.attack("zerogla", seen, seed=seed, progress=False)
     finally:
-        gl.solvers.Trace.note = note
+        gl.solvers.Trace.report = report
     if reached:
         return reached[0]
     return result.seconds, result.history.steps[-1], gl.metrics.psnr(result.images, truth)[0]

@@ -53,7 +53,7 @@ def measure(seed: int, size: int, iterations: int, public, priors: dict) -> list
         how = options if prior is None else options | {"prior": priors[prior]}
         result = gl.attack(attack, view, iterations=iterations, seed=seed, progress=False, **how)
         score = gl.score(result, batch, public=public, controls={"label_only": blind})
-        spent = {"evaluations": int(result.diagnostics.get("evaluations", iterations + 1)), "projection": nearest}
+        spent = {"evaluations": result.evaluations, "projection": nearest}
         rows += gl.runs.rows_from(result, score, variant=name, seed=seed, **spent)
     return rows
 

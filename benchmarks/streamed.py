@@ -75,18 +75,18 @@ class Stopwatch:
 
     def __init__(self, batch: gl.data.Batch, row: dict, options: argparse.Namespace):
         self.batch, self.row, self.options, self.steps = batch, row, options, []
-        self.note = gl.solvers.Trace.note
+        self.report = gl.solvers.Trace.report
 
     def __enter__(self) -> None:
         self.begin = time.perf_counter(), time.process_time()
-        gl.solvers.Trace.note = lambda *step: self.noted(*step)
+        gl.solvers.Trace.report = lambda *step: self.noted(*step)
 
     def __exit__(self, *error) -> None:
-        gl.solvers.Trace.note = self.note
+        gl.solvers.Trace.report = self.report
 
-    def noted(self, trace: gl.solvers.Trace, step: int, loss: float, variables: tuple[torch.Tensor, ...]) -> None:
-        """After the attack's own note."""
-        self.note(trace, step, loss, variables)
+    def noted(self, trace: gl.solvers.Trace, step: int, loss: float, variables: tuple[torch.Tensor, ...]):
+        """After the trace's own report."""
+        ending = self.report(trace, step, loss, variables)
         images = self.batch.images
         psnr = float(gl.metrics.psnr(variables[0].view(images.shape).to(images), images)[0])
         now = {"step": step, "PSNR": psnr, "loss": float(loss), "seconds": time.perf_counter() - self.begin[0]}
@@ -97,6 +97,7 @@ class Stopwatch:
         self.write("not finished")
         if psnr >= self.options.goal:
             raise KeyboardInterrupt  # the attack ends with what it has
+        return ending
 
     def write(self, notes: str) -> None:
         """The record, as far as it goes: the outcome, and a row for every step."""

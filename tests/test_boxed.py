@@ -40,7 +40,7 @@ def test_bounds_help_where_noise_hides_the_difference_of_two_images_of_a_class()
     free = gl.attack("zerogla", seen, seed=0, restarts=1, progress=False)
     equations = ScalarEquations(seen, lambda u: (u.view(seen.shape), seen.labels), 128)
     trace = Trace(20, "last")
-    u = boxed(equations, free.images.flatten(), trace)
+    u = boxed(equations, free.images.flatten(), trace).u
     assert float(u.min()) >= 0 and float(u.max()) <= 1
     assert trace.losses == sorted(trace.losses, reverse=True) and trace.losses[-1] < 0.01**2
     before, after = (

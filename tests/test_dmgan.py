@@ -122,6 +122,7 @@ def test_variants_run_repeat_and_leave_the_model_alone(few, options):
     before = [p.clone() for p in model.parameters()]
     one, other = (gl.attacks.dmgan(few, **QUICK | {"model": model} | options) for _ in range(2))
     assert torch.equal(one.images, other.images) and one.diagnostics == other.diagnostics
+    assert one.evaluations is None  # it plays inside the rounds: not counted
     assert all(map(torch.equal, before, model.parameters()))
 
 

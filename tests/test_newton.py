@@ -1,14 +1,18 @@
 """Gauss-Newton ZeroGLA beyond one image with a known label and a smooth network."""
 
 import dataclasses
+import inspect
 import math
+import pydoc
 
 import pytest
 import torch
 
 import glutils as gl
+from glutils.attacks.zerogla import attack, gauss_newton
 from glutils.attacks.zerogla import coarse_to_fine as pyramid
 from glutils.models import relu
+from glutils.solvers import Trace
 
 
 def taught(clients, model, rounds, directions, **options):
@@ -129,13 +133,13 @@ def photo(size=16, seed=0, **options):
 def test_a_small_copy_of_the_image_comes_first_and_saves_steps_at_full_size(monkeypatch):
     batch, seen = photo(memory=0)
     sizes = []
-    normal = gl.attacks.zerogla.equations.ScalarEquations.normal
+    gram = gl.attacks.zerogla.equations.ScalarEquations.gram
 
     def noted(self, u):
         sizes.append((self.count, len(u)))
-        return normal(self, u)
+        return gram(self, u)
 
-    monkeypatch.setattr(gl.attacks.zerogla.equations.ScalarEquations, "normal", noted)
+    monkeypatch.setattr(gl.attacks.zerogla.equations.ScalarEquations, "gram", noted)
     plain = gl.attack("zerogla", seen, iterations=3)
     assert sizes == [(921, 768)] * 3
     sizes.clear()
@@ -170,3 +174,46 @@ def test_coarse_is_refused_where_it_cannot_work():
         gl.attack("zerogla", gl.observe(model, protocol, payload, batch), coarse=1)
     with pytest.raises(ValueError, match="coarse does nothing with solver='adam'"):
         gl.attack("zerogla", told, solver="adam", coarse=1)
+
+
+def test_every_option_of_every_solver_is_shown_with_its_default():
+    """Help, and the list in errors, come from the functions of the solvers; nothing is a stand-in for a default."""
+    named, functions = inspect.signature(gl.attacks.zerogla.zerogla).parameters, attack.SOLVERS
+    for solver, run in functions.items():
+        own = {n: p for n, p in inspect.signature(run).parameters.items() if p.kind is p.KEYWORD_ONLY}
+        assert set(own) <= set(named)
+        for name, parameter in own.items():
+            shown = named[name].default
+            assert (shown[solver] if isinstance(shown, attack.BySolver) else shown) == parameter.default
+    assert set(attack.Options.__annotations__) == set(named) - {"seen", "seed", "solver"}
+    assert repr(named["iterations"].default) == "40 (gauss-newton) or 60 (lbfgs) or 2000 (adam)"
+    text = pydoc.render_doc(gl.attacks.zerogla.zerogla)
+    assert "lr: 'float | int' = 0.1" in text and "prior: 'str | latent.Latent' = 'tv'" in text
+
+
+def test_an_option_that_a_solver_would_ignore_is_refused_even_at_its_default():
+    seen = photo(size=8)[1]
+    for options, error, message in [
+        ({"lr": 0.1}, ValueError, "lr does nothing with solver='gauss-newton', which takes prior, components, "),
+        ({"solver": "lbfgs", "noise": 0.0}, ValueError, "noise does nothing with solver='lbfgs', which takes scalar_w"),
+        ({"solver": "adam", "box": False}, ValueError, "box does nothing with solver='adam'.*; got False"),
+        ({"solver": "sgd"}, ValueError, "solver must be one of 'gauss-newton', 'lbfgs', 'adam'; got 'sgd'"),
+        ({"rate": 1}, TypeError, "'zerogla' has no option 'rate'; its options: solver, iterations, restarts, prior, "),
+    ]:
+        with pytest.raises(error, match=message):
+            gl.attack("zerogla", seen, **options)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'rate'"):
+        gl.attacks.zerogla.zerogla(seen, rate=1)
+    left = gl.attack("zerogla", seen, lr=None, iterations=None, restarts=None, progress=False)  # None: the default
+    assert torch.equal(left.images, gl.attack("zerogla", seen, progress=False).images)
+
+
+def test_a_restart_does_not_depend_on_the_one_before():
+    """Neither labels nor what was learnt of the client's arithmetic is left over."""
+    seen = dataclasses.replace(photo(size=8)[1], labels=None)
+    alone = gauss_newton._Search(seen, "tv", 5, False, False, 0)
+    used = gauss_newton._Search(seen, "tv", 5, False, False, 0)
+    start = torch.full((192,), 0.4, dtype=torch.float64)
+    used.solve(start + 0.1, Trace(9, "last"))
+    one, other = Trace(9, "last"), Trace(9, "last")
+    assert used.solve(start, one) == alone.solve(start, other) and one.losses == other.losses

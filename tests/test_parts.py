@@ -7,7 +7,6 @@ import torch
 
 import glutils as gl
 from glutils.attacks.zerogla import equations
-from glutils.attacks.zerogla import rounds as parts
 
 DOUBLE = torch.float64
 
@@ -40,27 +39,28 @@ def system(seen):
 def test_stacked_rounds_are_the_same_equations_as_single_ones(digits, monkeypatch, options):
     seen = transcript(digits[:2], **options)
     stacked = system(seen)
-    assert [type(part).__name__ for part in stacked.parts] == ["ManyRounds", "ManyRounds"]
-    assert [part.count for part in stacked.parts] == [8, 9]
-    monkeypatch.setattr(parts, "STACK", 0)
+    assert [type(block).__name__ for block in stacked.blocks] == ["StackedRounds", "StackedRounds"]
+    assert [block.count for block in stacked.blocks] == [8, 9]
+    monkeypatch.setattr(equations, "STACK", 0)
     single = system(seen)
-    assert [type(part).__name__ for part in single.parts] == ["OneRound"] * 5 and single.count == stacked.count == 17
+    assert [type(block).__name__ for block in single.blocks] == ["StreamedRound"] * 5
+    assert single.count == stacked.count == 17
     generator = torch.Generator().manual_seed(1)
     u, v = (torch.rand(128, generator=generator, dtype=DOUBLE) for _ in range(2))
     r = torch.rand(17, generator=generator, dtype=DOUBLE)
     for one, other in zip(stacked.evaluate(u), single.evaluate(u), strict=True):
         torch.testing.assert_close(one, other)
-    for one, other in zip(stacked.product(u, v), single.product(u, v), strict=True):
+    for one, other in zip(stacked.jtj_vector(u, v), single.jtj_vector(u, v), strict=True):
         torch.testing.assert_close(one, other)
-    torch.testing.assert_close(stacked.pull(u, r), single.pull(u, r))
-    torch.testing.assert_close(stacked.normal(u, DOUBLE), single.normal(u, DOUBLE))
+    torch.testing.assert_close(stacked.vjp(u, r), single.vjp(u, r))
+    torch.testing.assert_close(stacked.gram(u, DOUBLE), single.gram(u, DOUBLE))
     measured = [stacked.calibrate(u), single.calibrate(u)]
-    assert measured[0] == pytest.approx(measured[1], rel=1.0, abs=1e-30)
-    torch.testing.assert_close(stacked.offset, single.offset, rtol=1e-3, atol=1e-9)
+    assert measured[0][:2] == pytest.approx(measured[1][:2], rel=1.0, abs=1e-30)
+    torch.testing.assert_close(measured[0].problem.offset, measured[1].problem.offset, rtol=1e-3, atol=1e-9)
 
 
 def test_a_stack_keeps_to_its_memory(digits, monkeypatch):
     seen = transcript(digits[:1], counts=(4, 4, 4, 4))
     dim = sum(p.numel() for p in seen.model.parameters())
-    monkeypatch.setattr(parts, "STACK", 8 * 4 * dim * 3)
-    assert [part.count for part in system(seen).parts] == [12, 4]
+    monkeypatch.setattr(equations, "STACK", 8 * 4 * dim * 3)
+    assert [block.count for block in system(seen).blocks] == [12, 4]

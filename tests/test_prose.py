@@ -188,7 +188,7 @@ def test_values_on_the_page_about_attacks_are_accepted_by_the_search_it_describe
     assert len(given) >= 2 and {name for name, _ in given} <= set(inspect.signature(search).parameters)
 
     def solve(trace, generator):
-        trace.note(0, 1.0, (gl.data.sample("digits", count=1).images,))
+        trace.report(0, 1.0, (gl.data.sample("digits", count=1).images,))
 
     for name, value in given:
         assert search(solve, iterations=0, progress=False, **{name: value}).loss == 1.0

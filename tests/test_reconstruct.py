@@ -92,15 +92,16 @@ def test_interrupting_loses_nothing_finished(run, monkeypatch):
 
 def test_an_attack_that_was_interrupted_is_not_stored(run, monkeypatch, tmp_path):
     """Attacks catch Ctrl-C and report what they have; half a search is not the result of the experiment."""
-    note, losses = gl.solvers.Trace.note, []
+    report, losses = gl.solvers.Trace.report, []
 
     def interrupted(self, step, loss, variables):
-        note(self, step, loss, variables)
+        ending = report(self, step, loss, variables)
         losses.append(loss)
         if len(losses) == 2:
             raise KeyboardInterrupt
+        return ending
 
-    monkeypatch.setattr(gl.solvers.Trace, "note", interrupted)
+    monkeypatch.setattr(gl.solvers.Trace, "report", interrupted)
     with pytest.raises(KeyboardInterrupt, match="nothing was finished"):
         run(reconstruct_num=2)
     assert not (tmp_path / "my_exp").exists()

@@ -2,13 +2,14 @@
 
 import io
 import math
+import re
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from glutils.solvers import adam, engine, gauss_newton, lbfgs, search
+from glutils.solvers import Calibration, adam, engine, gauss_newton, lbfgs, search
 from glutils.solvers.adam import rate
 
 DOUBLE = torch.float64
@@ -19,7 +20,7 @@ def told(*losses):
 
     def solve(trace, generator):
         for step, loss in enumerate(losses):
-            trace.note(step, float(loss), (torch.full((1, 1, 2, 2), float(step)),))
+            trace.report(step, float(loss), (torch.full((1, 1, 2, 2), float(step)),))
 
     return solve
 
@@ -78,7 +79,7 @@ def test_a_restart_depends_on_the_seed_and_its_number_alone():
         def solve(trace, generator):
             seen.append(torch.randn(3, generator=generator))
             torch.rand(5, generator=generator)
-            trace.note(0, 1.0, (seen[-1],))
+            trace.report(0, 1.0, (seen[-1],))
 
         search(solve, iterations=0, restarts=restarts, seed=seed)
         return seen
@@ -94,9 +95,9 @@ def test_a_good_restart_ends_the_search():
 
     def solve(trace, generator):
         tried.append(len(tried))
-        trace.note(0, [3.0, 0.5, 0.1][tried[-1]], (torch.zeros(1),))
+        trace.report(0, [3.0, 0.5, 0.1][tried[-1]], (torch.zeros(1),))
 
-    found = search(solve, iterations=0, restarts=3, good=lambda loss: loss < 1)
+    found = search(solve, iterations=0, restarts=3, success=lambda loss: loss < 1)
     assert tried == [0, 1] and found.loss == 0.5 and found.history.restarts == (3.0, 0.5)
 
 
@@ -177,7 +178,7 @@ def test_a_time_budget_brings_back_the_best_so_far(monkeypatch):
     def solve(trace, generator):
         for step, loss in enumerate([5.0, 3.0, 4.0, 1.0]):
             now[0] += 1
-            trace.note(step, loss, (torch.tensor([float(step)]),))
+            trace.report(step, loss, (torch.tensor([float(step)]),))
 
     found = search(solve, iterations=3, restarts=2, seconds=2.5)
     assert (found.loss, point(found)) == (3, 1) and found.stopped == "time is up at step 2"
@@ -186,6 +187,82 @@ def test_a_time_budget_brings_back_the_best_so_far(monkeypatch):
     assert search(solve, iterations=3, restarts=2, seconds=6.5).stopped == "time is up at step 2"  # of the second
     now[0] = 0.0
     assert search(solve, iterations=3, restarts=2).stopped is None
+
+
+# --- engine: endings and stages ---
+
+
+def test_an_ending_is_a_value_and_nothing_is_recorded_after_it(monkeypatch):
+    trace = engine.Trace(9)
+    assert trace.report(0, 2.0, (torch.zeros(1),)) is engine.Ending.NONE and not trace.ending
+    assert trace.report(1, math.nan, (torch.ones(1),)) is engine.Ending.DIVERGED
+    assert trace.report(2, 1.0, (torch.ones(1),)) is trace.abandon("later") is engine.Ending.DIVERGED
+    assert (trace.steps, trace.losses, trace.loss, trace.reason) == ([0], [2.0], 2.0, "the loss became nan at step 1")
+    late = engine.Trace(9, deadline=-math.inf)
+    assert late.report(0, 2.0, (torch.zeros(1),)) is engine.Ending.OUT_OF_TIME and late.reason == "time is up at step 0"
+    assert late.best is not None and late.abandon("later") is engine.Ending.OUT_OF_TIME
+
+
+@pytest.mark.parametrize("keep, offered", [("lowest", 1.0), ("last", 3.0)])
+def test_a_stage_counts_from_zero_and_its_restart_counts_on(keep, offered):
+    trace = engine.Trace(20, keep)
+    trace.report(0, 9.0, (torch.zeros(2),))
+    trace.report(1, 0.5, (torch.zeros(2),))
+    stage = trace.stage(lambda v: (torch.cat([v[0], torch.ones(1)]),))
+    for step, loss in enumerate((2.0, 1.0, 3.0)):
+        assert not stage.report(step, loss, (torch.full((1,), loss),))
+    assert (stage.steps, stage.losses, stage.iterations) == ([0, 1, 2], [2.0, 1.0, 3.0], 20)
+    assert stage.loss == offered and float(stage.best[0]) == offered and stage.best[0].shape == (1,)
+    assert trace.steps == [0, 1, 2, 3, 4] and trace.losses == [9.0, 0.5, 2.0, 1.0, 3.0]
+    assert trace.loss == (0.5 if keep == "lowest" else 3.0) and trace.best[0].shape == (2,)
+    further = trace.stage()
+    assert further.report(0, math.inf, (torch.zeros(2),)) is engine.Ending.DIVERGED is stage.ending is trace.ending
+    assert (further.first, further.steps, further.best, further.loss) == (5, [], None, math.inf)
+    assert trace.reason == "the loss became inf at step 5"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_solvers_return_the_ending_and_stop_there(late):
+    asked = []
+
+    @differentiated
+    def bending(x):
+        asked.append(1)
+        return (x**2).sum() * (math.nan if len(asked) == 4 else 1.0)
+
+    trace = engine.Trace(50)
+    ending = adam(bending, (torch.ones(2),), trace, iterations=50, late=late)
+    assert ending is engine.Ending.DIVERGED and len(asked) == 4 and trace.steps == [0, 1, 2]
+    tired = engine.Trace(50, deadline=-math.inf)
+    assert lbfgs(rosenbrock, (torch.zeros(2),), tired, iterations=50) is engine.Ending.OUT_OF_TIME
+    problem = Curved(30, 20)
+    solution = gauss_newton(problem, torch.zeros(20, dtype=DOUBLE), engine.Trace(9, deadline=-math.inf))
+    assert solution.ending is engine.Ending.OUT_OF_TIME and problem.calls == {"gram": 0, "calibrate": 0}
+    broken = torch.full((20,), math.nan, dtype=DOUBLE)
+    assert gauss_newton(problem, broken, engine.Trace(9)).ending is engine.Ending.DIVERGED
+
+
+def test_gauss_newton_hands_on_the_equations_as_it_calibrated_them():
+    """The bias that the problem finds is gone from the equations that come back, and still in those that were given."""
+
+    class Biased(Curved):
+        bias = 1e-3
+
+        def evaluate(self, u):
+            r = super().evaluate(u)[0] + self.bias
+            return r, self.jacobian(u).T @ r
+
+        def calibrate(self, u):
+            exact = Biased(self.count, self.unknowns)
+            exact.bias = 0.0
+            return Calibration(0.0, self.bias, exact)
+
+    problem = Biased(30, 20)
+    solution = gauss_newton(problem, torch.zeros(20, dtype=DOUBLE), engine.Trace(40, "last"))
+    assert problem.bias == 1e-3 and solution.problem.bias == 0
+    torch.testing.assert_close(solution.u, problem.truth, rtol=0, atol=1e-8)
+    plain = gauss_newton(problem, torch.zeros(20, dtype=DOUBLE), engine.Trace(40, "last"), calibrate=False)
+    assert plain.problem is problem and float((plain.u - problem.truth).abs().max()) > 1e-6
 
 
 # --- engine: history ---
@@ -207,7 +284,7 @@ def test_what_was_evaluated_is_what_is_kept():
     def solve(trace, generator):
         x = torch.zeros(1, 1, 2, 2, dtype=DOUBLE, requires_grad=True)
         for step in range(3):
-            trace.note(step, torch.tensor(1.0 - 0.1 * step), (x,))
+            trace.report(step, torch.tensor(1.0 - 0.1 * step), (x,))
             with torch.no_grad():
                 x += 1  # the optimiser's step, in place
 
@@ -402,15 +479,16 @@ def test_lbfgs_that_diverges_is_abandoned_with_what_it_had():
 def test_lbfgs_gives_up_where_it_is_told_to():
     asked = []
 
-    def hopeless(step, loss):
+    def should_stop(step, loss):
         asked.append((step, loss))
         return step == 2
 
     trace = engine.Trace(9)
     start = torch.tensor([-1.2, 1.0], dtype=DOUBLE)
-    with pytest.raises(engine.Abandon, match="the loss is still .* at step 2") as error:
-        lbfgs(rosenbrock, (start,), trace, iterations=9, inner=2, hopeless=hopeless)
-    assert not error.value.final and [step for step, _ in asked] == [1, 2] == trace.steps[1:]
+    ending = lbfgs(rosenbrock, (start,), trace, iterations=9, inner=2, should_stop=should_stop)
+    assert ending is trace.ending is engine.Ending.DIVERGED
+    assert re.fullmatch("the loss is still .* at step 2", trace.reason)
+    assert [step for step, _ in asked] == [1, 2] == trace.steps[1:]
     assert [loss for _, loss in asked] == trace.losses[1:]
     with pytest.raises(ValueError, match="lr must be greater than 0"):
         run(lbfgs, rosenbrock, [start], 3, lr=0.0)
@@ -431,7 +509,7 @@ class Curved:
         left, sizes, right = torch.linalg.svd(self.matrix, full_matrices=False)
         self.matrix = left * (sizes * torch.logspace(0, -decay, len(sizes), dtype=DOUBLE)) @ right
         self.target = self._f(self.matrix @ self.truth) + noise * draw(count)
-        self.calls = {"normal": 0, "calibrate": 0}
+        self.calls = {"gram": 0, "calibrate": 0}
 
     def _f(self, t):
         return t + self.bend * t.sin()
@@ -443,28 +521,29 @@ class Curved:
         r = self._f(self.matrix @ u) - self.target
         return r, self.jacobian(u).T @ r
 
-    def product(self, u, v):
+    def jtj_vector(self, u, v):
         onward = self.jacobian(u) @ v
-        return onward, self.pull(u, onward)
+        return onward, self.vjp(u, onward)
 
-    def pull(self, u, r):
+    def vjp(self, u, r):
         return self.jacobian(u).T @ r
 
-    def normal(self, u):
-        self.calls["normal"] += 1
+    def gram(self, u):
+        self.calls["gram"] += 1
         rows = self.jacobian(u).float().double()
         return rows.T @ rows
 
     def calibrate(self, u):
         self.calls["calibrate"] += 1
-        return self.noise, 0.0
+        return Calibration(self.noise, 0.0, self)
 
 
 def solved(problem, iterations=40, start=None, **options):
     trace = engine.Trace(iterations, "last")
     start = torch.zeros(problem.unknowns, dtype=DOUBLE) if start is None else start
-    sigma = gauss_newton(problem, start, trace, iterations=iterations, **options)
-    return trace.best[0], trace, sigma
+    solution = gauss_newton(problem, start, trace, iterations=iterations, **options)
+    assert torch.equal(solution.u, trace.best[0])
+    return solution.u, trace, solution.noise
 
 
 @pytest.mark.parametrize("count", [20, 30])
@@ -504,19 +583,19 @@ def test_a_step_that_raises_the_residual_is_taken_if_it_shortens_the_next():
             return torch.stack([torch.stack([-2 * u[0], u[0] ** 0]), torch.tensor([1e-6, 0.0], dtype=DOUBLE)])
 
         def evaluate(self, u):
-            return self.residual(u), self.pull(u, self.residual(u))
+            return self.residual(u), self.vjp(u, self.residual(u))
 
-        def product(self, u, v):
-            return self.rows(u) @ v, self.pull(u, self.rows(u) @ v)
+        def jtj_vector(self, u, v):
+            return self.rows(u) @ v, self.vjp(u, self.rows(u) @ v)
 
-        def pull(self, u, r):
+        def vjp(self, u, r):
             return self.rows(u).T @ r
 
-        def normal(self, u):
+        def gram(self, u):
             return self.rows(u).T @ self.rows(u)
 
         def calibrate(self, u):
-            return 0.0, 0.0
+            return Calibration(0.0, 0.0, self)
 
     start = torch.tensor([0.5, 0.25], dtype=DOUBLE)
     u, trace, _ = solved(Valley(), start=start, accuracy=1e-14)
@@ -554,7 +633,7 @@ def test_the_prior_decides_what_too_few_equations_leave_open():
     plain = torch.linalg.pinv(problem.matrix) @ problem.target
     value, least, unprioritised = (float(v @ smooth @ v) for v in (u, best, plain))
     assert least - 1e-6 <= value < 1.005 * least and unprioritised > 1.5 * least
-    assert trace.loss < 1e-15 and len(asked) == problem.calls["normal"]
+    assert trace.loss < 1e-15 and len(asked) == problem.calls["gram"]
 
 
 @pytest.mark.parametrize("seed", range(4))

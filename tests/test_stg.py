@@ -144,7 +144,7 @@ def test_exact_statistics_are_matched_where_the_gradient_says_nothing(digit):
 def test_the_step_warms_up_and_decays_and_the_noise_with_it(digit, monkeypatch):
     asked = {}
     monkeypatch.setattr(
-        stg, "adam", lambda objective, start, trace, **how: (asked.update(how), trace.note(0, 0.0, start))
+        stg, "adam", lambda objective, start, trace, **how: (asked.update(how), trace.report(0, 0.0, start))
     )
     gl.attack("stg", observed(digit), iterations=400, noise=0.3)
     wanted = {"lr": 0.1, "schedule": "cosine", "warmup": 50, "noise": 0.3, "iterations": 400, "box": True}

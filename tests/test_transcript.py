@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import glutils as gl
-from glutils.attacks.zerogla.consistency import checked
+from glutils.attacks.zerogla.consistency import check_rounds
 
 
 def scalars(**options):
@@ -131,7 +131,7 @@ def test_rounds_of_another_client_are_named_and_left_out(transcript, clients):
     assert rounds == [2, 11, 17]
     assert float(gl.score(replace(spoiled, images=images), clients[0]).psnr.min()) > 100
     assert gl.attacks.inconsistent_rounds(seen, images, spoiled.labels) == rounds
-    cleaned = checked(spoiled, seen)
+    cleaned = check_rounds(spoiled, seen)
     assert "left out rounds [2, 11, 17]" in cleaned.notes[-1] and cleaned.diagnostics["left out"] == 3
     assert cleaned.loss < 1e-12 < spoiled.loss
 
@@ -141,20 +141,20 @@ def test_a_consistent_transcript_accuses_nobody(transcript):
     result = attacked(seen)
     assert gl.attacks.inconsistent_rounds(seen, result.images, result.labels) == []
     assert gl.attacks.without_strangers(seen, result.images, result.labels)[0] is result.images
-    same = checked(result, seen)
+    same = check_rounds(result, seen)
     assert same.images is result.images and "left out" not in same.diagnostics
     assert not any("rounds" in note for note in same.notes)
 
 
 def test_a_wrong_seed_accuses_no_single_round(transcript):
     seen = gl.tamper(gl.observe(transcript, client=0, knows={"labels"}), "wrong_seed")
-    result = checked(attacked(seen), seen)
+    result = check_rounds(attacked(seen), seen)
     assert "the scalars are not explained" in result.notes[-1] and "left out" not in result.diagnostics
 
 
 def test_two_clients_half_and_half_are_not_attacked_as_one(transcript):
     seen = gl.observe(exchanged(transcript, range(0, 24, 2)), client=0, knows={"labels"})
-    result = checked(attacked(seen), seen)
+    result = check_rounds(attacked(seen), seen)
     assert "the scalars are not explained" in result.notes[-1]
 
 

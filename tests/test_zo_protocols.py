@@ -116,11 +116,11 @@ def test_who_knows_that_each_slope_is_cut_reads_on(deal):
         assert bool(r.abs().max() < 1e-5) is exact
     u = truth + 0.01 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     equations = equations_of(seen)
-    rows = torch.cat(list(equations.jacobian(u, torch.float64)))
+    rows = torch.cat(list(equations.jacobian_rows(u, torch.float64)))
     r, back = equations.evaluate(u)
     torch.testing.assert_close(rows.T @ r, back)
-    torch.testing.assert_close(rows @ u, equations.product(u, u)[0])
-    torch.testing.assert_close(rows.T @ r, equations.pull(u, r))
+    torch.testing.assert_close(rows @ u, equations.jtj_vector(u, u)[0])
+    torch.testing.assert_close(rows.T @ r, equations.vjp(u, r))
 
 
 def test_resampled_scalars_are_means_over_drawn_images(model, deal):

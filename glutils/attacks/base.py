@@ -13,7 +13,7 @@ import torch
 from .. import _device, _validate, models
 from .._registry import Registry
 from ..observation import Observation
-from ..solvers import Found, History
+from ..solvers import Found, History, Tally
 
 ATTACKS = Registry("attack")
 KINDS = ("gradient", "delta", "scalars")
@@ -68,6 +68,11 @@ class Reconstruction:
         notes: what a reader of the result must know: an under-determined system, an interrupted search, knowledge that
             the protocol does not give away.
         diagnostics: numbers by name, for example the noise that the attacker estimated.
+        evaluations: how often the attack computed what the client sent for a guess, over all its restarts; 0 for a
+            closed form, None where they are not counted: the attack searches for something else than such a guess, or
+            plays inside the rounds. See :class:`glutils.solvers.Tally`.
+        pullbacks: how many vectors were pulled back to the unknowns; above the evaluations where the attack computes
+            Jacobians. None where evaluations are not counted.
     """
 
     images: torch.Tensor
@@ -78,6 +83,8 @@ class Reconstruction:
     attack: str = ""
     notes: tuple[str, ...] = ()
     diagnostics: dict[str, float] = field(default_factory=dict)
+    evaluations: int | None = None
+    pullbacks: int | None = None
 
 
 def register(name: str, card: Card) -> Callable:
@@ -169,9 +176,12 @@ def need_labels(seen: Observation, attack: str) -> torch.Tensor:
     return seen.labels
 
 
-def reconstruction(found: Found, images: torch.Tensor, labels: torch.Tensor, *notes: str, **extra) -> Reconstruction:
-    """Wrap what a search found."""
+def reconstruction(
+    found: Found, images: torch.Tensor, labels: torch.Tensor, *notes: str, tally: Tally | None = None, **extra: float
+) -> Reconstruction:
+    """Wrap what a search found; ``tally`` counted what its objective computed, ``extra`` are diagnostics."""
     stopped = () if found.stopped is None else (found.stopped,)
     return Reconstruction(
-        images.detach(), labels.detach(), found.loss, found.history, notes=tuple(notes) + stopped, diagnostics=extra
-    )
+        images.detach(), labels.detach(), found.loss, found.history, notes=tuple(notes) + stopped, diagnostics=extra,
+        evaluations=None if tally is None else tally.evaluations, pullbacks=None if tally is None else tally.pullbacks,
+    )  # fmt: skip

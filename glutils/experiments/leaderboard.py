@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -120,8 +120,9 @@ def trial(
         name: of the attack.
         arena: see :data:`ARENAS`.
         seed: of images, weights, directions, public images and of the attack.
-        evaluations: the budget: how often the attacker may compute a gradient (of the network, at dummy images, with
-            the way back to the pixels). Attacks that solve equations in closed form need none and get the same row.
+        evaluations: the budget: how often the attacker may compute what the client sends, for images of its own, with
+            the way back to the pixels; see :class:`glutils.solvers.Tally`. Attacks that solve equations, or search for
+            something else than images, have settings of their own.
         dataset, size: of the images.
         misled: how the update is spoiled for the negative control (:func:`glutils.tamper`), or None.
         device: where to compute.
@@ -129,9 +130,10 @@ def trial(
         options: of the attack, beyond the budget.
 
     Returns:
-        Rows with the further columns ``seed``, ``evaluations`` (gradients that were really computed), and ``ratio``
-        (the attack's seconds over those of one evaluation, taken beside it; without what was learned before). One row
-        with ``refused``, the reason, if the attack declines; a refusal is a result.
+        Rows with the further columns ``seed``, ``evaluations`` and ``pullbacks`` (as the attack counted them; None
+        where it does not), and ``ratio`` (the attack's seconds over those of one evaluation of a single gradient, taken
+        beside it; without what was learned before). One row with ``refused``, the reason, if the attack declines; a
+        refusal is a result.
     """
     ATTACKS.get(name)
     evaluations = _validate.integer("evaluations", evaluations, at_least=1)
@@ -147,8 +149,7 @@ def trial(
         options["progress"] = False
     before = evaluation_seconds(seen)
     try:
-        with counting() as calls:
-            result = attacks.attack(name, seen, seed=seed, **options)
+        result = attacks.attack(name, seen, seed=seed, **options)
     except ValueError as error:
         return [{"attack": name, "seed": seed, "refused": str(error)}]
     each = statistics.median([before, evaluation_seconds(seen)])
@@ -157,8 +158,8 @@ def trial(
         with contextlib.suppress(ValueError):  # a closed form may find nothing in noise that it could invert
             controls["misled"] = attacks.attack(name, observation.tamper(seen, misled, seed=seed), seed=seed, **options)
     score = metrics.score(result, batch, public=seen.public, controls=controls)
-    made = int(result.diagnostics.get("evaluations", calls["gradient"]))  # many candidates at once are one call
-    cost = {"evaluations": made, "ratio": result.seconds / each, "notes": list(result.notes)}
+    cost = {"evaluations": result.evaluations, "pullbacks": result.pullbacks}
+    cost |= {"ratio": result.seconds / each, "notes": list(result.notes)}
     return [row | cost for row in records.rows_from(result, score, seed=seed)]
 
 
@@ -177,22 +178,6 @@ def evaluation_seconds(seen: observation.Observation, repeats: int = 7) -> float
     return statistics.median(found)
 
 
-@contextlib.contextmanager
-def counting() -> Iterator[dict[str, int]]:
-    """Count the gradients that are computed inside, whatever computes them through :func:`glutils.models.gradient`."""
-    calls, original = {"gradient": 0}, models.gradient
-
-    def counted(*args: Any, **how: Any) -> Any:
-        calls["gradient"] += 1
-        return original(*args, **how)
-
-    models.gradient = counted
-    try:
-        yield calls
-    finally:
-        models.gradient = original
-
-
 def by_attack(rows: Iterable[Mapping[str, Any]], key: str = "psnr") -> dict[str, list[float]]:
     """Attack to one number per seed: the mean over a batch's images (PSNR capped at 100 dB), refusals left out."""
     found: dict[str, dict[int, list[float]]] = {}
@@ -207,7 +192,8 @@ def standings(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One arena's rows summed up, best attack first; refusals last, with their reason.
 
     PSNR: median, lowest and highest over seeds of a batch's mean. ``misled``: the median of the negative control where
-    it ran. ``beats``: whether the median is above that of every control that stands in the rows.
+    it ran. ``beats``: whether the median is above that of every control that stands in the rows. ``evaluations``: None
+    where a row's were not counted.
     """
     rows = list(rows)
     psnr, found = by_attack(rows), []
@@ -224,7 +210,8 @@ def standings(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         line |= {"labels": statistics.mean(float(row["label_right"]) for row in own)}
         line |= {"mean colour": controls["mean_colour"], "misled": controls.get("misled")}
         line |= {"beats": all(middle > value for value in controls.values())}
-        line |= {"evaluations": statistics.median(row["evaluations"] for row in own)}
+        made = [row["evaluations"] for row in own]
+        line |= {"evaluations": None if None in made else statistics.median(made)}
         line |= {"ratio": statistics.median(row["ratio"] for row in own)}
         found.append(line)
     found.sort(key=lambda line: -line["median"])

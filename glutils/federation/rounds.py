@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from .. import _validate, data, models
 from ..data.batch import Batch
 from ..observation.transcripts import Transcript
-from ..solvers.engine import wanted
+from ..solvers.engine import show_progress
 from .checkpoint import Checkpoint, fingerprint
 from .run import Run
 from .settings import checked
@@ -96,7 +96,7 @@ def train(
         shelf.restore(run)
     todo = range(len(run.accuracy), run.rounds)
     bar = {"total": run.rounds, "initial": todo.start, "desc": "rounds", "leave": False}
-    for turn in tqdm(todo, **bar, disable=not wanted(progress)):
+    for turn in tqdm(todo, **bar, disable=not show_progress(progress)):
         run.advance(turn)
         run.accuracy.append(accuracy(run.working, run.states[-1], test))
         if shelf is not None:

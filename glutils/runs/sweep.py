@@ -18,7 +18,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from .. import _files, _validate
-from ..solvers.engine import wanted
+from ..solvers.engine import show_progress
 from . import provenance, records
 from .tasks import Task, grid_points, key_of, outcome
 
@@ -117,7 +117,8 @@ def sweep(
     there = {key: _record_of(where, key, point) for key, point in points.items()}
     missing = {key: point for key, point in points.items() if there[key] is None}
     failures, fresh, stopped = [], 0, None
-    bar = tqdm(total=len(points), initial=len(points) - len(missing), desc=task.name, disable=not wanted(progress))
+    hidden = not show_progress(progress)
+    bar = tqdm(total=len(points), initial=len(points) - len(missing), desc=task.name, disable=hidden)
     try:
         with bar, contextlib.closing(_outcomes(task, missing, cluster, workers, timeout)) as outcomes:
             for key, found in outcomes:

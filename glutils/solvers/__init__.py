@@ -2,8 +2,13 @@
 
 from .adam import adam
 from .cmaes import cmaes
-from .engine import Continued, Found, History, Trace, search
+from .engine import Ending, Found, History, Stage, Trace, search
 from .gauss_newton import gauss_newton
 from .lbfgs import lbfgs
+from .least_squares import Calibration, Solution
+from .tally import Tally
 
-__all__ = ["Continued", "Found", "History", "Trace", "adam", "cmaes", "gauss_newton", "lbfgs", "search"]
+__all__ = [
+    "Calibration", "Ending", "Found", "History", "Solution", "Stage", "Tally", "Trace", "adam", "cmaes", "gauss_newton",
+    "lbfgs", "search",
+]  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from .. import _validate
-from .engine import Trace
+from .engine import Ending, Recorder
 
 SCHEDULES = ("constant", "steps", "cosine")
 Objective = Callable[[tuple[torch.Tensor, ...]], tuple[torch.Tensor, tuple[torch.Tensor, ...]]]
@@ -34,7 +34,7 @@ def rate(step: int, iterations: int, lr: float, schedule: str, warmup: int = 0, 
 def adam(
     objective: Objective,
     start: tuple[torch.Tensor, ...],
-    trace: Trace,
+    trace: Recorder,
     *,
     iterations: int,
     lr: float = 0.1,
@@ -46,8 +46,8 @@ def adam(
     noise: float = 0.0,
     late: bool = False,
     generator: torch.Generator | None = None,
-) -> None:
-    """Minimise ``objective`` by Adam (Kingma and Ba 2015), noting every evaluated iterate in ``trace``.
+) -> Ending:
+    """Minimise ``objective`` by Adam (Kingma and Ba 2015), reporting every evaluated iterate to ``trace``.
 
     Args:
         objective: variables to (loss, gradients).
@@ -56,18 +56,22 @@ def adam(
         sign: feed Adam the sign of the images' gradient (IG).
         box: project the images to [0, 1] after every step.
         noise: after every step add normal noise of standard deviation ``noise`` x step size to the images.
-        late: note with each loss the tensors after that loss's step and noise, not those it was evaluated at (as
+        late: report with each loss the tensors after that loss's step and noise, not those it was evaluated at (as
             ZeroGLA's code does).
+
+    Returns:
+        What the trace said last: whether the restart has ended before its last step.
     """
     _validate.choice("schedule", schedule, SCHEDULES)
     _validate.number("lr", lr, above=0)
     variables = tuple(v.detach().clone().contiguous().requires_grad_() for v in start)
     optimiser = torch.optim.Adam(variables, lr=lr)
+    ending = Ending.NONE
     for step in range(iterations if late else iterations + 1):
         loss, grads = objective(variables)
         if not late:
-            trace.note(step, loss, variables)
-        if step == iterations:
+            ending = trace.report(step, loss, variables)
+        if ending or step == iterations:
             break
         for variable, grad in zip(variables, grads, strict=True):
             variable.grad = grad
@@ -81,5 +85,6 @@ def adam(
                 variables[0].add_(xi.to(variables[0]), alpha=noise * now)
             if box:
                 variables[0].clamp_(0, 1)
-        if late:
-            trace.note(step, loss, variables)
+        if late and (ending := trace.report(step, loss, variables)):
+            break
+    return ending

@@ -9,20 +9,20 @@ from __future__ import annotations
 import torch
 
 from .. import _validate
-from .engine import Trace
-from .least_squares import LeastSquares
+from .engine import Recorder
+from .least_squares import LeastSquares, Solution
 
 
 def boxed(
     problem: LeastSquares,
     start: torch.Tensor,
-    trace: Trace,
+    trace: Recorder,
     *,
     low: float | int = 0.0,
     high: float | int = 1.0,
     iterations: int = 20,
     damping: float | int = 1e-3,
-) -> torch.Tensor:
+) -> Solution:
     """Minimise ``|r(u)|^2`` over low <= u <= high, from a start near the solution; accepted iterates go to ``trace``.
 
     Each step solves the damped normal equations as a quadratic program with bounds. There is no other prior, so the
@@ -36,7 +36,7 @@ def boxed(
         damping: first damping, relative to the mean diagonal of J.T J.
 
     Returns:
-        u, shape (D,).
+        Where it ended; the noise is zero, as there is no prior to weigh against it.
     """
     low, high = _validate.number("low", low), _validate.number("high", high)
     if not low < high:
@@ -46,9 +46,11 @@ def boxed(
     u = start.clamp(low, high)
     r, slope = problem.evaluate(u)
     total = float(r.square().sum())
-    trace.note(0, total / problem.count, (u,))
+    ending = trace.report(0, total / problem.count, (u,))
     for step in range(1, iterations + 1):
-        matrix = problem.normal(u)
+        if ending:
+            break
+        matrix = problem.gram(u)
         scale = matrix.diagonal().mean()
         for _ in range(8):
             damped = matrix.clone()
@@ -62,10 +64,10 @@ def boxed(
             break
         before, total = total, float(new_r.square().sum())
         u, slope, lam = new, new_slope, lam / 10
-        trace.note(step, total / problem.count, (u,))
+        ending = trace.report(step, total / problem.count, (u,))
         if before - total < 1e-5 * before:
             break
-    return u
+    return Solution(u, 0.0, problem, ending)
 
 
 def bounded_quadratic(

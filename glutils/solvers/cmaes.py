@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .. import _validate
-from .engine import Trace
+from .engine import Recorder
 
 Population = Callable[[torch.Tensor], torch.Tensor]
 
@@ -22,7 +22,7 @@ def population_size(unknowns: int) -> int:
 def cmaes(
     objective: Population,
     start: torch.Tensor,
-    trace: Trace,
+    trace: Recorder,
     *,
     evaluations: int,
     generator: torch.Generator,
@@ -72,9 +72,10 @@ def cmaes(
         losses = objective(candidates).detach()
         used += size
         best = int(losses.nan_to_num(nan=math.inf).argmin())
-        trace.note(step, losses[best], (candidates[best],))
+        if trace.report(step, losses[best], (candidates[best],)):
+            return used
         search.tell(drawn, losses.double().nan_to_num(nan=math.inf).tolist())
         step += 1
     mean = torch.from_numpy(search.mean.copy()).to(start)
-    trace.note(step, objective(mean[None]).detach()[0], (mean,))
+    trace.report(step, objective(mean[None]).detach()[0], (mean,))
     return used + 1

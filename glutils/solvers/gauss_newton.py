@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from .. import _validate
-from .engine import Trace
-from .least_squares import LeastSquares, Linear, unit
+from .engine import Recorder
+from .least_squares import LeastSquares, Linear, Solution, unit
 
 REUSE = 1e-3
 """The matrix of the normal equations is kept for one more step if the last step shrank the loss by this factor."""
 
-FINE = 1e-4
+REFINE = 1e-4
 """Below this r the matrix, whose rows are float32, is a preconditioner; the steps solve the float64 equations."""
 
 
 def gauss_newton(
     problem: LeastSquares,
     start: torch.Tensor,
-    trace: Trace,
+    trace: Recorder,
     *,
     iterations: int = 40,
     damping: float = 1e-2,
@@ -35,8 +35,8 @@ def gauss_newton(
     accuracy: float = 1e-11,
     calibrate: bool = True,
     until: Callable[[torch.Tensor], bool] | None = None,
-) -> float:
-    """Minimise ``|r(u)|^2 + alpha (u - m).T R (u - m)``, noting every accepted iterate in ``trace`` with loss mean r^2.
+) -> Solution:
+    """Minimise ``|r(u)|^2 + alpha (u - m).T R (u - m)``; accepted iterates go to ``trace`` with loss mean r^2.
 
     alpha starts large, so that the first steps find the coarse image, and falls tenfold with every good step, down to
     the value at which the prior is as uncertain as the noise in r says it must be: alpha = gamma sigma^2 / (u - m).T R
@@ -46,7 +46,7 @@ def gauss_newton(
     again with a larger lambda if it does not lower the sum, and the normal equations are used twice where the loss is
     falling fast.
 
-    Near the solution (r below ``FINE``, and at least as many equations as unknowns) two things change. The steps
+    Near the solution (r below ``REFINE``, and at least as many equations as unknowns) two things change. The steps
     solve the normal equations in full float64 precision, with the float32 matrix as a preconditioner. And a step that
     raises the sum is still taken, whole or in part, if it shortens the next one (the natural monotonicity test,
     Deuflhard 2004): with as many scalars as pixels some direction hardly shows in r, and the way along it leads over
@@ -64,41 +64,98 @@ def gauss_newton(
         until: stop as soon as this is true of u.
 
     Returns:
-        The noise sigma that the attacker believes to be in r (root mean square).
+        The last accepted iterate, the noise sigma that the attacker believes to be in r, and the equations as they were
+        last calibrated.
     """
-    descent = _Descent(problem, start, _validate.number("damping", damping, above=0), prior, centre)
-    trace.note(0, descent.rms**2, (start,))
+    rules = _Rules(_validate.number("damping", damping, above=0), prior, start if centre is None else centre, accuracy)
+    state = _begin(problem, start, rules)
+    ending = trace.report(0, state.rms**2, (start,))
     for step in range(1, iterations + 1):
-        descent.linearise()
-        taken = descent.attempt()
+        if ending:
+            break
+        state = _linearised(state, rules)
+        taken = _attempted(state, rules)
         if taken is None:
-            if descent.fresh:
+            if state.fresh:
                 break  # machine precision: no step lowers the sum
-            descent.matrix = None  # an old matrix misled; the same point with its own
+            state = replace(state, normal=None)  # an old matrix misled; the same point with its own
             continue
-        descent.move(taken)
-        trace.note(step, descent.rms**2, (descent.u,))
-        if until is not None and until(descent.u):
+        state, taken = _moved(state, taken)
+        ending = trace.report(step, state.rms**2, (state.u,))
+        if ending or (until is not None and until(state.u)):
             break
         if calibrate:
-            descent.calibrate()
-        descent.relax(taken)
-        if descent.over(taken, accuracy):
-            break
+            state = _calibrated(state)
+        state, over = _relaxed(state, taken, rules)
         del taken  # its factor is as large as the matrix
-    return descent.sigma
+        if over:
+            break
+    return Solution(state.u, state.noise, state.problem, ending)
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Rules:
+    """What stays the same from step to step: first damping, prior R(u), its centre m, and the accuracy to reach."""
+
+    damping: float
+    prior: Callable[[torch.Tensor], torch.Tensor] | None
+    centre: torch.Tensor
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class _Normal:
+    """The matrices of the normal equations at a point: J.T J, the prior's R, and the mean diagonal of the first."""
+
+    gram: torch.Tensor
+    prior: torch.Tensor
+    scale: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _State:
+    """Where the search stands: what one step hands to the next."""
+
+    problem: LeastSquares
+    u: torch.Tensor
+    r: torch.Tensor
+    gradient: torch.Tensor
+    """J(u).T r(u)"""
+    rms: float
+    """Of r when u was reached, before the equations were calibrated there."""
+    lam: float
+    noise: float
+    """sigma"""
+    alpha: torch.Tensor | None = None
+    calibrated_at: float = math.inf
+    """The rms below which the noise may have something new to say."""
+    settled_steps: int = 0
+    """In a row that hardly moved a sum that is all noise."""
+    stalled_steps: int = 0
+    """In a row that hardly lowered a sum far above the noise."""
+    normal: _Normal | None = None
+    """None: to be computed at u."""
+    fresh: bool = False
+    """Whether ``normal`` was computed at u itself."""
+    refine: bool = False
+    """Whether steps solve the equations in float64, with the float32 matrix as a preconditioner."""
+    pull_to_centre: torch.Tensor | None = None
+    """R (u - m) where the equations were last linearised, as are the two that follow."""
+    slope: torch.Tensor | None = None
+    total: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
 class _Step:
     """A step that was taken: where it leads, and what promised it."""
 
     u: torch.Tensor
     r: torch.Tensor
-    pull: torch.Tensor
+    gradient: torch.Tensor
     linear: Linear
     delta: torch.Tensor
-    total: torch.Tensor | None = None
+    lam: float
+    total: torch.Tensor
     natural: bool = False
     """It raised the sum, and shortened the next step."""
     gain: float = 0.8
@@ -107,124 +164,137 @@ class _Step:
     """The sum after the step, relative to the one before."""
 
 
-class _Descent:
-    """Where the search stands: the point u, its equations and their matrix, the prior's weight alpha, the damping."""
+def _begin(problem: LeastSquares, start: torch.Tensor, rules: _Rules) -> _State:
+    r, gradient = problem.evaluate(start)
+    rms = float(r.square().mean().sqrt())
+    noise = getattr(problem, "noise", 0.0)  # that is known beforehand, if any
+    return _State(problem, start, r, gradient, rms, rules.damping, noise)
 
-    def __init__(self, problem: LeastSquares, start: torch.Tensor, damping: float, prior, centre):
-        self.problem, self.prior, self.damping = problem, prior, damping
-        self.u, self.m = start, start if centre is None else centre
-        self.sigma = getattr(problem, "noise", 0.0)  # noise that is known beforehand, if any
-        self.alpha, self.lam = None, damping
-        self.matrix, self.fresh = None, False
-        self.quiet, self.stuck, self.calibrated_at = 0, 0, math.inf
-        self.r, self.pull = problem.evaluate(start)
-        self.rms = float(self.r.square().mean().sqrt())
 
-    def linearise(self) -> None:
-        """The matrices of the equations and of the prior at u, unless older ones still serve; the slope of the sum."""
-        self.fine = 2 * self.sigma < self.rms < FINE and self.problem.count >= self.problem.unknowns
-        if self.matrix is None:
-            self.matrix, self.fresh = self.problem.normal(self.u), True
-            self.scale = self.matrix.diagonal().mean().clamp_min(1e-300)
-            self.shape = unit(self.u if self.prior is None else self.prior(self.u))
-            self.alpha = self.damping * self.scale if self.alpha is None else self.alpha
-        self.away = self.shape @ (self.u - self.m)
-        self.slope = self.pull + self.alpha * self.away
-        self.total = self._sum(self.u, self.r)
+def _linearised(state: _State, rules: _Rules) -> _State:
+    """With the matrices of the equations and of the prior at u, unless older ones still serve; the slope of the sum."""
+    u, normal, alpha, fresh = state.u, state.normal, state.alpha, state.fresh
+    if normal is None:
+        gram = state.problem.gram(u)
+        scale = gram.diagonal().mean().clamp_min(1e-300)
+        normal, fresh = _Normal(gram, unit(u if rules.prior is None else rules.prior(u)), scale), True
+        alpha = rules.damping * scale if alpha is None else alpha
+    pull = normal.prior @ (u - rules.centre)
+    refine = 2 * state.noise < state.rms < REFINE and state.problem.count >= state.problem.unknowns
+    state = replace(state, normal=normal, alpha=alpha, fresh=fresh, refine=refine, pull_to_centre=pull)
+    return replace(state, slope=state.gradient + alpha * pull, total=_sum(state, rules, u, state.r))
 
-    def _sum(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
-        """|r|^2 + alpha (u - m).T R (u - m)."""
-        return r.square().sum() + self.alpha * ((u - self.m) @ (self.shape @ (u - self.m)))
 
-    def attempt(self) -> _Step | None:
-        """A step that is worth taking, damped ever more until one is found; None: there is none."""
-        while True:
-            linear = self._factored()
-            taken = None if linear is None else self._tried(linear)
-            if taken is not None or not self.fresh or self.rms < 2 * self.sigma:
-                return taken
-            del linear  # its factor is as large as the matrix
-            self.lam *= 10 if self.lam < 1e-6 else 4
-            if self.lam > 1e8:
-                return None
+def _sum(state: _State, rules: _Rules, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    """|r|^2 + alpha (u - m).T R (u - m)."""
+    away = u - rules.centre
+    return r.square().sum() + state.alpha * (away @ (state.normal.prior @ away))
 
-    def _factored(self) -> Linear | None:
-        """The damped equations; None where they are not positive definite to round-off."""
-        a, b = float(self.alpha + 0.5 * self.lam * self.scale), float(0.5 * self.lam * self.scale)
-        system = torch.add(self.matrix, self.shape, alpha=a)
-        system.diagonal().add_(b)
-        # columns first, as LAPACK has it: so the factor takes the place of the system, which may be a gigabyte
-        system, failed = system.mT, torch.empty((), dtype=torch.int32, device=system.device)
-        torch.linalg.cholesky_ex(system, out=(system, failed))
-        return None if failed else Linear(self.problem, self.u, self.shape, a, b, system, self.fine)
 
-    def _tried(self, linear: Linear) -> _Step | None:
-        """The step, whole or in part, if it lowers the sum; near the solution, if it shortens the next one."""
-        delta = linear.solve(self.slope)
-        taken = self._after(linear, delta, 1.0)
-        if taken.total < self.total:
+def _attempted(state: _State, rules: _Rules) -> _Step | None:
+    """A step that is worth taking, damped ever more until one is found; None: there is none."""
+    lam = state.lam
+    while True:
+        linear = _factored(state, lam)
+        taken = None if linear is None else _tried(state, rules, linear, lam)
+        if taken is not None or not state.fresh or state.rms < 2 * state.noise:
             return taken
-        for part in (1.0, 0.5, 0.25) if self.fine else ():
-            if part < 1:
-                taken = self._after(linear, delta, part)
-            onward = self.problem.pull(self.u, taken.r) + self.alpha * (self.shape @ (taken.u - self.m))
-            if linear.solve(onward).norm() < (1 - part / 4) * delta.norm():
-                taken.natural = True
-                return taken
-        return None
-
-    def _after(self, linear: Linear, delta: torch.Tensor, part: float) -> _Step:
-        u = self.u - part * delta
-        r, pull = self.problem.evaluate(u)
-        return _Step(u, r, pull, linear, delta, self._sum(u, r))
-
-    def move(self, taken: _Step) -> None:
-        """Go there; trust the linear equations more or less, as they deserved."""
-        delta = taken.delta
-        curved = delta @ (self.matrix @ delta) + self.alpha * (delta @ (self.shape @ delta))
-        promised = 2 * (delta @ self.slope) - curved
-        if not taken.natural:
-            taken.gain = float((self.total - taken.total) / promised) if promised > 0 else 1.0
-        taken.fell = float(taken.total / self.total)
-        self.u, self.r, self.pull, self.fresh = taken.u, taken.r, taken.pull, False
-        self.rms = float(self.r.square().mean().sqrt())
-        if taken.gain > 0.5:
-            self.lam /= 10 if taken.gain < 0.9 else 30
-        elif taken.gain < 0.25:
-            self.lam *= 2
-
-    def calibrate(self) -> None:
-        """Ask the problem for its noise once r is small enough to show something of it."""
-        if self.rms < min(0.05, self.calibrated_at / 10):
-            self.sigma, bias = self.problem.calibrate(self.u)
-            self.calibrated_at = min(self.rms, 100 * max(bias, self.sigma))  # nothing new before r shrinks to these
-            self.r, self.pull = self.problem.evaluate(self.u)
-
-    def relax(self, taken: _Step) -> None:
-        """A smaller alpha after a good step, but none below what the noise asks for; and whether the matrix is kept."""
-        last = float(self.alpha)
-        wanted = last / 30 if taken.gain >= 0.9 else last / 10 if taken.gain > 0.5 else last
-        wanted = max(wanted, _evidence(self.u - self.m, self.shape, taken.linear.factor, last, wanted, self.sigma))
-        self.last, self.alpha = last, torch.as_tensor(wanted, dtype=self.u.dtype, device=self.u.device)
-        fast = taken.fell < REUSE and taken.gain > 0.99
-        if not fast and not (self.fine and taken.fell < 0.1 and not taken.linear.tired):
-            self.matrix = None
-
-    def over(self, taken: _Step, accuracy: float) -> bool:
-        """Whether r has reached the accuracy or its noise, has settled together with alpha, or no longer moves."""
-        fell, noisy = taken.fell, self.rms < 2 * self.sigma
-        settled = self.sigma > 0 and abs(math.log(max(float(self.alpha), 1e-300) / max(self.last, 1e-300))) < 0.1
-        self.quiet = self.quiet + 1 if fell > 0.98 and noisy else 0
-        alone = fell > 0.5 and noisy and self.last * float(self.away @ (self.u - self.m)) < 0.01 * float(taken.total)
-        self.stuck = self.stuck + 1 if fell > 0.9 and self.rms > 10 * self.sigma and not taken.natural else 0
-        small = self.rms < max(accuracy, 0.1 * self.sigma)
-        return small or (settled and self.quiet >= 2) or alone or self.stuck >= 6
+        del linear  # its factor is as large as the matrix
+        lam *= 10 if lam < 1e-6 else 4
+        if lam > 1e8:
+            return None
 
 
-def _evidence(away, shape, factor, alpha, wanted, sigma) -> float:
+def _factored(state: _State, lam: float) -> Linear | None:
+    """The damped equations; None where they are not positive definite to round-off."""
+    normal = state.normal
+    a, b = float(state.alpha + 0.5 * lam * normal.scale), float(0.5 * lam * normal.scale)
+    system = torch.add(normal.gram, normal.prior, alpha=a)
+    system.diagonal().add_(b)
+    # columns first, as LAPACK has it: so the factor takes the place of the system, which may be a gigabyte
+    system, failed = system.mT, torch.empty((), dtype=torch.int32, device=system.device)
+    torch.linalg.cholesky_ex(system, out=(system, failed))
+    return None if failed else Linear(state.problem, state.u, normal.prior, a, b, system, state.refine)
+
+
+def _tried(state: _State, rules: _Rules, linear: Linear, lam: float) -> _Step | None:
+    """The step, whole or in part, if it lowers the sum; near the solution, if it shortens the next one."""
+    delta = linear.solve(state.slope)
+
+    def after(part: float) -> _Step:
+        u = state.u - part * delta
+        r, gradient = state.problem.evaluate(u)
+        return _Step(u, r, gradient, linear, delta, lam, _sum(state, rules, u, r))
+
+    taken = after(1.0)
+    if taken.total < state.total:
+        return taken
+    for part in (1.0, 0.5, 0.25) if state.refine else ():
+        if part < 1:
+            taken = after(part)
+        pull = state.normal.prior @ (taken.u - rules.centre)
+        onward = state.problem.vjp(state.u, taken.r) + state.alpha * pull
+        if linear.solve(onward).norm() < (1 - part / 4) * delta.norm():
+            return replace(taken, natural=True)
+    return None
+
+
+def _moved(state: _State, taken: _Step) -> tuple[_State, _Step]:
+    """There, with the linear equations trusted more or less, as they deserved; the step with how it went."""
+    delta, normal, lam, gain = taken.delta, state.normal, taken.lam, taken.gain
+    curved = delta @ (normal.gram @ delta) + state.alpha * (delta @ (normal.prior @ delta))
+    promised = 2 * (delta @ state.slope) - curved
+    if not taken.natural:
+        gain = float((state.total - taken.total) / promised) if promised > 0 else 1.0
+    fell = float(taken.total / state.total)
+    if gain > 0.5:
+        lam /= 10 if gain < 0.9 else 30
+    elif gain < 0.25:
+        lam *= 2
+    rms = float(taken.r.square().mean().sqrt())
+    state = replace(state, u=taken.u, r=taken.r, gradient=taken.gradient, fresh=False, rms=rms, lam=lam)
+    return state, replace(taken, gain=gain, fell=fell)
+
+
+def _calibrated(state: _State) -> _State:
+    """With the noise that the problem finds once r is small enough to show something of it."""
+    if not state.rms < min(0.05, state.calibrated_at / 10):
+        return state
+    noise, bias, problem = state.problem.calibrate(state.u)
+    r, gradient = problem.evaluate(state.u)
+    now = min(state.rms, 100 * max(bias, noise))  # nothing new before r shrinks to these
+    return replace(state, problem=problem, noise=noise, calibrated_at=now, r=r, gradient=gradient)
+
+
+def _relaxed(state: _State, taken: _Step, rules: _Rules) -> tuple[_State, bool]:
+    """A smaller alpha after a good step, but none below what the noise asks for; without the matrix, if it is worn out.
+
+    And whether the search is over: r has reached the accuracy or its noise, has settled together with alpha, or no
+    longer moves.
+    """
+    last, away, fell, noise = float(state.alpha), state.u - rules.centre, taken.fell, state.noise
+    goal = last / 30 if taken.gain >= 0.9 else last / 10 if taken.gain > 0.5 else last
+    goal = max(goal, _evidence(away, state.normal.prior, taken.linear.factor, last, goal, noise))
+    alpha = torch.as_tensor(goal, dtype=state.u.dtype, device=state.u.device)
+    fast = fell < REUSE and taken.gain > 0.99
+    reused = fast or (state.refine and fell < 0.1 and not taken.linear.cg_failed)
+    noisy = state.rms < 2 * noise
+    settled_steps = state.settled_steps + 1 if fell > 0.98 and noisy else 0
+    stalled_steps = state.stalled_steps + 1 if fell > 0.9 and state.rms > 10 * noise and not taken.natural else 0
+    settled = noise > 0 and abs(math.log(max(float(alpha), 1e-300) / max(last, 1e-300))) < 0.1
+    alone = fell > 0.5 and noisy and last * float(state.pull_to_centre @ away) < 0.01 * float(taken.total)
+    small = state.rms < max(rules.accuracy, 0.1 * noise)
+    state = replace(
+        state, alpha=alpha, normal=state.normal if reused else None, settled_steps=settled_steps,
+        stalled_steps=stalled_steps,
+    )  # fmt: skip
+    return state, small or (settled and settled_steps >= 2) or alone or stalled_steps >= 6
+
+
+def _evidence(away, shape, factor, alpha, goal, sigma) -> float:
     """MacKay's fixed point for alpha: determined unknowns x noise variance / the prior's present value."""
     bound = len(away) * sigma**2 / max(float(away @ (shape @ away)), 1e-300)
-    if bound <= wanted:  # all unknowns determined, and still below: no need to count them, which costs an inverse
+    if bound <= goal:  # all unknowns determined, and still below: no need to count them, which costs an inverse
         return bound
     rows, columns = shape.indices()
     free = alpha * float(torch.cholesky_inverse(factor)[rows, columns] @ shape.values())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
+
+from .engine import Ending
 
 PRODUCTS = 12
 """Most products with J.T J that the solution of one step takes."""
@@ -21,19 +23,44 @@ class LeastSquares(Protocol):
     def evaluate(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """r(u), shape (K,), and J(u).T r(u), shape (D,)."""
 
-    def product(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def jtj_vector(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """J(u) v, shape (K,), and J(u).T J(u) v, shape (D,)."""
 
-    def pull(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    def vjp(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
         """J(u).T r for any r of shape (K,); shape (D,)."""
 
-    def normal(self, u: torch.Tensor) -> torch.Tensor:
+    def gram(self, u: torch.Tensor) -> torch.Tensor:
         """J(u).T J(u), shape (D, D), float64, from rows of J in float32."""
 
-    def calibrate(self, u: torch.Tensor) -> tuple[float, float]:
-        """Adjust the equations to the client's arithmetic at u.
+    def calibrate(self, u: torch.Tensor) -> Calibration:
+        """What the client's arithmetic at u says of the noise, and the equations without the bias that it shows."""
 
-        Root mean squares, in units of r: of the noise that is left, and of the bias that was removed."""
+
+class Calibration(NamedTuple):
+    """What equations learn at a point: two root mean squares, in units of r, and the equations to go on with."""
+
+    noise: float
+    """That is left."""
+    bias: float
+    """That was removed."""
+    problem: LeastSquares
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Where a search for the root of r(u) ended.
+
+    Attributes:
+        u: the last accepted iterate, (D,).
+        noise: root mean square of the noise that the attacker believes to be in r.
+        problem: the equations as they were last calibrated.
+        ending: whether the restart has ended with it, and why.
+    """
+
+    u: torch.Tensor
+    noise: float
+    problem: LeastSquares
+    ending: Ending = Ending.NONE
 
 
 @dataclass
@@ -48,7 +75,8 @@ class Linear:
     b: float
     factor: torch.Tensor
     exact: bool
-    tired: bool = False
+    cg_failed: bool = False
+    """Conjugate gradients did not converge on these equations."""
 
     def solve(self, c: torch.Tensor) -> torch.Tensor:
         """d; where ``exact``, by conjugate gradients on products with J itself, preconditioned by the factor.
@@ -62,7 +90,7 @@ class Linear:
         d, q, rest, size = torch.zeros_like(d), d, c, c @ d
         first = size
         for _ in range(PRODUCTS):
-            onward, back = self.problem.product(self.u, q)
+            onward, back = self.problem.jtj_vector(self.u, q)
             towards = self.a * (self.shape @ q) + self.b * q
             length = size / (onward @ onward + q @ towards)
             d = d + length * q
@@ -72,7 +100,7 @@ class Linear:
             if not size > 1e-6 * first:
                 return d
             q = z + size / last * q
-        self.tired = True
+        self.cg_failed = True
         return d
 
     def _preconditioned(self, c: torch.Tensor) -> torch.Tensor:

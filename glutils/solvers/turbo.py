@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import torch
 
 from .. import _validate
-from .engine import Trace
+from .engine import Ending, Recorder
 
 Population = Callable[[torch.Tensor], torch.Tensor]
 CANDIDATES = 1000
@@ -78,7 +78,7 @@ def pieces() -> SimpleNamespace:
 def turbo(
     objective: Population,
     start: torch.Tensor,
-    trace: Trace,
+    trace: Recorder,
     *,
     evaluations: int,
     generator: torch.Generator,
@@ -117,10 +117,10 @@ def turbo(
     with bo.seeded(seed), bo.exact(10_000), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fits that stop early are still usable, and BoTorch says so in many ways
         sobol = torch.quasirandom.SobolEngine(unknowns, scramble=True, seed=seed)
-        while state.used + batch <= evaluations:
+        while state.used + batch <= evaluations and not state.ending:
             region, first, state.model = Region(max(1, math.ceil(unknowns / batch))), len(state.losses), None
             _begin(state, sobol, min(2 * unknowns, evaluations // 2), evaluations)
-            while state.used + batch <= evaluations and not region.collapsed:
+            while state.used + batch <= evaluations and not region.collapsed and not state.ending:
                 points, losses = torch.cat(state.points[first:]), torch.cat(state.losses[first:])
                 model = state.model = _fitted(bo, points, losses, state.model)
                 drawn = _propose(bo, model, points, losses, region.length, batch)
@@ -130,23 +130,25 @@ def turbo(
 
 
 class _State:
-    """Points in the unit cube and their losses, a batch at a time; evaluates and notes."""
+    """Points in the unit cube and their losses, a batch at a time; evaluates and reports."""
 
-    def __init__(self, objective: Population, start: torch.Tensor, trace: Trace, width: float, batch: int):
+    def __init__(self, objective: Population, start: torch.Tensor, trace: Recorder, width: float, batch: int):
         self.objective, self.start, self.trace, self.width, self.batch = objective, start, trace, width, batch
         self.points: list[torch.Tensor] = []
         self.losses: list[torch.Tensor] = []
         self.used, self.model = 0, None
+        self.ending = Ending.NONE
 
     def evaluate(self, points: torch.Tensor) -> torch.Tensor:
-        """Losses (P,) of points (P, n) of the cube, in float64; NaN becomes the worst seen."""
+        """Losses (P,) of points (P, n) of the cube, in float64; NaN becomes the worst seen, unless all are NaN."""
         candidates = self.start + ((2 * points - 1) * self.width).to(self.start)
         found = self.objective(candidates).detach()
         best = int(found.nan_to_num(nan=math.inf).argmin())
-        self.trace.note(len(self.losses), found[best], (candidates[best],))
+        self.ending = self.trace.report(len(self.losses), found[best], (candidates[best],))
         losses = found.double().cpu()
         known = torch.cat([*self.losses, losses])
-        losses = torch.where(losses.isfinite(), losses, known[known.isfinite()].max())
+        if bool(known.isfinite().any()):
+            losses = torch.where(losses.isfinite(), losses, known[known.isfinite()].max())
         self.points.append(points)
         self.losses.append(losses)
         self.used += len(points)
@@ -159,7 +161,7 @@ def _begin(state: _State, sobol: torch.quasirandom.SobolEngine, count: int, eval
     if not state.used:
         points[0] = 0.5
     for part in points.split(state.batch):
-        if state.used + len(part) <= evaluations:
+        if state.used + len(part) <= evaluations and not state.ending:
             state.evaluate(part)
 
 

@@ -57,4 +57,4 @@ def fc_inversion(seen: Observation, *, seed: int = 0) -> Reconstruction:
     else:
         found = torch.zeros(seen.shape[0], dtype=torch.int64, device=images.device)
         notes += ("labels are not inferred: zeros",)
-    return Reconstruction(images, found, loss=0.0, notes=notes)
+    return Reconstruction(images, found, loss=0.0, notes=notes, evaluations=0, pullbacks=0)

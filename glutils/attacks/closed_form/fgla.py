@@ -178,7 +178,8 @@ def fgla(
             images = decoder(found.float())
     finally:
         decoder.train(before)
-    return Reconstruction(images, labels, loss=0.0, notes=tuple(notes), diagnostics={"empty": float(empty)})
+    found = {"empty": float(empty)}
+    return Reconstruction(images, labels, 0.0, notes=tuple(notes), diagnostics=found, evaluations=0, pullbacks=0)
 
 
 def _load_decoder(decoder: Any, seen: Observation, device: torch.device) -> decoders.Decoder:

@@ -85,6 +85,7 @@ def rgap(seen: Observation, *, seed: int = 0, rcond: float | int = 1e-8) -> Reco
     loss, image, label, ranks, clipped = min(found, key=lambda entry: entry[0])
     if clipped:
         notes.append(f"{clipped} values beyond the range of an activation were moved into it")
+    spent = {"evaluations": len(starts), "pullbacks": 0}  # a closed form, and a look at what each candidate would send
     diagnostics = {}
     for layer in chain:
         rank = ranks[layer.name]
@@ -97,7 +98,7 @@ def rgap(seen: Observation, *, seed: int = 0, rcond: float | int = 1e-8) -> Reco
         elif rank < layer.unknowns:
             notes.append(f"layer {layer.name!r}: the equations determine {rank} of {layer.unknowns} unknowns")
     diagnostics["missing"] = float(sum(layer.unknowns - ranks[layer.name] for layer in chain))
-    return Reconstruction(image, label, loss=loss, notes=tuple(notes), diagnostics=diagnostics)
+    return Reconstruction(image, label, loss=loss, notes=tuple(notes), diagnostics=diagnostics, **spent)
 
 
 def _last_layer_candidates(layer: Layer, weights, payload) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], list[str]]:

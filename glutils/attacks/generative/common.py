@@ -12,6 +12,7 @@ from ... import labels as rules
 from ...observation import Observation
 from ...priors import latent
 from ...priors.latent import Latent
+from ...solvers import Tally
 from ...solvers.adam import Objective
 
 PRIORS = ("pca", "generator", "glo", "untrained")
@@ -90,12 +91,14 @@ def candidates(
     *,
     distance: str = "squared",
     defense: str = "none",
+    tally: Tally | None = None,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """Distances (P,) of P guesses at the batch, (P, B, C, H, W), without derivatives: all gradients in one sweep.
 
     ``"squared"`` is relative to the payload's own sum of squares; ``"cosine"`` is 1 - cosine, computed from the
     difference of unit vectors, which stays exact near zero. ``defense`` does to every guess's gradient what the client
     is assumed to have done: ``"clipping"`` to the observed norm, ``"sparsification"`` to the observed zeros, as in GGL.
+    ``tally`` counts every guess as one evaluation, with nothing pulled back.
     """
     _validate.choice("distance", distance, ("squared", "cosine"))
     _validate.choice("defense", defense, DEFENSES)
@@ -122,6 +125,8 @@ def candidates(
 
     def distances(images: torch.Tensor) -> torch.Tensor:
         numbers = max(len(target) for _, _, target in rounds)
+        if tally is not None:
+            tally.add(len(images), pullbacks=0)
         with torch.no_grad():
             return torch.cat([value(part) for part in images.split(max(1, AT_ONCE // numbers))])
 

@@ -7,7 +7,7 @@ import torch
 from ... import _validate
 from ...observation import Observation
 from ...priors.latent import Latent
-from ...solvers import search
+from ...solvers import Tally, search
 from ...solvers import turbo as trust
 from ...solvers.cmaes import cmaes, population_size
 from ..base import Card, Reconstruction, reconstruction, register
@@ -88,7 +88,8 @@ def ggl(
     latent_weight = _validate.number("latent_weight", latent_weight, at_least=0)
     _validate.number("spread", spread, above=0)
     label, notes = known_or_inferred_labels(seen, "ggl")
-    far = candidates(seen, label, distance=distance, defense=defense)  # refuses bad names before any training
+    tally = Tally()
+    far = candidates(seen, label, distance=distance, defense=defense, tally=tally)  # refuses bad names before training
     whole, more = resolve_latent(seen, "ggl", prior, components, seed, progress)
     size = {"cma": population_size(whole.size), "turbo": 10}[solver]
     size = size if population is None else _validate.integer("population", population, at_least=2)
@@ -101,15 +102,13 @@ def ggl(
         value = far(whole.decode(bounded(codes))[:, None])
         return value if tanh else value + latent_weight * divergence(codes)
 
-    used: list[int] = []
-
     def solve(trace, generator):
         start = torch.zeros(whole.size, device=label.device)
         how = {"evaluations": iterations, "generator": generator}
         if solver == "turbo":
-            used.append(trust.turbo(loss, start, trace, width=2 * spread, batch=size, **how))
+            trust.turbo(loss, start, trace, width=2 * spread, batch=size, **how)
         else:
-            used.append(cmaes(loss, start, trace, spread=spread, population=size, **how))
+            cmaes(loss, start, trace, spread=spread, population=size, **how)
 
     found = search(
         solve,
@@ -122,5 +121,6 @@ def ggl(
         view=lambda variables: whole.decode(bounded(variables[0][None])),
     )
     z = bounded(found.variables[0][None])
-    extra = {"latent": float(whole.size), "evaluations": float(sum(used)), "divergence": float(divergence(z)[0])}
-    return reconstruction(found, whole.decode(z), label, *notes, *more, **extra)
+    extra = {"latent": float(whole.size), "evaluations": float(tally.evaluations)}
+    extra |= {"divergence": float(divergence(z)[0])}
+    return reconstruction(found, whole.decode(z), label, *notes, *more, tally=tally, **extra)

@@ -11,7 +11,7 @@ from ... import _validate
 from ...observation import Observation
 from ...priors import tv
 from ...priors.latent import Latent, Network
-from ...solvers import Continued, Found, Trace, adam, search
+from ...solvers import Found, Tally, Trace, adam, search
 from ..base import Card, Reconstruction, reconstruction, register
 from ..matching.objective import cosine, matching
 from .common import add_penalty, divergence, known_or_inferred_labels, resolve_latent
@@ -67,11 +67,11 @@ def gias(
     how = validate_options(iterations, latent_share, restarts, latent_lr, weight_lr, tv_weight, latent_weight)
     labels, notes = known_or_inferred_labels(seen, "gias")
     whole, more = resolve_latent(seen, "gias", prior, components, seed, progress)
-    found = invert(seen, whole, labels, seed=seed, seconds=seconds, progress=progress, **how)
+    tally = Tally()
+    found = invert(seen, whole, labels, seed=seed, seconds=seconds, progress=progress, tally=tally, **how)
     z, weights = found.variables
-    return reconstruction(
-        found, whole.decode(z, weights), labels, *notes, *more, **sizes(whole, len(found.history.steps))
-    )
+    about = sizes(whole, tally.evaluations)
+    return reconstruction(found, whole.decode(z, weights), labels, *notes, *more, tally=tally, **about)
 
 
 def validate_options(
@@ -115,11 +115,12 @@ def invert(
     seed: int,
     seconds: float | int | None,
     progress: bool | None,
+    tally: Tally | None = None,
 ) -> Found:
     """Both stages; the variables found are z (B, size) and the weights (B, n)."""
     first = own_weights(whole, seen)
     tries = round(latent_share * iterations) // restarts  # iterations of one start
-    match = {"distance": cosine, "priors": [(tv_weight, tv)] if tv_weight else ()}
+    match = {"distance": cosine, "priors": [(tv_weight, tv)] if tv_weight else (), "tally": tally}
 
     def solve(trace: Trace, generator: torch.Generator) -> None:
         near = matching(seen, lambda v: (whole.decode(v[0]), labels), **match)
@@ -127,13 +128,14 @@ def invert(
         starts = [torch.randn(len(first), whole.size, generator=generator).to(first) for _ in range(restarts)]
         kept = []
         for start in starts if tries else ():
-            stage = Continued(trace, lambda v: (v[0], first))
+            stage = trace.stage(lambda v: (v[0], first))
             how = {"iterations": tries - 1, "lr": latent_lr, "schedule": "steps"}  # one more is evaluated
-            adam(near, (start,), stage, **how)
-            kept.append((trace.loss, trace.best[0]))
+            if adam(near, (start,), stage, **how):
+                return
+            kept.append((stage.loss, stage.best[0]))
         z = min(kept, key=lambda pair: pair[0])[1] if kept else starts[0]
         if (left := iterations - tries * restarts) or not kept:
-            stage = Continued(trace, lambda v: (z, v[0]))
+            stage = trace.stage(lambda v: (z, v[0]))
             near = matching(seen, lambda v: (whole.decode(z, v[0]), labels), **match)
             adam(near, (first,), stage, iterations=left, lr=weight_lr, schedule="steps")
 

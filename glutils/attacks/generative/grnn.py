@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from ... import _validate, priors
 from ...observation import Observation
-from ...solvers import search
+from ...solvers import Tally, search
 from ..base import Card, Reconstruction, reconstruction, register
 from ..matching.objective import Distance, Tensors, matching, squared
 
@@ -79,7 +79,7 @@ def grnn(
         _validate.number(name, value, **({"above": 0} if name == "lr" else {"at_least": 0, "at_most": 0.9999}))
     tv_weight = _validate.number("tv_weight", tv_weight, at_least=0)
     smooth = [(tv_weight, lambda images: priors.tv(images, "l2count"))] if tv_weight else []
-    target = list(seen.payload.values())
+    target, tally = list(seen.payload.values()), Tally()
 
     def solve(trace, generator):
         noise = torch.randn(seen.shape[0], NOISE, generator=generator).to(target[0])
@@ -91,14 +91,14 @@ def grnn(
             made[:] = functional_call(network, dict(zip(weights, variables, strict=True)), (noise,))
             return made
 
-        objective = matching(seen, decode, distance=_distance(wd, target, generator), priors=smooth)
+        objective = matching(seen, decode, distance=_distance(wd, target, generator), priors=smooth, tally=tally)
         _rmsprop(objective, tuple(weights.values()), made, trace, iterations, lr, momentum)
 
     found = search(
         solve, iterations=iterations, restarts=restarts, seed=seed, seconds=seconds, progress=progress, label="grnn"
     )
     images, probabilities = found.variables
-    return reconstruction(found, images, probabilities.argmax(-1))
+    return reconstruction(found, images, probabilities.argmax(-1), tally=tally)
 
 
 def _rmsprop(objective, weights, made, trace, iterations, lr, momentum) -> None:
@@ -106,11 +106,11 @@ def _rmsprop(objective, weights, made, trace, iterations, lr, momentum) -> None:
     optimiser = torch.optim.RMSprop(weights, lr=lr, momentum=momentum)
     for step in range(iterations + 1):
         loss, grads = objective(weights)
-        trace.note(step, loss, tuple(made))
-        if step < iterations:
-            for weight, grad in zip(weights, grads, strict=True):
-                weight.grad = grad
-            optimiser.step()
+        if trace.report(step, loss, tuple(made)) or step == iterations:
+            break
+        for weight, grad in zip(weights, grads, strict=True):
+            weight.grad = grad
+        optimiser.step()
 
 
 class Generator(nn.Module):

@@ -10,7 +10,7 @@ from ... import _validate
 from ...observation import Observation, as_gradient
 from ...priors import tv
 from ...priors.latent import Latent
-from ...solvers import Continued, Trace, adam, search
+from ...solvers import Stage, Tally, Trace, adam, search
 from ...solvers.cmaes import cmaes, population_size
 from ..base import Card, Reconstruction, reconstruction, register
 from ..matching.objective import cosine, matching
@@ -87,9 +87,8 @@ def igims(
     steps = Steps(search_z, latent_lr, weight_lr, shrink)
     weights = Weights(tv_weight, latent_weight, drift_weight)
     game = Alternation(seen, labels, whole, latent_solver, steps, weights)
-    spent: list[int] = []
     found = search(
-        lambda trace, generator: spent.append(game.play(trace, generator, rounds, iterations)),
+        lambda trace, generator: game.play(trace, generator, rounds, iterations),
         iterations=iterations,
         seed=seed,
         seconds=seconds,
@@ -99,7 +98,8 @@ def igims(
         view=lambda v: whole.decode(*v),
     )
     z, own = found.variables
-    return reconstruction(found, whole.decode(z, own), labels, *notes, *more, *told, **sizes(whole, sum(spent)))
+    about = sizes(whole, game.tally.evaluations)
+    return reconstruction(found, whole.decode(z, own), labels, *notes, *more, *told, tally=game.tally, **about)
 
 
 def _latent_solver(asked: str | None, search_z: int, unknowns: int) -> tuple[str, list[str]]:
@@ -142,30 +142,34 @@ class Alternation:
     def __init__(self, seen: Observation, labels: torch.Tensor, whole: Latent, solver: str, steps: Steps, by: Weights):
         self.seen, self.labels, self.whole, self.solver, self.steps, self.by = seen, labels, whole, solver, steps, by
         self.shape = (seen.shape[0], whole.size)
-        self.first = own_weights(whole, seen)
-        self.guesses = candidates(seen, labels, distance="cosine")
-        self.match = {"distance": cosine, "priors": [(by.tv, tv)] if by.tv else ()}
+        self.first, self.tally = own_weights(whole, seen), Tally()
+        self.guesses = candidates(seen, labels, distance="cosine", tally=self.tally)
+        self.match = {"distance": cosine, "priors": [(by.tv, tv)] if by.tv else (), "tally": self.tally}
 
-    def play(self, trace: Trace, generator: torch.Generator, rounds: int, iterations: int) -> int:
-        """All rounds; returns how many gradients were evaluated."""
+    def play(self, trace: Trace, generator: torch.Generator, rounds: int, iterations: int) -> None:
+        """All rounds, as far as the trace lets them."""
         start = torch.zeros(self.shape) if self.solver == "cma" else torch.randn(self.shape, generator=generator)
         z, weights, left = start.to(self.first), self.first, iterations + 1
         for number in range(rounds):
             scale, share = self.steps.shrink**number, left // (rounds - number)
             if self.steps.search_z:
-                used = self.latent_stage(trace, z, weights, scale, generator)
-                z, left, share = trace.best[0], left - used, share - used
-            weights, left = self.weight_stage(trace, z, weights, scale, share), left - share
-        return iterations + 1 - left
+                stage, used = self.latent_stage(trace, z, weights, scale, generator)
+                if trace.ending:
+                    return
+                z, left, share = stage.best[0].view(self.shape), left - used, share - used
+            stage = self.weight_stage(trace, z, weights, scale, share)
+            if trace.ending:
+                return
+            weights, left = weights if stage.best is None else stage.best[0], left - share
 
-    def latent_stage(self, trace: Trace, z: torch.Tensor, weights: torch.Tensor, scale: float, generator) -> int:
-        """A better z for these weights, left in the trace; returns how many gradients it took."""
-        stage, count = Continued(trace, lambda v: (v[0].view(self.shape), weights)), self.steps.search_z
+    def latent_stage(self, trace: Trace, z: torch.Tensor, weights: torch.Tensor, scale: float, generator):
+        """A better z for these weights: the stage that found it, and how many gradients it took."""
+        stage, count = trace.stage(lambda v: (v[0].view(self.shape), weights)), self.steps.search_z
         if self.solver == "adam":
             near = matching(self.seen, lambda v: (self.whole.decode(v[0], weights), self.labels), **self.match)
             near = add_penalty(near, lambda v: self.by.latent * divergence(v[0]).mean())
             adam(near, (z,), stage, iterations=count - 1, lr=scale * self.steps.latent_lr, schedule="steps")
-            return count
+            return stage, count
 
         def loss(codes: torch.Tensor) -> torch.Tensor:
             images = self.spread(codes, weights)
@@ -173,17 +177,17 @@ class Alternation:
             far = divergence(codes.view(-1, *self.shape)).mean(1)
             return self.guesses(images) + self.by.tv * smooth + self.by.latent * far
 
-        return cmaes(loss, z.flatten(), stage, evaluations=count, generator=generator, spread=scale)
+        return stage, cmaes(loss, z.flatten(), stage, evaluations=count, generator=generator, spread=scale)
 
-    def weight_stage(self, trace: Trace, z: torch.Tensor, weights: torch.Tensor, scale: float, share: int):
+    def weight_stage(self, trace: Trace, z: torch.Tensor, weights: torch.Tensor, scale: float, share: int) -> Stage:
         """Better weights for this z, kept near the first ones."""
         loss = matching(self.seen, lambda v: (self.whole.decode(z, v[0]), self.labels), **self.match)
         if self.by.drift:
             apart = lambda v: ((v[0] - self.first).square().sum(1) + 1e-12).sqrt().mean()  # noqa: E731
             loss = add_penalty(loss, lambda v: self.by.drift * apart(v))
-        stage = Continued(trace, lambda v: (z, v[0]))
+        stage = trace.stage(lambda v: (z, v[0]))
         adam(loss, (weights,), stage, iterations=share - 1, lr=scale * self.steps.weight_lr, schedule="steps")
-        return trace.best[1]
+        return stage
 
     def spread(self, codes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Images (P, B, C, H, W) of candidates (P, B size), each image with its own weights."""

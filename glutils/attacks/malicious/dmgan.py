@@ -31,8 +31,7 @@ from ... import _validate, data, federation, models
 from ...data.batch import Batch
 from ...observation.transcripts import Round, move
 from ...protocols import FedAvg
-from ...solvers import search
-from ...solvers.engine import Trace
+from ...solvers import Trace, search
 from ..base import Card, Reconstruction, reconstruction, register
 from .dmgan_client import DmganClient
 
@@ -187,8 +186,7 @@ def dmgan(
                 player.finish(working)
             images = player.sample(latents)
             rows.update(_round_rates(working, images, tracked, test, turn))
-            trace.note(turn, player.loss(working, images), (images,))
-            if turn == rounds:
+            if trace.report(turn, player.loss(working, images), (images,)) or turn == rounds:
                 break
             said = []
             for k, client in enumerate(clients):

@@ -71,4 +71,5 @@ def rtf(seen: Observation, *, seed: int = 0, threshold: float | int = 1e-6) -> R
         labels = seen.labels
         notes += ("images come in the order of the bins: labels are as told, not matched to images",)
     found = {"hits": float(len(hits)), "bins": float(block.bins)}
-    return Reconstruction(images.view(seen.shape), labels, loss=0.0, notes=notes, diagnostics=found)
+    images = images.view(seen.shape)
+    return Reconstruction(images, labels, 0.0, notes=notes, diagnostics=found, evaluations=0, pullbacks=0)

@@ -15,8 +15,7 @@ from ... import labels as label_rules
 from ...observation import Observation, as_gradient, local_steps
 from ...priors import tv
 from ...protocols import FedAvg, Payload, Protocol
-from ...solvers import search
-from ...solvers.engine import Trace
+from ...solvers import Tally, Trace, search
 from ..base import Card, Reconstruction, reconstruction, register
 from .objective import Distance, Tensors, matching, normal_start
 
@@ -122,7 +121,9 @@ def dlf(
     epochs = client.epochs if simulator == "full_many" or order == "survey" else 1
     view, scale = simulator_view(seen, simulator)
     layers = layer_weights(seen.payload) if by_layer else [1.0] * len(seen.payload)
-    distance = matching(view, lambda v: (v[0], known.repeat(many)), distance=weighted_squares(layers), weight=scale)
+    tally = Tally()
+    how = {"distance": weighted_squares(layers), "weight": scale, "tally": tally}
+    distance = matching(view, lambda v: (v[0], known.repeat(many)), **how)
 
     def solve(trace: Trace, generator: torch.Generator) -> None:
         start = torch.cat([0.5 + 0.25 * normal_start(seen, generator) for _ in range(many)])
@@ -146,7 +147,7 @@ def dlf(
         label="dlf",
         view=lambda variables: align_and_average(variables[0], many, known),
     )
-    return reconstruction(found, align_and_average(found.variables[0], many, known), known, *notes)
+    return reconstruction(found, align_and_average(found.variables[0], many, known), known, *notes, tally=tally)
 
 
 def _count_labels(seen: Observation, rule: str) -> tuple[torch.Tensor, tuple[str, ...]]:
@@ -225,15 +226,15 @@ def align_and_average(images: torch.Tensor, epochs: int, labels: torch.Tensor) -
 
 
 def _descend(distance, priors, start, trace, iterations, lr) -> None:
-    """Adam; the noted loss always has the final factor, so that iterates and restarts compare."""
+    """Adam; the reported loss always has the final factor, so that iterates and restarts compare."""
     images = start.clone().requires_grad_()
     optimiser = torch.optim.Adam([images], lr=lr)
     first, last = FACTORS
     for step in range(iterations + 1):
         apart, (slope,) = distance((images,))
         prior = priors(images)
-        trace.note(step, last * apart + prior.detach(), (images,))
-        if step == iterations:
+        ending = trace.report(step, last * apart + prior.detach(), (images,))
+        if ending or step == iterations:
             break
         factor = first * (last / first) ** min(1.0, 2 * step / iterations)
         images.grad = factor * slope + torch.autograd.grad(prior, images)[0]

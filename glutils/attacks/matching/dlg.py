@@ -13,7 +13,7 @@ import torch
 
 from ... import _validate, labels
 from ...observation import Observation
-from ...solvers import adam, lbfgs, search
+from ...solvers import Tally, adam, lbfgs, search
 from ..base import Card, Reconstruction, reconstruction, register
 from .objective import Distance, Tensors, cosine, matching, normal_start, size, squared
 
@@ -56,9 +56,10 @@ def dlg(
     payload after 20 iterations is given up, and the next begins. The reported iterate is the one with the lowest loss.
     """
     how = {"iterations": iterations, "restarts": restarts, "seed": seed, "seconds": seconds, "progress": progress}
-    found = _by_lbfgs(seen, None, "dlg", lr, how)
+    tally = Tally()
+    found = _by_lbfgs(seen, None, "dlg", lr, tally, how)
     images, logits = found.variables
-    return reconstruction(found, images, logits.argmax(-1))
+    return reconstruction(found, images, logits.argmax(-1), tally=tally)
 
 
 @register("dlg_adam", replace(CARD, title="DLG-Adam", prior="box", solver="Adam"))
@@ -139,8 +140,9 @@ def idlg(
         raise ValueError(f"attack 'idlg' reads the label of one image, got a batch of {seen.shape[0]}")
     known = labels.infer("idlg", seen).labels
     how = {"iterations": iterations, "restarts": restarts, "seed": seed, "seconds": seconds, "progress": progress}
-    found = _by_lbfgs(seen, known, "idlg", lr, how)
-    return reconstruction(found, found.variables[0], known)
+    tally = Tally()
+    found = _by_lbfgs(seen, known, "idlg", lr, tally, how)
+    return reconstruction(found, found.variables[0], known, tally=tally)
 
 
 def cosine_with_length(weight: float) -> Distance:
@@ -163,11 +165,11 @@ def _decode(variables: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Te
     return variables[0], variables[1].softmax(-1)
 
 
-def _by_lbfgs(seen: Observation, known: torch.Tensor | None, attack: str, lr: float, how: dict):
+def _by_lbfgs(seen: Observation, known: torch.Tensor | None, attack: str, lr: float, tally: Tally, how: dict):
     """Pixels by L-BFGS, and soft labels where none are known. A hopeless start is given up, and the first that has
     converged ends the search."""
     scale = size(seen)
-    objective = matching(seen, _decode if known is None else lambda v: (v[0], known), dtype=torch.float64)
+    objective = matching(seen, _decode if known is None else lambda v: (v[0], known), dtype=torch.float64, tally=tally)
 
     def solve(trace, generator):
         start = (0.5 + 0.25 * normal_start(seen, generator, torch.float64),)
@@ -175,17 +177,18 @@ def _by_lbfgs(seen: Observation, known: torch.Tensor | None, attack: str, lr: fl
             start += (torch.randn(seen.shape[0], seen.classes, generator=generator).to(start[0]),)
         lbfgs(
             objective, start, trace, iterations=how["iterations"], lr=lr, line_search=True,
-            hopeless=lambda step, loss: step == 20 and loss > HOPELESS * scale,
+            should_stop=lambda step, loss: step == 20 and loss > HOPELESS * scale,
         )  # fmt: skip
 
-    return search(solve, good=lambda loss: loss < CONVERGED * scale, label=attack, **how)
+    return search(solve, success=lambda loss: loss < CONVERGED * scale, label=attack, **how)
 
 
 def _by_adam(seen: Observation, distance: Distance, attack: str, lr: float, box: bool, how: dict) -> Reconstruction:
     """Pixels and soft labels by Adam, whatever the distance."""
     _validate.number("lr", lr, above=0)
     _validate.instance("box", box, bool)
-    objective = matching(seen, _decode, distance=distance)
+    tally = Tally()
+    objective = matching(seen, _decode, distance=distance, tally=tally)
     device = next(seen.model.parameters()).device
 
     def solve(trace, generator):
@@ -195,4 +198,4 @@ def _by_adam(seen: Observation, distance: Distance, attack: str, lr: float, box:
 
     found = search(solve, label=attack, **how)
     images, logits = found.variables
-    return reconstruction(found, images, logits.argmax(-1))
+    return reconstruction(found, images, logits.argmax(-1), tally=tally)

@@ -12,7 +12,7 @@ from ... import _validate
 from ... import labels as label_rules
 from ...observation import Observation, as_gradient
 from ...priors import tv
-from ...solvers import adam, search
+from ...solvers import Tally, adam, search
 from ...solvers.adam import Objective
 from ..base import Card, Reconstruction, reconstruction, register
 from .objective import cosine, matching, normal_start
@@ -83,7 +83,8 @@ def ig(
     seen = _simulated(seen, local)
     known, notes = _labels(seen, labels)
     decode = (lambda v: (v[0], v[1].softmax(-1))) if known is None else (lambda v: (v[0], known))
-    objective = matching(seen, decode, distance=cosine, priors=[(tv_weight, tv)] if tv_weight else ())
+    tally, smooth = Tally(), [(tv_weight, tv)] if tv_weight else ()
+    objective = matching(seen, decode, distance=cosine, priors=smooth, tally=tally)
 
     def solve(trace, generator):
         start = 0.5 + 0.25 * normal_start(seen, generator)
@@ -104,7 +105,7 @@ def ig(
         label="ig",
     )
     told = found.variables[1].argmax(-1) if known is None else known
-    return reconstruction(found, found.variables[0], told, *notes)
+    return reconstruction(found, found.variables[0], told, *notes, tally=tally)
 
 
 def _labels(seen: Observation, asked: Any) -> tuple[torch.Tensor | None, tuple[str, ...]]:

@@ -11,6 +11,7 @@ from ... import models
 from ...models import convolutions
 from ...observation import Observation
 from ...protocols import FedSGD
+from ...solvers import Tally
 from ...solvers.adam import Objective
 
 Decode = Callable[[tuple[torch.Tensor, ...]], tuple[torch.Tensor, torch.Tensor]]
@@ -49,6 +50,7 @@ def matching(
     weight: float = 1.0,
     priors: Sequence[tuple[float, Prior]] = (),
     dtype: torch.dtype = torch.float32,
+    tally: Tally | None = None,
 ) -> Objective:
     """Objective: weight x sum over rounds of distance(simulated payload, payload), plus weighted priors on the images.
 
@@ -56,6 +58,8 @@ def matching(
     vector-Jacobian product through it are all that an iteration costs. For scalars and squared distances the graph ends
     at the gradient: ``|V g - s|^2`` and its derivative ``2 V.T (V g - s)`` need none. Weights that never meet a pixel
     and their columns of V are left out.
+
+    ``tally`` counts the calls of the objective, each of them one evaluation.
     """
     slopes = distance is squared and all(entry.protocol.answers_slopes for entry in seen.rounds)
     called = convolutions.sizes(seen.model, seen.shape)
@@ -78,6 +82,8 @@ def matching(
 
     def objective(variables: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         images, labels = decode(variables)
+        if tally is not None and rounds:
+            tally.add()
         with convolutions.direct(little and images is variables[0]):  # a generator has convolutions of its own
             return evaluated(variables, images, labels)
 

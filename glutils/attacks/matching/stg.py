@@ -12,7 +12,7 @@ from ... import _validate, models, priors
 from ... import labels as label_rules
 from ...models.relu import with_surrogates
 from ...observation import Observation
-from ...solvers import adam, search
+from ...solvers import Tally, adam, search
 from ...solvers.adam import Objective
 from ..base import Card, Reconstruction, reconstruction, register
 from . import batchnorm
@@ -126,10 +126,11 @@ def stg(
     if kinks:
         seen = dataclasses.replace(seen, model=with_surrogates(seen.model, kinks))
 
+    tally = Tally()
     with priors.record_batchnorm_statistics(seen.model) if factor else contextlib.nullcontext({}) as noted:
         terms = [*smooth, (factor, batchnorm.Statistics(seen.model, target, noted))]
         terms = [(share, term) for share, term in terms if share]
-        objective = matching(seen, lambda v: (v[0], labels), weight=weight, priors=terms)
+        objective = matching(seen, lambda v: (v[0], labels), weight=weight, priors=terms, tally=tally)
         goal = objective if group == 1 else together(objective, group, pull)
 
         def solve(trace, generator):
@@ -141,14 +142,16 @@ def stg(
         limits = {"iterations": iterations, "restarts": restarts, "seed": seed, "seconds": seconds}
         found = search(solve, keep="last", progress=progress, label="stg", **limits)
         chosen, extra = _chosen(objective, found.variables[0], group)
-    return _reported(found, chosen, labels, notes, extra)
+    return _reported(found, chosen, labels, notes, tally, extra)
 
 
-def _reported(found, chosen: slice, labels: torch.Tensor, notes: tuple[str, ...], extra: dict) -> Reconstruction:
+def _reported(
+    found, chosen: slice, labels: torch.Tensor, notes: tuple[str, ...], tally: Tally, extra: dict
+) -> Reconstruction:
     """The chosen copy, in the images and in the history's frames."""
     history = dataclasses.replace(found.history, frames=tuple(frame[chosen] for frame in found.history.frames))
     found = dataclasses.replace(found, history=history)
-    return reconstruction(found, found.variables[0][chosen], labels, *notes, **extra)
+    return reconstruction(found, found.variables[0][chosen], labels, *notes, tally=tally, **extra)
 
 
 def _smooth(tv_weight: Any, l2_weight: Any) -> list[tuple[float, Any]]:

@@ -34,7 +34,7 @@ def ablation(
         seed: of the starting point, the noise and the permutation; the same for every variant, so that differences are
             paired.
         variants: names from :data:`glutils.attacks.zerogla.ablation.VARIANTS`.
-        options: of :func:`~glutils.attacks.zerogla.first_order.first_order`, in place of the published ones, for
+        options: of :func:`~glutils.attacks.zerogla.first_order.adam_attack`, in place of the published ones, for
             example ``iterations`` and ``quirks``.
 
     Returns:

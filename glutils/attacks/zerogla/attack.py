@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, TypedDict, Unpack
 
 from ... import _validate
 from ...observation import Observation
 from ...priors.latent import Latent
 from ..base import Card, Reconstruction, register
-from .first_order import first_order
-from .gauss_newton import newton
+from .first_order import adam_attack, lbfgs_attack
+from .gauss_newton import gauss_newton_attack
 
-SOLVERS = ("gauss-newton", "lbfgs", "adam")
-IGNORED = {"gauss-newton": (), "lbfgs": ("lr", "noise", "quirks"), "adam": ()}
-"""Options of the solver's function that this solver has no use for."""
+SOLVERS = {"gauss-newton": gauss_newton_attack, "lbfgs": lbfgs_attack, "adam": adam_attack}
+"""What ``solver`` may name, and the function whose options, with their defaults, go with it."""
+COMMON = ("seed", "iterations", "restarts", "seconds", "progress")
+"""Options of all solvers."""
+
+
+class Options(TypedDict, total=False):
+    """Options of :func:`zerogla`: those of the chosen solver's function, which has their defaults."""
+
+    iterations: int | None
+    restarts: int | None
+    prior: str | Latent | None
+    components: int | None
+    spread: float | int | None
+    soften: bool | None
+    box: bool | None
+    coarse: int | None
+    check: bool | None
+    scalar_weight: str | float | int | None
+    bn: str | None
+    bn_weight: float | int | None
+    tv_weight: float | int | None
+    tv_kind: str | None
+    l2_weight: float | int | None
+    lr: float | int | None
+    noise: float | int | None
+    quirks: bool | Iterable[str] | None
+    seconds: float | int | None
+    progress: bool | None
 
 
 @register(
@@ -32,30 +59,7 @@ IGNORED = {"gauss-newton": (), "lbfgs": ("lr", "noise", "quirks"), "adam": ()}
     ),
 )
 def zerogla(
-    seen: Observation,
-    *,
-    seed: int = 0,
-    solver: str = "gauss-newton",
-    iterations: int | None = None,
-    restarts: int | None = None,
-    prior: str | Latent | None = None,
-    components: int | None = None,
-    spread: float | int | None = None,
-    soften: bool | None = None,
-    box: bool | None = None,
-    coarse: int | None = None,
-    check: bool | None = None,
-    scalar_weight: str | float | int | None = None,
-    bn: str | None = None,
-    bn_weight: float | int | None = None,
-    tv_weight: float | int | None = None,
-    tv_kind: str | None = None,
-    l2_weight: float | int | None = None,
-    lr: float | int | None = None,
-    noise: float | int | None = None,
-    quirks: bool | Iterable[str] | None = None,
-    seconds: float | int | None = None,
-    progress: bool | None = None,
+    seen: Observation, *, seed: int = 0, solver: str = "gauss-newton", **options: Unpack[Options]
 ) -> Reconstruction:
     """Images whose slopes along the public directions are the scalars that the client sent.
 
@@ -63,9 +67,11 @@ def zerogla(
 
     Args:
         solver: ``"gauss-newton"`` (this book's; float64, exact to the client's noise once there are as many scalars as
-            pixels; :func:`~glutils.attacks.zerogla.gauss_newton.newton`), ``"lbfgs"`` (float64, strong Wolfe line
-            search), or ``"adam"`` (the published one); both :func:`~glutils.attacks.zerogla.first_order.first_order`.
-        iterations: default 40, 60 (outer steps of 20) or 2,000, by solver.
+            pixels; :func:`~glutils.attacks.zerogla.gauss_newton.gauss_newton_attack`), ``"lbfgs"`` (float64, strong
+            Wolfe line search; :func:`~glutils.attacks.zerogla.first_order.lbfgs_attack`), or ``"adam"`` (the published
+            one; :func:`~glutils.attacks.zerogla.first_order.adam_attack`). Each has its own options, with the defaults
+            that its function shows; None stands for the default.
+        iterations: 40, 60 (outer steps of 20) or 2,000, by solver.
         restarts: random starts, ranked by the attacker's own loss.
         prior, components, spread, soften, box, coarse, check: of Gauss-Newton.
         scalar_weight, bn, bn_weight, tv_weight, tv_kind, l2_weight: the terms of the objective, of L-BFGS and Adam.
@@ -78,25 +84,44 @@ def zerogla(
 
     Raises:
         ValueError: an option that the chosen solver would ignore.
+        TypeError: an option that no solver has.
     """
-    _validate.choice("solver", solver, SOLVERS)
-    options = {"prior": prior, "components": components, "spread": spread}
-    options |= {"soften": soften, "box": box, "coarse": coarse, "check": check}
-    options |= {"lr": lr, "noise": noise, "quirks": quirks}
-    options |= {"scalar_weight": scalar_weight, "bn": bn, "bn_weight": bn_weight}
-    options |= {"tv_weight": tv_weight, "tv_kind": tv_kind, "l2_weight": l2_weight}
-    options = {name: value for name, value in options.items() if value is not None}
-    run = newton if solver == "gauss-newton" else first_order
-    takes = [name for name, p in inspect.signature(run).parameters.items() if p.kind is p.KEYWORD_ONLY]
-    takes = [name for name in takes if name not in (*COMMON, "solver", *IGNORED[solver])]
-    for name, value in options.items():
-        if name not in takes:
+    run = SOLVERS[_validate.choice("solver", solver, SOLVERS)]
+    given = {name: value for name, value in options.items() if value is not None}
+    takes = [name for name in _options(run) if name not in COMMON]
+    for name, value in given.items():
+        if name not in Options.__annotations__:
+            raise TypeError(f"zerogla() got an unexpected keyword argument {name!r}")
+        if name not in (*COMMON, *takes):
             raise ValueError(
                 f"{name} does nothing with solver={solver!r}, which takes {', '.join(takes)}; got {value!r}"
             )
-    if run is first_order:
-        options["solver"] = solver
-    return run(seen, seed=seed, iterations=iterations, restarts=restarts, seconds=seconds, progress=progress, **options)
+    return run(seen, seed=seed, **given)
 
 
-COMMON = ("seed", "iterations", "restarts", "seconds", "progress")
+def _options(run: Any) -> Mapping[str, inspect.Parameter]:
+    """Keyword-only parameters of a function."""
+    return {n: p for n, p in inspect.signature(run).parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+class BySolver(dict):
+    """A default that depends on the solver, as help shows it."""
+
+    def __repr__(self) -> str:
+        return " or ".join(f"{value!r} ({solver})" for solver, value in self.items())
+
+
+def _signature() -> inspect.Signature:
+    """What help, and the list of options in errors, show: every option of every solver, with its real default."""
+    plain = inspect.signature(zerogla)
+    shown = [parameter for parameter in plain.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+    own = {solver: _options(run) for solver, run in SOLVERS.items()}
+    for name in Options.__annotations__:
+        first, *others = ps = [options[name] for options in own.values() if name in options]
+        same = all(p.default == first.default for p in others)
+        default = BySolver({s: o[name].default for s, o in own.items() if name in o}) if not same else first.default
+        shown.append(ps[0].replace(default=default))
+    return plain.replace(parameters=shown)
+
+
+zerogla.__signature__ = _signature()

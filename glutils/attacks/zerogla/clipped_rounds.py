@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch.func import vjp, vmap
 
 from ... import models, zo
-from .rounds import ManyRounds, along
+from .rounds import StackedRounds, directional_derivative
 
 
-class ClippedRounds(ManyRounds):
-    """R messages of K means of cut slopes; else as :class:`~glutils.attacks.zerogla.rounds.ManyRounds`.
+class ClippedRounds(StackedRounds):
+    """R messages of K means of cut slopes; else as :class:`~glutils.attacks.zerogla.rounds.StackedRounds`.
 
     Truncation of finite differences is left out (it is the smaller, the smaller mu), round-off is that of float64.
     """
@@ -34,7 +34,7 @@ class ClippedRounds(ManyRounds):
             return F.cross_entropy(models.logits(self.model, p, images), labels, reduction="none")
 
         def slope(z: torch.Tensor) -> torch.Tensor:
-            return along(losses, params, models.unflatten(z, params))
+            return directional_derivative(losses, params, models.unflatten(z, params))
 
         cut = vmap(slope)(directions).clamp(-self.each, self.each)
         return (cut.mean(1) if weights is None else cut @ weights).clamp(-self.mean, self.mean)
@@ -49,10 +49,10 @@ class ClippedRounds(ManyRounds):
         r = found - target
         return r, pull(r)[0]
 
-    def push(self, u, v):
-        return along(self._scalars, u, v)
+    def jvp(self, u, v):
+        return directional_derivative(self._scalars, u, v)
 
-    def pull(self, u, r):
+    def vjp(self, u, r):
         return vjp(self._scalars, u)[1](r)[0]
 
     def _rows_of_one(self, u, params, directions, number):

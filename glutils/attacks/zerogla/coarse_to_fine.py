@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ... import _validate
 from ...observation import Observation
 from ...priors import smoothness
-from ...solvers import Continued, Trace, gauss_newton
+from ...solvers import Stage, Tally, Trace, gauss_newton
 from .equations import ScalarEquations
 
 LARGE = 4096
@@ -55,59 +55,50 @@ def halvings(seen: Observation, coarse: int | None, pixels_alone: bool) -> int:
     return coarse
 
 
-def climb(seen: Observation, start: torch.Tensor, trace: Trace, count: int, prior: str) -> torch.Tensor:
+def climb(
+    seen: Observation, start: torch.Tensor, trace: Trace, count: int, prior: str, tally: Tally | None = None
+) -> torch.Tensor:
     """Pixels (D,) that the scalars suggest, found at 1 / 2^count of the size first, then at twice that, and so on.
 
     Args:
         start: (D,) float64.
-        trace: notes every step, as images of full size.
+        trace: gets every step, as images of full size.
         count: how often the size is halved.
         prior: name of the prior.
+        tally: counts what is computed.
     """
     pixels = start.view(seen.shape)
     for level in range(count, 0, -1):
         shape = (*seen.shape[:2], *(max(1, side >> level) for side in seen.shape[2:]))
         u = _resized(pixels, shape).flatten()
+
+        def enlarged(v: torch.Tensor, shape=shape) -> torch.Tensor:
+            return _resized(v.view(shape), seen.shape)
+
         equations = ScalarEquations(
-            _first(seen, EQUATIONS * u.numel()),
-            lambda v, shape=shape: (_resized(v.view(shape), seen.shape), seen.labels),
-            u.numel(),
+            _first(seen, EQUATIONS * u.numel()), lambda v, of=enlarged: (of(v), seen.labels), u.numel(), tally=tally
         )
-        noting = _Level(trace, seen, shape)
-        gauss_newton(
+        stage = trace.stage(lambda variables, of=enlarged: (of(variables[0]).flatten(), seen.labels))
+        solution = gauss_newton(
             equations,
             u,
-            noting,
+            stage,
             iterations=STEPS,
             damping=1e-2 if level == count else DAMPING,
             prior=lambda v, shape=shape: _matrix(prior, v, shape),
             centre=torch.full_like(u, 0.5),
             calibrate=False,
-            until=noting.stalls,
+            until=lambda _, stage=stage: _stalls(stage),
         )
-        pixels = noting.pixels
+        pixels = enlarged(solution.u)
+        if solution.ending:
+            break
     return pixels.flatten()
 
 
-class _Level(Continued):
-    """Notes coarse images at full size, and says when the equations that are left speak of finer detail."""
-
-    def __init__(self, trace: Trace, seen: Observation, shape: tuple[int, ...]):
-        super().__init__(trace, self._enlarged)
-        self.seen, self.shape, self.losses = seen, shape, []
-
-    def _enlarged(self, variables: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        self.pixels = _resized(variables[0].view(self.shape), self.seen.shape)
-        return self.pixels.flatten(), self.seen.labels
-
-    def note(self, step: int, loss, variables: tuple[torch.Tensor, ...]) -> None:
-        """See :meth:`Trace.note`."""
-        self.losses.append(float(loss))
-        super().note(step, loss, variables)
-
-    def stalls(self, u: torch.Tensor) -> bool:
-        """Whether the last step lowered the loss by less than half."""
-        return self.losses[-1] > 0.5 * self.losses[-2]
+def _stalls(stage: Stage) -> bool:
+    """Whether the last step lowered the loss by less than half: what is left speaks of finer detail."""
+    return stage.losses[-1] > 0.5 * stage.losses[-2]
 
 
 def _first(seen: Observation, count: int) -> Observation:

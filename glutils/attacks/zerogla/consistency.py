@@ -15,13 +15,16 @@ import torch
 from ... import _validate
 from ...observation import Observation
 from ...priors import smoothness
-from ...solvers import Trace, gauss_newton
+from ...solvers import Tally, Trace, gauss_newton
 from ..base import Reconstruction
 from .equations import ScalarEquations
 
 NOISE, OUTLIER = 10.0, 5.0
 """A message fits if its misfit is within this many times the expected noise; it is strange if, beyond that, it lies
 more than so many robust standard deviations above the median message."""
+
+MOST, REFIT_STEPS = 0.3, 20
+"""Largest part of the messages that may be dropped, and Gauss-Newton steps of each refit, unless told otherwise."""
 
 FLOOR = 1e-6
 """Misfit relative to the scalars' spread that counts as none where the expected noise is even smaller."""
@@ -38,10 +41,7 @@ def misfits(seen: Observation, images: torch.Tensor, labels: torch.Tensor) -> tu
         images: (B, C, H, W).
         labels: (B,) int64, or (B, classes) probabilities.
     """
-    equations = _equations(seen, labels)
-    u = images.detach().to(equations.targets).flatten()
-    noise, _ = equations.calibrate(u)
-    return _by_message(seen, equations.residual(u)), noise
+    return _misfits(_equations(seen, labels), seen, images)
 
 
 def inconsistent_rounds(seen: Observation, images: torch.Tensor, labels: torch.Tensor) -> list[int]:
@@ -67,8 +67,8 @@ def without_strangers(
     images: torch.Tensor,
     labels: torch.Tensor,
     *,
-    most: float = 0.3,
-    iterations: int = 20,
+    most: float = MOST,
+    iterations: int = REFIT_STEPS,
 ) -> tuple[torch.Tensor, list[int]]:
     """Refit without the rounds that fit worst, until what is left fits: trimmed least squares (Rousseeuw 1984).
 
@@ -92,13 +92,19 @@ def without_strangers(
     """
     most = _validate.number("most", most, above=0, at_most=0.5)
     iterations = _validate.integer("iterations", iterations, at_least=1)
-    equations = _equations(seen, labels)
+    return _without_strangers(seen, images, labels, most, iterations, Tally())
+
+
+def _without_strangers(
+    seen: Observation, images: torch.Tensor, labels: torch.Tensor, most: float, iterations: int, tally: Tally
+) -> tuple[torch.Tensor, list[int]]:
+    equations = _equations(seen, labels, tally)
     u = images.detach().to(equations.targets).flatten()
     if equations.count <= len(u):
         raise ValueError(
             f"seen must hold more scalars than the {len(u)} unknowns to accuse a round, got {equations.count}"
         )
-    found, noise = misfits(seen, images, labels)
+    found, noise = _misfits(equations, seen, images)
     if _fits(found, noise):
         return images, []
     grey, best = torch.full_like(u, 0.5), u
@@ -109,56 +115,74 @@ def without_strangers(
         rest = tuple(message for message, keep in zip(seen.rounds, kept.tolist(), strict=True) if keep)
         if sum(len(message.payload) for message in rest) <= len(u) or (~kept).sum() > most * len(kept):
             return images, []
+        some = _equations(replace(seen, rounds=rest), labels, tally)
         trace = Trace(iterations, "last")
-        gauss_newton(
-            _equations(replace(seen, rounds=rest), labels), best, trace, iterations=iterations, prior=prior, centre=grey
-        )
-        best = trace.best[0]
-        found, noise = misfits(seen, best.view(seen.shape), labels)
+        solution = gauss_newton(some, best, trace, iterations=iterations, prior=prior, centre=grey)
+        if solution.ending:
+            return images, []
+        best = solution.u
+        found, noise = _misfits(equations, seen, best.view(seen.shape))
         if _fits(found[kept], noise):
             break
     strange = _strange(found, noise)
     return best.view(seen.shape), sorted({seen.rounds[i].number for i in strange.nonzero()[:, 0].tolist()})
 
 
-def checked(result: Reconstruction, seen: Observation) -> Reconstruction:
+def check_rounds(result: Reconstruction, seen: Observation) -> Reconstruction:
     """A reconstruction that explains all rounds as it is; another with a note that names the rounds that do not fit.
 
     For the end of an attack on a transcript. Where a consistent majority of rounds was found, the images are those that
-    explain it, and the loss is that of the consistent rounds. Where none was found, only the note is added.
+    explain it, and the loss is that of the consistent rounds. Where none was found, only the note is added. What this
+    computes is added to the reconstruction's evaluations.
     """
     unknowns, scalars = result.images.numel(), seen.scalars
     if len(seen.rounds) < 3 or seen.local_batch is not None or scalars <= unknowns:
         return result
-    found, noise = misfits(seen, result.images, result.labels)
+    tally = Tally(result.evaluations or 0, result.pullbacks or 0)
+    equations = _equations(seen, result.labels, tally)
+    found, noise = _misfits(equations, seen, result.images)
     if _fits(found, noise):
-        return result
+        return _counting(result, tally)
     total = float(found.square().mean().sqrt())
     images, rounds = result.images, []
     if total < 0.7 * math.sqrt(1 - unknowns / scalars):  # better than random numbers in place of scalars are explained
-        images, rounds = without_strangers(seen, result.images, result.labels)
+        images, rounds = _without_strangers(seen, result.images, result.labels, MOST, REFIT_STEPS, tally)
     if not rounds:
         note = f"the scalars are not explained: misfit {total:.2g} of their spread, {noise:.1g} expected from round-off"
-        return replace(result, notes=(*result.notes, note))
-    found, _ = misfits(seen, images, result.labels)
+        return _counting(replace(result, notes=(*result.notes, note)), tally)
+    found, _ = _misfits(equations, seen, images)
     fits = torch.tensor([message.number not in rounds for message in seen.rounds])
     note = f"left out rounds {rounds}: their scalars do not follow from the images that explain all others"
-    return replace(
+    cleaned = replace(
         result,
         images=images,
         loss=float(found[fits].square().mean()),
         notes=(*result.notes, note),
         diagnostics=result.diagnostics | {"left out": float(len(rounds))},
     )
+    return _counting(cleaned, tally)
 
 
-def _equations(seen: Observation, labels: torch.Tensor) -> ScalarEquations:
+def _counting(result: Reconstruction, tally: Tally) -> Reconstruction:
+    if result.evaluations is None:
+        return result
+    return replace(result, evaluations=tally.evaluations, pullbacks=tally.pullbacks)
+
+
+def _equations(seen: Observation, labels: torch.Tensor, tally: Tally | None = None) -> ScalarEquations:
     _validate.instance("seen", seen, Observation)
     if seen.kind != "scalars":
         raise ValueError(f"seen must hold scalars, got a payload of kind {seen.kind!r}")
     if seen.local_batch is not None:
         raise ValueError("seen must hold messages about all images of the client, got mini-batches")
-    return ScalarEquations(seen, lambda u: (u.view(seen.shape), labels), math.prod(seen.shape))
+    return ScalarEquations(seen, lambda u: (u.view(seen.shape), labels), math.prod(seen.shape), tally=tally)
+
+
+def _misfits(equations: ScalarEquations, seen: Observation, images: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """See :func:`misfits`; the equations are those of all of ``seen``."""
+    u = images.detach().to(equations.targets).flatten()
+    found = equations.calibrate(u)
+    return _by_message(seen, found.problem.residual(u)), found.noise
 
 
 def _by_message(seen: Observation, r: torch.Tensor) -> torch.Tensor:

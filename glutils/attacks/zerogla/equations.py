@@ -6,7 +6,10 @@ equations, accumulated over chunks of rows so that neither V nor the Jacobian is
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -14,8 +17,21 @@ from torch import nn
 from ... import models
 from ...observation import Observation
 from ...observation.transcripts import Round
-from .rounds import Decode, along, kept, parts, state_of
+from ...protocols import Protocol
+from ...solvers import Calibration, Tally
+from .clipped_rounds import ClippedRounds
+from .rounds import (
+    Block,
+    Decode,
+    StackedRounds,
+    StreamedRound,
+    directional_derivative,
+    linearisation_state,
+    received,
+)
 
+STACK = 2**28
+"""Most bytes of float64 directions in one stack of rounds."""
 WHOLE = 2**15
 """Most entries of a Jacobian that is kept whole, in float64: products with it then cost next to nothing."""
 
@@ -23,26 +39,67 @@ WHOLE = 2**15
 class ScalarEquations:
     """r(u) = (V g(u) - s) / std(s) over all rounds, where g(u) is the gradient at the batch that u stands for.
 
+    Equations are never changed. Other unknowns, a sharper network, or differences that the client's arithmetic adds
+    make other equations (:meth:`with_decode`, :meth:`with_model`, :meth:`with_offset`), which share the directions and
+    the :class:`~glutils.solvers.Tally` of what was computed. So a Jacobian that is kept is that of these equations.
+
     Args:
         seen: the observation; its rounds must be of a scalar protocol.
         decode: vector u (D,) to images (B, C, H, W) and labels, and to weights (messages, B) if they are ``weighted``;
-            differentiable.
+            a differentiable function of u and of nothing that changes.
         unknowns: D.
         chunk: rows of the Jacobian of a large round that are computed at a time.
+        tally: counts what is computed; default: a new one.
+
+    Attributes:
+        count: K.
+        offset: what the client's finite differences are believed to add to the exact slopes, (K,).
+        noise: root mean square of the noise that defences are known to have added, in units of r.
     """
 
-    def __init__(self, seen: Observation, decode: Decode, unknowns: int, chunk: int = 256, *, weighted: bool = False):
-        self.model: nn.Module = seen.model
-        self.decode, self.unknowns = decode, unknowns
-        self.parts = parts(self.model, lambda u: self.decode(u), seen.rounds, chunk, weighted)
-        self.sizes = [part.count for part in self.parts]
-        self.count = sum(self.sizes)
-        self.targets = torch.cat([_received(entry) for entry in seen.rounds])
-        spread = float(self.targets.std()) if self.count > 1 else float(self.targets.abs())
-        self.scale = spread if spread > 0 else 1.0
-        self.offset = torch.zeros_like(self.targets)
-        self.noise = _known_noise(seen) / self.scale
-        self._kept: tuple[torch.Tensor, torch.Tensor] | None = None
+    model: nn.Module
+    decode: Decode
+    unknowns: int
+    offset: torch.Tensor
+    noise: float
+    tally: Tally
+
+    def __init__(
+        self, seen: Observation, decode: Decode, unknowns: int, chunk: int = 256, *, weighted: bool = False,
+        tally: Tally | None = None,
+    ):  # fmt: skip
+        blocks = residual_blocks(seen.model, decode, seen.rounds, chunk, weighted)
+        targets = torch.cat([received(entry) for entry in seen.rounds])
+        spread = float(targets.std()) if len(targets) > 1 else float(targets.abs())
+        scale = spread if spread > 0 else 1.0
+        vars(self).update(
+            model=seen.model, decode=decode, unknowns=unknowns, blocks=blocks, sizes=[block.count for block in blocks],
+            count=len(targets), targets=targets, scale=scale, offset=torch.zeros_like(targets),
+            noise=_known_noise(seen) / scale, tally=Tally() if tally is None else tally, _jacobian_at={},
+        )  # fmt: skip
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError(f"equations are never changed; {name} is given by with_decode, with_model or with_offset")
+
+    def _replaced(self, **changes: Any) -> ScalarEquations:
+        """Equations that share everything but ``changes``, and no Jacobian unless it is among them."""
+        other = copy.copy(self)
+        vars(other).update({"_jacobian_at": {}} | changes)
+        return other
+
+    def with_decode(self, decode: Decode, unknowns: int) -> ScalarEquations:
+        """The same scalars as equations for other unknowns."""
+        blocks = tuple(block.replaced(decode=decode) for block in self.blocks)
+        return self._replaced(decode=decode, unknowns=unknowns, blocks=blocks)
+
+    def with_model(self, model: nn.Module) -> ScalarEquations:
+        """The same parameters in another network, of which nothing is known yet: the offset is zero."""
+        blocks = tuple(block.replaced(model=model) for block in self.blocks)
+        return self._replaced(model=model, blocks=blocks, offset=torch.zeros_like(self.offset))
+
+    def with_offset(self, offset: torch.Tensor) -> ScalarEquations:
+        """The same equations for clients whose differences add ``offset`` (K,) to the exact slopes."""
+        return self._replaced(offset=offset, _jacobian_at=self._jacobian_at)  # of which an offset is no part
 
     def residual(self, u: torch.Tensor) -> torch.Tensor:
         """r(u), shape (K,), float64."""
@@ -50,38 +107,41 @@ class ScalarEquations:
 
     def evaluate(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """r(u), shape (K,), and J(u).T r(u), shape (D,): exact, in float64, for the price of one gradient of g."""
+        self.tally.add()
         targets = (self.targets - self.offset).split(self.sizes)
-        pairs = [part.evaluate(u, target) for part, target in zip(self.parts, targets, strict=True)]
+        pairs = [block.evaluate(u, target) for block, target in zip(self.blocks, targets, strict=True)]
         return torch.cat([r for r, _ in pairs]) / self.scale, sum(back for _, back in pairs) / self.scale**2
 
-    def product(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def jtj_vector(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """J(u) v, shape (K,), and J(u).T J(u) v, shape (D,), float64: directions are drawn once for both."""
         if self._small:
-            rows = self.whole(u)
+            rows = self.jacobian(u)
             onward = rows @ v
             return onward, onward @ rows
-        pairs = [part.product(u, v) for part in self.parts]
+        self.tally.add(evaluations=2)  # g moves along v, and again for the way back
+        pairs = [block.jtj_vector(u, v) for block in self.blocks]
         return torch.cat([onward for onward, _ in pairs]) / self.scale, sum(back for _, back in pairs) / self.scale**2
 
-    def pull(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    def vjp(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
         """J(u).T r for any r of shape (K,); shape (D,), float64."""
+        self.tally.add()
         pieces = r.split(self.sizes)
-        return sum(part.pull(u, piece) for part, piece in zip(self.parts, pieces, strict=True)) / self.scale
+        return sum(block.vjp(u, piece) for block, piece in zip(self.blocks, pieces, strict=True)) / self.scale
 
-    def normal(self, u: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    def gram(self, u: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """J(u).T J(u), shape (D, D), float64, from rows in ``dtype``, a thousand at a time.
 
         Their products are float64, too. Float32 would halve their time, but lose all directions in which J is a few
         thousand times smaller than in its largest one; with as many equations as unknowns there are such (one photo of
         32 x 32 pixels through lenet then ends at 41 instead of 129 dB). Of a Jacobian of up to ``WHOLE`` entries the
-        rows are float64, whatever ``dtype`` says, and kept for :meth:`product`.
+        rows are float64, whatever ``dtype`` says, and kept for :meth:`jtj_vector`.
         """
         if self._small:
-            self._kept = None  # what stands behind u may have changed: labels taken as known, a sharper network
-            rows = self.whole(u)
+            rows = self.jacobian(u)
             return rows.T @ rows
+        self.tally.add(pullbacks=self.count)
         total = torch.zeros(self.unknowns, self.unknowns, dtype=torch.float64, device=u.device)
-        for rows in _gathered(self.jacobian(u, dtype), 1024):
+        for rows in _gathered(self.jacobian_rows(u, dtype), 1024):
             add_gram(total, rows.double())
         for start, stop in _blocks(len(total)):  # in place: the matrix may be as large as memory allows
             total[stop:, start:stop] = total[start:stop, stop:].T
@@ -91,36 +151,68 @@ class ScalarEquations:
     def _small(self) -> bool:
         return self.count * self.unknowns <= WHOLE
 
-    def whole(self, u: torch.Tensor) -> torch.Tensor:
+    def jacobian(self, u: torch.Tensor) -> torch.Tensor:
         """J(u), (K, D), float64; the last one is kept for as long as nobody asks about another point."""
-        if self._kept is None or not torch.equal(self._kept[0], u):
-            self._kept = u.clone(), torch.cat(list(self.jacobian(u, torch.float64)))
-        return self._kept[1]
+        kept = self._jacobian_at
+        if not kept or not torch.equal(kept["u"], u):
+            self.tally.add(pullbacks=self.count)
+            kept |= {"u": u.clone(), "rows": torch.cat(list(self.jacobian_rows(u, torch.float64)))}
+        return kept["rows"]
 
-    def jacobian(self, u: torch.Tensor, dtype: torch.dtype = torch.float32):
+    def jacobian_rows(self, u: torch.Tensor, dtype: torch.dtype = torch.float32) -> Iterator[torch.Tensor]:
         """Chunks of rows of J(u), each (n, D), in ``dtype``."""
-        for part in self.parts:
-            for rows in part.rows(u, dtype):
+        for block in self.blocks:
+            for rows in block.rows(u, dtype):
                 yield rows / self.scale
 
-    def calibrate(self, u: torch.Tensor) -> tuple[float, float]:
-        """Learn at u what the client's finite differences add to the exact slopes: (noise that is left, bias removed).
+    def calibrate(self, u: torch.Tensor) -> Calibration:
+        """What the client's finite differences at u add to the exact slopes; the equations with it as their offset.
 
         The attacker runs the client's own arithmetic on its current guess. What float64 differences add is truncation,
         a smooth function of the images: it becomes an offset of the equations. What the client's precision adds on top
         is round-off, which nobody can predict. Both are root mean squares in units of r.
         """
-        exact, fine, noise = (torch.cat(kind) for kind in zip(*(p.differences(u) for p in self.parts), strict=True))
-        self.offset = fine - exact
-        noise, bias = (float(error.square().mean().sqrt()) / self.scale for error in (noise, self.offset))
-        return math.hypot(noise, self.noise), bias
+        self.tally.add(pullbacks=0)
+        exact, fine, noise = (torch.cat(kind) for kind in zip(*(b.differences(u) for b in self.blocks), strict=True))
+        offset = fine - exact
+        noise, bias = (float(error.square().mean().sqrt()) / self.scale for error in (noise, offset))
+        return Calibration(math.hypot(noise, self.noise), bias, self.with_offset(offset))
 
 
-def _received(entry: Round) -> torch.Tensor:
-    """The scalars of a message, (K,), float64; zero where a defence cut them off."""
-    weights = kept(entry)
-    scalars = entry.payload.scalars.double()
-    return scalars if weights is None else scalars * weights.to(scalars)
+def residual_blocks(
+    model: nn.Module, decode: Decode, rounds: Sequence[Round], chunk: int = 256, weighted: bool = False
+) -> tuple[Block, ...]:
+    """Consecutive rounds that are alike in stacks as large as :data:`STACK` allows, every other one alone.
+
+    ``weighted`` messages, and those of clients that cut each image's slope, are stacked in any case.
+    """
+    dim = sum(p.numel() for p in models.parameters(model).values())
+    found, held, first = [], [], 0
+
+    def close() -> None:
+        if held and not (held[0].protocol.image_bound is held[0].protocol.mean_bound is None):
+            found.append(ClippedRounds(model, decode, tuple(held), first))
+        elif len(held) == 1 and not weighted:
+            found.append(StreamedRound(model, decode, held[0], chunk))
+        elif held:
+            found.append(StackedRounds(model, decode, tuple(held), first))
+        held.clear()
+
+    for number, entry in enumerate(rounds):
+        size = 8 * dim * entry.protocol.directions * (len(held) + 1)
+        if held and (not _alike(held[0].protocol, entry.protocol) or size > STACK):
+            close()
+        if not held:
+            first = number
+        held.append(entry)
+    close()
+    return tuple(found)
+
+
+def _alike(one: Protocol, other: Protocol) -> bool:
+    """Whether two messages differ in seed and state alone."""
+    names = ("directions", "mu", "scheme", "law", "dtype", "image_bound", "mean_bound")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def _known_noise(seen: Observation) -> float:
@@ -149,20 +241,20 @@ def singular_values(seen: Observation, images: torch.Tensor) -> torch.Tensor:
     if plain:
         return torch.linalg.svdvals(_gradients_jacobian(seen, u))
     equations = ScalarEquations(seen, lambda u: (u.view(seen.shape), seen.labels), images.numel())
-    rows = equations.whole(u)
+    rows = equations.jacobian(u)
     return torch.linalg.svdvals(rows * equations.scale)
 
 
 def _gradients_jacobian(seen: Observation, u: torch.Tensor) -> torch.Tensor:
     """The derivative of every round's gradient in every pixel value, (D, N): a row holds what one pixel value moves."""
-    states = [state_of(seen.model, entry) for entry in seen.rounds]
+    states = [linearisation_state(seen.model, entry) for entry in seen.rounds]
 
     def gradients(v: torch.Tensor) -> torch.Tensor:
         of = torch.func.grad(lambda params: models.loss(seen.model, params, v.view(seen.shape), seen.labels))
         return torch.cat([models.flatten(of(state)) for state in states])
 
     unit = torch.eye(len(u), dtype=u.dtype, device=u.device)
-    return torch.func.vmap(lambda v: along(gradients, u, v), chunk_size=64)(unit)
+    return torch.func.vmap(lambda v: directional_derivative(gradients, u, v), chunk_size=64)(unit)
 
 
 def add_gram(total: torch.Tensor, rows: torch.Tensor, blocks: int = 16) -> None:

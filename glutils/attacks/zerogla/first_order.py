@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ... import _validate, models, priors
 from ...observation import Observation
-from ...solvers import adam, lbfgs, search
+from ...solvers import Tally, adam, lbfgs, search
+from ...solvers.adam import Objective
 from ..base import Reconstruction, need_labels, reconstruction
 from ..matching import batchnorm
 from ..matching.objective import matching, normal_start, size
 from .rank import count_equations
 
-ITERATIONS = {"lbfgs": 60, "adam": 2000}
 SCALAR_WEIGHTS = ("relative", "d")
 QUIRKS = {
     "schedule": "50 steps of warm-up and half a cosine of 20,000 steps, however many iterations there are",
@@ -40,13 +41,50 @@ PUBLISHED = {
 """Options of the published setting, as in ``gl.attack("zerogla", seen, **gl.attacks.PUBLISHED, quirks=True)``."""
 
 
-def first_order(
+def lbfgs_attack(
     seen: Observation,
     *,
-    solver: str,
     seed: int = 0,
-    iterations: int | None = None,
-    restarts: int | None = None,
+    iterations: int = 60,
+    restarts: int = 1,
+    scalar_weight: str | float | int = "relative",
+    bn: str | None = None,
+    bn_weight: float | int | None = None,
+    tv_weight: float | int = 1e-4,
+    tv_kind: str = "l1mean",
+    l2_weight: float | int = 0.0,
+    seconds: float | int | None = None,
+    progress: bool | None = None,
+) -> Reconstruction:
+    """The reconstruction with the lowest ZeroGLA objective that L-BFGS finds, in float64 and with a line search.
+
+    Args:
+        iterations: outer steps of 20.
+        scalar_weight, bn, bn_weight, tv_weight, tv_kind, l2_weight: the terms of the objective, see
+            :func:`adam_attack`.
+
+    Raises:
+        ValueError: as :func:`adam_attack`.
+    """
+    terms = Terms(scalar_weight, bn, bn_weight, tv_weight, tv_kind, l2_weight)
+
+    def descent(objective: Objective) -> Callable:
+        def solve(trace, generator):
+            start = 0.5 + 0.25 * normal_start(seen, generator, torch.float64)
+            lbfgs(objective, (start,), trace, iterations=iterations, line_search=True)
+
+        return solve
+
+    how = {"seed": seed, "iterations": iterations, "restarts": restarts, "seconds": seconds, "progress": progress}
+    return _minimised(seen, terms, descent, torch.float64, keep="lowest", label="zerogla lbfgs", **how)
+
+
+def adam_attack(
+    seen: Observation,
+    *,
+    seed: int = 0,
+    iterations: int = 2000,
+    restarts: int = 1,
     scalar_weight: str | float | int = "relative",
     bn: str | None = None,
     bn_weight: float | int | None = None,
@@ -59,7 +97,7 @@ def first_order(
     seconds: float | int | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
-    """The ZeroGLA objective by ``"adam"`` (step 0.1, warm-up, cosine to 1e-5) or ``"lbfgs"``.
+    """The reconstruction that Adam finds for the ZeroGLA objective (step 0.1, warm-up, cosine to 1e-5).
 
     ``min over x of w sum_i (<grad l(f(x), y), z_i> - s_i)^2 + bn_weight sum over batch norm layers of (|mean(x) -
     mean|^2 + |var(x) - var|^2) + tv_weight TV(x) + l2_weight |x|``. The statistics of x come from the forward pass that
@@ -67,20 +105,18 @@ def first_order(
     pixels in [0, 1].
 
     Args:
-        iterations: default 60 (outer steps of 20) for L-BFGS, 2,000 for Adam.
-        restarts: default 1.
         scalar_weight: w. ``"relative"``: one over the sum of squared scalars, so that the other weights mean the same
             at any K and d. ``"d"``: the number of parameters for unit directions, one for Gaussian ones: then the term
             is about K times the squared distance of gradients. A number: that (reference code: 1; no scalars: 0).
         bn: batch norm statistics to match: ``"exact"`` ones of the private batch, which no zeroth-order protocol sends
             and the adversary must have been told (``knows={"batch_stats"}``); the model's ``"running"`` ones, which
-            everybody has; ``"none"``. Default: exact if told, else none.
-        bn_weight: default 0.1.
+            everybody has; ``"none"``. None: exact if told, else none.
+        bn_weight: None: 0.1 where statistics are matched.
         tv_weight, tv_kind: total variation, see :func:`glutils.priors.tv` (reference code: 1e-4, ``"l1sum"``).
         l2_weight: weight of the length of x, not squared (reference code: 1e-6).
-        lr: step size of Adam.
-        noise: for Adam, standard deviation of the noise added after each step, in units of the step size.
-        quirks: for Adam, what to copy of the reference code's oddities: names from :data:`QUIRKS`, or True for all.
+        lr: step size.
+        noise: standard deviation of the noise added after each step, in units of the step size.
+        quirks: what to copy of the reference code's oddities: names from :data:`QUIRKS`, or True for all.
 
     :data:`PUBLISHED` holds the weights of the reference code.
 
@@ -93,53 +129,66 @@ def first_order(
         ValueError: exact statistics that were not told, statistics of a model without batch norm, a weight for
             statistics that are not matched, unknown quirks.
     """
-    _validate.choice("tv_kind", tv_kind, priors.TV_KINDS)
-    terms = [
-        (_validate.number("tv_weight", tv_weight, at_least=0), lambda x: priors.tv(x, tv_kind)),
-        (_validate.number("l2_weight", l2_weight, at_least=0), torch.linalg.vector_norm),
-    ]
+    terms = Terms(scalar_weight, bn, bn_weight, tv_weight, tv_kind, l2_weight)
     quirks, lr = _quirks(quirks), _validate.number("lr", lr, above=0)
-    noise = _noise(noise, quirks)
-    labels = need_labels(seen, "zerogla")
-    target, factor = batchnorm.to_match(seen, bn, bn_weight)
-    weight = _scalar_weight(seen, scalar_weight)
-    iterations = ITERATIONS[solver] if iterations is None else iterations
-    notes, extra = count_equations(seen, labels.new_empty(seen.shape).numel())
-    dtype = torch.float64 if solver == "lbfgs" else torch.float32
-    box = solver == "adam" and "no_clamp" not in quirks
+    noise, box = _noise(noise, quirks), "no_clamp" not in quirks
 
-    with priors.record_batchnorm_statistics(seen.model) if factor else contextlib.nullcontext({}) as noted:
-        terms.append((factor, batchnorm.Statistics(seen.model, target, noted)))
-        terms = [term for term in terms if term[0]]
-        if not weight and not terms:
-            raise ValueError("scalar_weight must be above 0 where nothing else is to be minimised, got 0")
-        rounds = seen.rounds if weight else ()  # no scalars, no gradients to simulate
-        objective = matching(
-            dataclasses.replace(seen, rounds=rounds), lambda v: (v[0], labels), weight=weight, priors=terms, dtype=dtype
-        )
-
+    def descent(objective: Objective) -> Callable:
         def solve(trace, generator):
-            noise_like = normal_start(seen, generator, dtype)
-            start = noise_like if "start" in quirks else 0.5 + 0.25 * noise_like
-            if solver == "lbfgs":
-                lbfgs(objective, (start,), trace, iterations=iterations, line_search=True)
-                return
+            start = normal_start(seen, generator)
+            start = start if "start" in quirks else 0.5 + 0.25 * start
             start = start.clamp(0, 1) if box else start
             how = {"warmup": 50, "period": 20_000} if "schedule" in quirks else {"warmup": min(50, iterations // 4)}
             how |= {"lr": lr, "schedule": "cosine", "box": box, "late": "late" in quirks}
             adam(objective, (start,), trace, iterations=iterations, noise=noise, generator=generator, **how)
 
-        found = search(
-            solve,
-            iterations=iterations,
-            restarts=1 if restarts is None else restarts,
-            seed=seed,
-            seconds=seconds,
-            keep="last" if solver == "adam" and not noise and not {"schedule", "late"} & quirks else "lowest",
-            progress=progress,
-            label=f"zerogla {solver}",
-        )
-    return reconstruction(found, found.variables[0].view(seen.shape), labels, *notes, **extra)
+        return solve
+
+    keep = "lowest" if noise or {"schedule", "late"} & quirks else "last"
+    how = {"seed": seed, "iterations": iterations, "restarts": restarts, "seconds": seconds, "progress": progress}
+    return _minimised(seen, terms, descent, torch.float32, keep=keep, label="zerogla adam", **how)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms of the objective, by the names of :func:`adam_attack`'s options."""
+
+    scalar_weight: str | float | int
+    bn: str | None
+    bn_weight: float | int | None
+    tv_weight: float | int
+    tv_kind: str
+    l2_weight: float | int
+
+    def priors(self) -> list[tuple[float, Callable]]:
+        """Those on pixels alone, with their weights."""
+        _validate.choice("tv_kind", self.tv_kind, priors.TV_KINDS)
+        return [
+            (_validate.number("tv_weight", self.tv_weight, at_least=0), lambda x: priors.tv(x, self.tv_kind)),
+            (_validate.number("l2_weight", self.l2_weight, at_least=0), torch.linalg.vector_norm),
+        ]
+
+
+def _minimised(
+    seen: Observation, terms: Terms, descent: Callable[[Objective], Callable], dtype: torch.dtype, **how: Any
+) -> Reconstruction:
+    """Search with what ``descent`` makes of the objective; ``how`` is handed to :func:`glutils.solvers.search`."""
+    parts = terms.priors()
+    labels = need_labels(seen, "zerogla")
+    target, factor = batchnorm.to_match(seen, terms.bn, terms.bn_weight)
+    weight = _scalar_weight(seen, terms.scalar_weight)
+    notes, extra = count_equations(seen, labels.new_empty(seen.shape).numel())
+    tally = Tally()
+    with priors.record_batchnorm_statistics(seen.model) if factor else contextlib.nullcontext({}) as noted:
+        parts.append((factor, batchnorm.Statistics(seen.model, target, noted)))
+        parts = [part for part in parts if part[0]]
+        if not weight and not parts:
+            raise ValueError("scalar_weight must be above 0 where nothing else is to be minimised, got 0")
+        rounds = seen.rounds if weight else ()  # no scalars, no gradients to simulate
+        held = dataclasses.replace(seen, rounds=rounds)
+        goal = {"weight": weight, "priors": parts, "dtype": dtype, "tally": tally}
+        found = search(descent(matching(held, lambda v: (v[0], labels), **goal)), **how)
+    return reconstruction(found, found.variables[0].view(seen.shape), labels, *notes, tally=tally, **extra)
 
 
 def _scalar_weight(seen: Observation, value: Any) -> float:

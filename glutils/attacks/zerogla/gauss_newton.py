@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from ... import _validate
 from ...models.relu import has_kinks, sharpen, smooth_relu
 from ...observation import Observation
 from ...priors import latent, smoothness
-from ...solvers import Continued, Trace, gauss_newton, search
+from ...solvers import Solution, Trace, gauss_newton, search
 from ...solvers.boxed import boxed
 from ..base import Reconstruction, reconstruction
 from ..matching.objective import normal_start
 from .coarse_to_fine import DAMPING, STEPS, climb, halvings
-from .consistency import checked
+from .consistency import check_rounds
 from .equations import ScalarEquations
-from .latent_space import LEARNED, learned
+from .latent_space import LEARNED, latent_gauss_newton
 from .rank import count_equations
+from .rounds import Decode
 
 PRIORS = ("tv", "smooth", "none")
 SHARPNESS = tuple(2.0**k for k in range(13))
@@ -34,11 +38,11 @@ SURE = 0.9
 """Soft labels are replaced by the likeliest classes once every image is this sure of its own."""
 
 
-def newton(
+def gauss_newton_attack(
     seen: Observation,
     *,
     seed: int = 0,
-    iterations: int | None = None,
+    iterations: int = 40,
     restarts: int | None = None,
     prior: str | latent.Latent = "tv",
     components: int | None = None,
@@ -58,7 +62,7 @@ def newton(
     the weights of all images in every message's loss are further unknowns, and once they are sure they are rounded.
 
     Args:
-        iterations: of the last stage; default 40. Soft labels and weights take up to 60 before it.
+        iterations: of the last stage. Soft labels and weights take up to 60 before it.
         restarts: random starts, ranked by the attacker's own loss; the search ends with the first whose scalars fit to
             ten times their noise. Default: 1; 4 for several images, which may fall into a false minimum where two
             images of a class are mixed, or unknown labels; 3 for a network with kinks.
@@ -68,7 +72,7 @@ def newton(
             ``"none"`` (distance from grey). Its weight follows from the noise that the attacker finds in its own
             simulation of the client; no truth enters. Priors learned from public images, which the adversary must hold,
             replace the pixels as unknowns: a :class:`~glutils.priors.latent.Latent` or the name of one, see
-            :func:`~glutils.attacks.zerogla.latent_space.learned`; ``components`` is theirs.
+            :func:`~glutils.attacks.zerogla.latent_space.latent_gauss_newton`; ``components`` is theirs.
         soften: whether to come to a network with ReLU layers through smooth ones (swish of sharpness 1 to 4,096, a few
             steps each, every one starting where the last one ended). Default: if it has such layers.
         box: at the end, drop the prior and keep the pixels within [0, 1] instead
@@ -84,17 +88,16 @@ def newton(
         The reconstruction, with ``diagnostics["noise"]``: root mean square of the noise that the attacker finds in the
         scalars, relative to their standard deviation; and, for mini-batches, ``diagnostics["sure"]``: fraction of the
         messages whose images are known. Of a transcript, ``notes`` names the rounds that these images do not explain,
-        see :func:`~glutils.attacks.zerogla.consistency.checked`.
+        see :func:`~glutils.attacks.zerogla.consistency.check_rounds`.
     """
     for entry in seen.protocol.defenses:
         if not entry.keeps_linearity:
             raise ValueError(f"solver must be 'lbfgs' or 'adam' for scalars behind {entry}: Gauss-Newton needs slopes")
-    iterations = 40 if iterations is None else iterations
     if isinstance(prior, latent.Latent) or latent.choice("prior", prior, (*PRIORS, *LEARNED)) in LEARNED:
         if soften:
             raise ValueError(f"soften does nothing with the learned prior {prior!r}; got {soften!r}")
         how = {"seed": seed, "restarts": restarts, "spread": spread, "seconds": seconds, "progress": progress}
-        return learned(seen, prior, components=components, iterations=iterations, **how)
+        return latent_gauss_newton(seen, prior, components=components, iterations=iterations, **how)
     if components is not None:
         raise ValueError(f"components belongs to 'pca' and generators, not to prior={prior!r}; got {components!r}")
     kinks = has_kinks(seen.model)
@@ -106,15 +109,15 @@ def newton(
     notes, extra = count_equations(seen, search_for.unknowns)
     if box and seen.scalars < search_for.unknowns:
         raise ValueError(f"box needs at least as many scalars as unknowns; {notes[0]}")
-    state = {"noise": 0.0}
-    if search_for.drawn:
-        state["sure"] = 0.0
+    state = {"noise": 0.0} | ({"sure": 0.0} if search_for.drawn else {})
 
     def solve(trace, generator):
         start = 0.5 + spread * normal_start(seen, generator, torch.float64).flatten()
-        state["noise"] = search_for.solve(start, trace)
-        if search_for.drawn:
-            state["sure"] = search_for.sure
+        outcome = search_for.solve(start, trace)
+        if not trace.ending:
+            state["noise"] = outcome.noise
+            if search_for.drawn:
+                state["sure"] = outcome.sure
 
     found = search(
         solve,
@@ -123,21 +126,30 @@ def newton(
         seed=seed,
         seconds=seconds,
         keep="last",  # the weight of the prior changes on the way, so losses of different steps do not compare
-        good=lambda loss: loss < (10 * state["noise"]) ** 2,
+        success=lambda loss: loss < (10 * state["noise"]) ** 2,
         progress=progress,
         label="zerogla gauss-newton",
         view=lambda variables: variables[0].view(seen.shape),
     )
     images, labels = found.variables
-    result = reconstruction(found, images.view(seen.shape), labels, *notes, **extra, **state)
-    return checked(result, seen) if check else result
+    tally = search_for.equations.tally
+    result = reconstruction(found, images.view(seen.shape), labels, *notes, tally=tally, **extra, **state)
+    return check_rounds(result, seen) if check else result
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a restart leaves beside its images: noise in the scalars, and the share of messages with known images."""
+
+    noise: float
+    sure: float = 0.0
 
 
 class _Search:
-    """The stages of one restart. The trace notes pixels, and the labels that go with them.
+    """The stages of one restart. The trace gets pixels, and the labels that go with them.
 
     The unknowns u: pixels, then a score for every image and class if labels are unknown, then a weight for every
-    message and image if the client drew mini-batches.
+    message and image if the client drew mini-batches. Nothing here changes from one restart to the next.
     """
 
     def __init__(self, seen: Observation, prior: str, iterations: int, soften: bool, box: bool, coarse: int | None):
@@ -151,77 +163,90 @@ class _Search:
         self.coarse = halvings(seen, coarse, pixels_alone=not (joint or has_kinks(seen.model)))
         self.steps = iterations + soften * SMOOTH_STEPS * len(SHARPNESS) + JOINT_STEPS * joint + BOX_STEPS * box
         self.steps += STEPS * self.coarse
-        self.labels = self.chosen = None
         observed = dataclasses.replace(seen, model=smooth_relu(seen.model)) if soften else seen
-        self.equations = ScalarEquations(observed, lambda u: self.decode(u), self.unknowns, weighted=bool(self.drawn))
+        decode = self.decoder(seen.labels, None)
+        self.equations = ScalarEquations(observed, decode, self.unknowns, weighted=bool(self.drawn))
 
-    def decode(self, u: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Images; labels: told, taken as known, or soft; for mini-batches the weights of images in messages."""
-        count = self.seen.shape[0]
-        images, labels = u[: self.pixels].view(self.seen.shape), self.labels
-        if labels is None:
-            labels = u[self.pixels : self.pixels + self.scores].view(count, self.seen.classes).softmax(1)
-        if not self.drawn:
-            return images, labels
-        if self.chosen is not None:
-            return images, labels, self.chosen.to(u.dtype)
-        # far tighter a prior than that of pixels: a weight is 1 / count, or a third more or less
-        return images, labels, (1 + u[-self.weights :].view(-1, count) / 3) / count
+    def decoder(self, labels: torch.Tensor | None, memberships: torch.Tensor | None) -> Decode:
+        """u to images; labels: told, taken as known, or soft (None); for mini-batches the weights of images in
+        messages: taken as known, or unknown (None)."""
+        count, classes = self.seen.shape[0], self.seen.classes
 
-    def solve(self, start: torch.Tensor, trace: Trace) -> float:
-        """All stages; the noise that the attacker finds in the scalars."""
+        def decode(u: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            images, shown = u[: self.pixels].view(self.seen.shape), labels
+            if shown is None:
+                shown = u[self.pixels : self.pixels + self.scores].view(count, classes).softmax(1)
+            if not self.drawn:
+                return images, shown
+            if memberships is not None:
+                return images, shown, memberships.to(u.dtype)
+            # far tighter a prior than that of pixels: a weight is 1 / count, or a third more or less
+            return images, shown, (1 + u[-self.weights :].view(-1, count) / 3) / count
+
+        return decode
+
+    def solve(self, start: torch.Tensor, trace: Trace) -> _Outcome:
+        """All stages, each from where the last one ended, as far as the trace lets them."""
         u = torch.cat([start, start.new_zeros(self.scores + self.weights)])
-        self.labels, self.chosen, self.sure = self.seen.labels, None, 0.0
         for sharpness in SHARPNESS if self.soften else ():
-            sharpen(self.equations.model, sharpness)
-            self.equations.offset.zero_()
-            self._stage(u, trace, SMOOTH_STEPS, calibrate=False)
-            u = self.last
-        sharpen(self.equations.model, math.inf)
+            smooth = self.equations.with_model(_sharpened(self.equations.model, sharpness))
+            solution = self._stage(smooth, u, trace, SMOOTH_STEPS, calibrate=False)
+            u = solution.u
+            if solution.ending:
+                return _Outcome(solution.noise)
         if self.coarse:
-            return self._last(climb(self.seen, start, trace, self.coarse, self.prior), trace, damping=DAMPING)
+            u = climb(self.seen, start, trace, self.coarse, self.prior, self.equations.tally)
+            if trace.ending:
+                return _Outcome(0.0)
+            return self._pixels_alone(self.equations, u, trace, damping=DAMPING)
         if not (self.scores or self.weights):
-            return self._last(u, trace)
-        noise = self._stage(u, trace, JOINT_STEPS, until=None if self.weights else self._labels_are_sure)
-        self._round()
-        if self.weights and self.sure < 1:
-            return noise
-        return self._last(self.last[: self.pixels], trace, damping=1e-4)
+            return self._pixels_alone(self.equations, u, trace)
+        until = None if self.weights else self._labels_are_sure
+        solution = self._stage(self.equations, u, trace, JOINT_STEPS, until=until)
+        if solution.ending:
+            return _Outcome(solution.noise)
+        labels, memberships, sure = self._rounded(solution.u)
+        if self.weights and sure < 1:
+            return _Outcome(solution.noise, sure)
+        known = solution.problem.with_decode(self.decoder(labels, memberships), self.pixels)
+        outcome = self._pixels_alone(known, solution.u[: self.pixels], trace, damping=1e-4)
+        return _Outcome(outcome.noise, sure)
 
-    def _last(self, u: torch.Tensor, trace: Trace, **options) -> float:
-        """Pixels alone."""
-        noise = self._stage(u, trace, self.iterations, **options)
-        if self.box:
-            boxed(self.equations, self.last, Continued(trace, self._lift), iterations=BOX_STEPS)
-        return noise
+    def _pixels_alone(self, equations: ScalarEquations, u: torch.Tensor, trace: Trace, **options) -> _Outcome:
+        """The last stage, and the pixels between bounds if that is asked for."""
+        solution = self._stage(equations, u, trace, self.iterations, **options)
+        if self.box and not solution.ending:
+            boxed(solution.problem, solution.u, trace.stage(self._lift(equations)), iterations=BOX_STEPS)
+        return _Outcome(solution.noise)
 
     def _labels_are_sure(self, u: torch.Tensor) -> bool:
-        return float(self.decode(u)[1].amax(1).min()) > SURE
+        return float(self.equations.decode(u)[1].amax(1).min()) > SURE
 
-    def _round(self) -> None:
-        """The likeliest labels; the likeliest images of every message, if all are within a quarter of being sure."""
-        _, labels, *weights = self.decode(self.last)
+    def _rounded(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, float]:
+        """The likeliest labels; the likeliest images of every message, if all are within a quarter of being sure; and
+        the share of messages that are."""
+        _, labels, *weights = self.equations.decode(u)
+        labels, memberships, sure = labels if labels.dim() == 1 else labels.argmax(1), None, 0.0
         if weights:
             shares = weights[0] * self.drawn
             chosen = torch.zeros_like(shares).scatter_(1, shares.topk(self.drawn, 1).indices, 1.0)
-            self.sure = float(((shares - chosen).abs() < 0.25).all(1).double().mean())
-            if self.sure < 1:
-                return
-            self.chosen = chosen / self.drawn
-        self.labels = labels if labels.dim() == 1 else labels.argmax(1)
+            sure = float(((shares - chosen).abs() < 0.25).all(1).double().mean())
+            memberships = chosen / self.drawn
+        return labels, memberships, sure
 
-    def _stage(self, u: torch.Tensor, trace: Trace, iterations: int, **options) -> float:
-        self.equations.unknowns = len(u)
+    def _stage(self, equations: ScalarEquations, u: torch.Tensor, trace: Trace, iterations: int, **options) -> Solution:
         centre = torch.cat([torch.full_like(u[: self.pixels], 0.5), torch.zeros_like(u[self.pixels :])])
-        noting = Continued(trace, self._lift)
-        return gauss_newton(
-            self.equations, u, noting, iterations=iterations, prior=self._matrix, centre=centre, **options
-        )
+        stage = trace.stage(self._lift(equations))
+        return gauss_newton(equations, u, stage, iterations=iterations, prior=self._matrix, centre=centre, **options)
 
-    def _lift(self, variables: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-        (self.last,) = variables
-        labels = self.decode(self.last)[1]
-        return self.last[: self.pixels], labels if labels.dim() == 1 else labels.argmax(1)
+    def _lift(self, equations: ScalarEquations) -> Callable[[tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]]:
+        """From the unknowns of these equations to pixels and labels."""
+
+        def lift(variables: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            labels = equations.decode(variables[0])[1]
+            return variables[0][: self.pixels], labels if labels.dim() == 1 else labels.argmax(1)
+
+        return lift
 
     def _matrix(self, u: torch.Tensor) -> torch.Tensor:
         """The matrix of the quadratic prior at u, sparse; what is not a pixel has a weak one of its own."""
@@ -229,3 +254,11 @@ class _Search:
             return u  # the identity
         pixels = u[: self.pixels].view(self.seen.shape) if self.prior == "tv" else None
         return smoothness(self.seen.shape, pixels, others=len(u) - self.pixels).to(u.device)
+
+
+def _sharpened(model: nn.Module, sharpness: float) -> nn.Module:
+    """Another network of this sharpness, with the same parameters and buffers."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    model = copy.deepcopy(model, shared)
+    sharpen(model, sharpness)
+    return model

@@ -8,7 +8,7 @@ from ... import _validate
 from ...observation import Observation
 from ...priors import latent
 from ...priors.latent import Affine, Latent, ResidualLatent
-from ...solvers import Continued, gauss_newton, search
+from ...solvers import Solution, gauss_newton, search
 from ..base import Reconstruction, need_labels, reconstruction
 from .equations import ScalarEquations
 from .rank import count_equations
@@ -23,7 +23,7 @@ ROUGH = 1e-4
 """The misfit at which a search may end below D scalars, where the prior decides, and not in the eleventh digit."""
 
 
-def learned(
+def latent_gauss_newton(
     seen: Observation,
     prior: str | Latent,
     *,
@@ -64,16 +64,15 @@ def learned(
     whole = _latent(prior, components, seen, seed, progress)
     part = whole.latent if isinstance(whole, ResidualLatent) else whole
     shape = (seen.shape[0], whole.size)
-    equations = ScalarEquations(seen, *_aimed(whole, seen, labels))
+    equations = ScalarEquations(seen, *_unknowns_of(whole, seen, labels))
     notes, extra = count_equations(seen, equations.unknowns)
     determined = min(equations.count, equations.unknowns)
     state, pixels = {"starts": 0}, labels.new_empty(seen.shape).numel()
     exact = EXACT if equations.count >= pixels else ROUGH
     how = {} if equations.count >= equations.unknowns else {"accuracy": exact}
 
-    def stage(used, z, trace):
-        """Solve for the first numbers of z, as many as the latent has; sigma. The trace gets all of z."""
-        equations.decode, equations.unknowns = _aimed(used, seen, labels)
+    def stage(equations, used, z, trace) -> Solution:
+        """Solve for the first numbers of z, as many as the latent has. The trace gets all of z."""
         start = z[:, : used.size].flatten()
 
         def lift(variables):
@@ -81,19 +80,25 @@ def learned(
             full[:, : used.size] = variables[0].view(len(z), used.size)
             return (full.flatten(),)
 
-        lifted = Continued(trace, lift)
-        return gauss_newton(equations, start, lifted, iterations=iterations, centre=torch.zeros_like(start), **how)
+        equations = equations.with_decode(*_unknowns_of(used, seen, labels))
+        centre = torch.zeros_like(start)
+        return gauss_newton(equations, start, trace.stage(lift), iterations=iterations, centre=centre, **how)
 
     def solve(trace, generator):
-        z = equations.targets.new_zeros(shape)
+        z, now = equations.targets.new_zeros(shape), equations
         if state["starts"]:
             z[:, : part.size] = spread * torch.randn(shape[0], part.size, generator=generator).to(z)
         state["starts"] += 1
         if part is not whole:
-            stage(part, z, trace)
-            z = trace.best[0].view(shape)
-        state["noise"] = sigma = max(stage(whole, z, trace), 0.0)
-        state["misfit"], length = trace.loss, float(trace.best[0].square().sum())
+            first = stage(now, part, z, trace)
+            if first.ending:
+                return
+            z, now = trace.best[0].view(shape), first.problem
+        last = stage(now, whole, z, trace)
+        if last.ending:
+            return
+        state["noise"] = sigma = max(last.noise, 0.0)
+        state["misfit"], length = trace.loss, float(last.u.square().sum())
         state["surprise"] = length / determined
         trace.loss += max(sigma, exact) ** 2 * length / equations.count
 
@@ -104,17 +109,17 @@ def learned(
         seed=seed,
         seconds=seconds,
         keep="last",  # the weight of the prior changes on the way, so losses of different steps do not compare
-        good=lambda loss: state["surprise"] < 2 and state["misfit"] < max(10 * state["noise"], ROUGH) ** 2,
+        success=lambda loss: state["surprise"] < 2 and state["misfit"] < max(10 * state["noise"], ROUGH) ** 2,
         progress=progress,
         label="zerogla gauss-newton",
         view=lambda variables: whole.report(variables[0].view(shape)),
     )
     z = found.variables[0].view(shape)
     extra |= {"noise": state.get("noise", 0.0), "surprise": float(z.square().sum()) / determined}
-    return reconstruction(found, whole.report(z), labels, *notes, **extra)
+    return reconstruction(found, whole.report(z), labels, *notes, tally=equations.tally, **extra)
 
 
-def _aimed(used: Latent, seen: Observation, labels: torch.Tensor):
+def _unknowns_of(used: Latent, seen: Observation, labels: torch.Tensor):
     """What makes equations for pixels into equations for the numbers of a latent: decode and unknowns."""
     shape = (seen.shape[0], used.size)
     return lambda u: (used.decode(u.view(shape)), labels), shape[0] * shape[1]

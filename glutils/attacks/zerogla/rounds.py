@@ -1,12 +1,13 @@
-"""Rounds of scalars as parts of one system of equations: one large round, or many small ones at once.
+"""Rounds of scalars as blocks of one system of equations: one large round, or many small ones at once.
 
-A part holds its share of V grad_theta l(theta; x, y) and of its derivatives in u, the vector that images and labels
+A block holds its share of V grad_theta l(theta; x, y) and of its derivatives in u, the vector that images and labels
 are decoded from. A large round streams its directions in blocks. Many small ones of the same shape (a transcript) are
 stacked, and one vectorised call does the work of a loop over rounds.
 """
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -18,23 +19,32 @@ from torch.func import jvp, vjp, vmap
 
 from ... import models, zo
 from ...observation.transcripts import Round
-from ...protocols import Protocol
 
 Decode = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
 """u to images (B, C, H, W) and labels; and, where each message is of a weighted batch, weights (messages, B)."""
 
-STACK = 2**28
-"""Most bytes of float64 directions in one stack."""
+
+class Block:
+    """A share of the equations; never changed once it is made, so that whoever holds it may keep what it computed."""
+
+    model: nn.Module
+    decode: Decode
+
+    def replaced(self, **changes: Any) -> Block:
+        """Another block with another ``decode`` or ``model``; directions and parameters are shared."""
+        other = copy.copy(self)
+        other.__dict__.update(changes)
+        return other
 
 
-class OneRound:
+class StreamedRound(Block):
     """One message; V may be larger than memory."""
 
     def __init__(self, model: nn.Module, decode: Decode, entry: Round, chunk: int = 256):
         self.model, self.decode, self.protocol, self.chunk = model, decode, entry.protocol, chunk
         self.directions = _directions(model, entry)
         self.count = len(self.directions)
-        self.params = state_of(model, entry)
+        self.params = linearisation_state(model, entry)
 
     def _gradient(self, u: torch.Tensor, params: models.Parameters) -> torch.Tensor:
         images, labels = self.decode(u)
@@ -46,13 +56,13 @@ class OneRound:
         r, (back,) = self.directions.match([g], target)
         return r, pull(back)[0]
 
-    def product(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def jtj_vector(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The derivative of V g along v, shape (K,), and its pullback to u: one pass over V for both."""
-        moved = along(lambda w: self._gradient(w, self.params), u, v)
+        moved = directional_derivative(lambda w: self._gradient(w, self.params), u, v)
         onward, (back,) = self.directions.match([moved], moved.new_zeros(self.count))
         return onward, vjp(lambda w: self._gradient(w, self.params), u)[1](back)[0]
 
-    def pull(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    def vjp(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
         """The pullback of r, shape (D,)."""
         _, pull = vjp(lambda v: self._gradient(v, self.params), u)
         return pull(self.directions.combine(r))[0]
@@ -84,12 +94,12 @@ class OneRound:
         return exact, fine, noise
 
 
-class ManyRounds:
+class StackedRounds(Block):
     """R messages of K scalars each, from number ``first`` on, stacked: parameters (R, ...), directions (R, K, d)."""
 
     def __init__(self, model: nn.Module, decode: Decode, entries: Sequence[Round], first: int = 0):
         self.model, self.decode, self.protocol = model, decode, entries[0].protocol
-        every = [state_of(model, entry) for entry in entries]
+        every = [linearisation_state(model, entry) for entry in entries]
         self.params = {name: torch.stack([params[name] for params in every]) for name in every[0]}
         self.directions = torch.stack([_directions(model, entry).rows(dtype=torch.float64) for entry in entries])
         self.shape = self.directions.shape[:2]
@@ -119,26 +129,26 @@ class ManyRounds:
         return (r.view(self.shape)[:, None] @ self.directions)[:, 0]
 
     def evaluate(self, u: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See :meth:`OneRound.evaluate`."""
+        """See :meth:`StreamedRound.evaluate`."""
         g, pull = vjp(self._gradients, u)
         r = self._project(g) - target
         return r, pull(self._combine(r))[0]
 
-    def push(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def jvp(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """The derivative of all scalars along v."""
-        return self._project(along(self._gradients, u, v))
+        return self._project(directional_derivative(self._gradients, u, v))
 
-    def product(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See :meth:`OneRound.product`."""
-        onward = self.push(u, v)
-        return onward, self.pull(u, onward)
+    def jtj_vector(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`StreamedRound.jtj_vector`."""
+        onward = self.jvp(u, v)
+        return onward, self.vjp(u, onward)
 
-    def pull(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
-        """See :meth:`OneRound.pull`."""
+    def vjp(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        """See :meth:`StreamedRound.vjp`."""
         return vjp(self._gradients, u)[1](self._combine(r))[0]
 
     def rows(self, u: torch.Tensor, dtype: torch.dtype) -> Iterator[torch.Tensor]:
-        """See :meth:`OneRound.rows`."""
+        """See :meth:`StreamedRound.rows`."""
         of, size = partial(self._rows_of_one, u.to(dtype)), max(1, 512 // self.shape[1])
         for start in range(0, self.shape[0], size):
             params = {name: p[start : start + size].to(dtype) for name, p in self.params.items()}
@@ -157,7 +167,7 @@ class ManyRounds:
         return models.flatten(torch.func.grad(lambda p: models.loss(self.model, p, images, labels, own))(params))
 
     def differences(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """See :meth:`OneRound.differences`."""
+        """See :meth:`StreamedRound.differences`."""
         batch = self._decoded(u.detach())
         exact = self._project(self._gradients(u)).detach()
         protocol = self.protocol
@@ -192,56 +202,20 @@ class ManyRounds:
         return vmap(slopes, in_dims, chunk_size=16)(params, self.directions.to(dtype), weights).flatten().detach()
 
 
-def parts(
-    model: nn.Module, decode: Decode, rounds: Sequence[Round], chunk: int = 256, weighted: bool = False
-) -> list[OneRound | ManyRounds]:
-    """Consecutive rounds that are alike in stacks as large as :data:`STACK` allows, every other one alone.
-
-    ``weighted`` messages, and those of clients that cut each image's slope, are stacked in any case.
-    """
-    from .clipped_rounds import ClippedRounds
-
-    dim = sum(p.numel() for p in models.parameters(model).values())
-    found, held, first = [], [], 0
-
-    def close() -> None:
-        if held and not (held[0].protocol.image_bound is held[0].protocol.mean_bound is None):
-            found.append(ClippedRounds(model, decode, tuple(held), first))
-        elif len(held) == 1 and not weighted:
-            found.append(OneRound(model, decode, held[0], chunk))
-        elif held:
-            found.append(ManyRounds(model, decode, tuple(held), first))
-        held.clear()
-
-    for number, entry in enumerate(rounds):
-        size = 8 * dim * entry.protocol.directions * (len(held) + 1)
-        if held and (not _alike(held[0].protocol, entry.protocol) or size > STACK):
-            close()
-        if not held:
-            first = number
-        held.append(entry)
-    close()
-    return found
-
-
-def _alike(one: Protocol, other: Protocol) -> bool:
-    """Whether two messages differ in seed and state alone."""
-    names = ("directions", "mu", "scheme", "law", "dtype", "image_bound", "mean_bound")
-    return all(getattr(one, name) == getattr(other, name) for name in names)
-
-
 def _directions(model: nn.Module, entry: Round) -> zo.Directions:
     """The directions of a message, times 0 where a defence left nothing of the scalar."""
-    directions, weights = entry.protocol.draw(model), kept(entry)
+    directions, weights = entry.protocol.draw(model), _scalar_weights(entry)
     return directions if weights is None else directions.weighted(weights)
 
 
-def kept(entry: Round) -> torch.Tensor | None:
-    """1 for scalars that came through the client's defence, 0 for those that were cut off, (K,); None: all did."""
-    return entry.protocol.scalar_weights(entry.payload)
+def received(entry: Round) -> torch.Tensor:
+    """The scalars of a message, (K,), float64; zero where a defence cut them off."""
+    weights = _scalar_weights(entry)
+    scalars = entry.payload.scalars.double()
+    return scalars if weights is None else scalars * weights.to(scalars)
 
 
-def state_of(model: nn.Module, entry: Round) -> models.Parameters:
+def linearisation_state(model: nn.Module, entry: Round) -> models.Parameters:
     """The state at which a message's slopes were taken, in float64; for a client that moves meanwhile, its estimate."""
     own = {} if entry.parameters is None else entry.parameters
     state = models.parameters(model, torch.float64) | {name: p.detach().double() for name, p in own.items()}
@@ -250,7 +224,12 @@ def state_of(model: nn.Module, entry: Round) -> models.Parameters:
     return entry.protocol.linearisation_state(state, entry.payload, entry.protocol.draw(model))
 
 
-def along(function: Callable[[Any], torch.Tensor], u: Any, v: Any) -> torch.Tensor:
+def _scalar_weights(entry: Round) -> torch.Tensor | None:
+    """1 for scalars that came through the client's defence, 0 for those that were cut off, (K,); None: all did."""
+    return entry.protocol.scalar_weights(entry.payload)
+
+
+def directional_derivative(function: Callable[[Any], torch.Tensor], u: Any, v: Any) -> torch.Tensor:
     """The derivative of ``function`` at u along v, both a tensor or named tensors, by forward mode."""
     with warnings.catch_warnings():  # forward mode loads decompositions that torch itself calls deprecated
         warnings.filterwarnings("ignore", "`torch.jit.script`", DeprecationWarning)

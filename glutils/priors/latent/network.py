@@ -12,8 +12,8 @@ from torch.func import functional_call, jacrev, vjp
 from tqdm.auto import tqdm
 
 from ... import models
-from ...solvers import Trace, gauss_newton
-from ...solvers.engine import wanted
+from ...solvers import Calibration, Trace, gauss_newton
+from ...solvers.engine import show_progress
 from .base import Latent
 
 
@@ -74,7 +74,10 @@ class Network(Latent):
         traces = [Trace(100) for _ in starts]
         for trace, start in zip(traces, starts, strict=True):
             gauss_newton(_Nearest(self, image), start, trace, iterations=100)
-        return min(traces, key=lambda trace: trace.loss).best[0]
+        found = min(traces, key=lambda trace: trace.loss)
+        if found.best is None:
+            raise RuntimeError(f"no latent number was found for an image: {found.reason}")
+        return found.best[0]
 
     def _run(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """The network in the precision and on the device of x."""
@@ -108,7 +111,7 @@ def train_network(
     """Adam on parameters or groups of them; step sizes rise to ``rates`` and fall again. ``loss`` draws a batch."""
     optimizer = torch.optim.Adam(groups)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps)
-    with tqdm(total=steps, desc="generator", disable=not wanted(progress), leave=False) as bar:
+    with tqdm(total=steps, desc="generator", disable=not show_progress(progress), leave=False) as bar:
         for _ in range(steps):
             value = loss()
             optimizer.zero_grad()
@@ -135,17 +138,17 @@ class _Nearest:
         r = made - self.image
         return r, pull(r)[0]
 
-    def product(self, z: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def jtj_vector(self, z: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         jacobian = jacrev(self.made)(z)
         onward = jacobian @ v
         return onward, onward @ jacobian
 
-    def pull(self, z: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    def vjp(self, z: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
         return vjp(self.made, z)[1](r)[0]
 
-    def normal(self, z: torch.Tensor) -> torch.Tensor:
+    def gram(self, z: torch.Tensor) -> torch.Tensor:
         jacobian = jacrev(self.made)(z)
         return jacobian.T @ jacobian
 
-    def calibrate(self, z: torch.Tensor) -> tuple[float, float]:
-        return 0.0, 0.0
+    def calibrate(self, z: torch.Tensor) -> Calibration:
+        return Calibration(0.0, 0.0, self)

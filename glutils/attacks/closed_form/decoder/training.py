@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from .... import _device, _files, _validate
 from ....data.batch import Batch
-from ....solvers.engine import wanted
+from ....solvers.engine import show_progress
 from .checkpoint import Checkpoint
 from .network import Decoder, backbone_digest, feature_shape, features
 
@@ -120,7 +120,7 @@ def train(
     stopped = None
     steps = asked["epochs"] * run.steps
     with tqdm(
-        total=steps, initial=run.epoch * run.steps, desc="decoder", disable=not wanted(progress), leave=False
+        total=steps, initial=run.epoch * run.steps, desc="decoder", disable=not show_progress(progress), leave=False
     ) as bar:
         try:
             while run.epoch < asked["epochs"]:
