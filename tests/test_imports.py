@@ -39,7 +39,8 @@ def test_a_run_loads_neither_figures_nor_panels(tmp_path):
     run = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path), *HEAVY], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
-    assert found["import"] == [] and found["parts"] == [] and found["attack"] == []
+    assert found["import"] == [] and found["parts"] == []
+    assert set(found["attack"]) <= {"sklearn", "scipy"}  # the digits are scikit-learn's, and read by its own function
     # structural similarity is torchmetrics's, which loads torchvision, SciPy and, where it is installed, matplotlib
     assert set(found["reconstruct"]) <= {"torchmetrics", "torchvision", "matplotlib", "scipy", "PIL", "pandas"}
 

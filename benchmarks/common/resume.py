@@ -66,6 +66,8 @@ class Rows:
             raise ValueError(
                 f"record {self.record!r} was made with {was}, not {new}; move it away, or choose another name"
             )
+        if "note" in old.parameters:  # it is about rows that are there
+            self.parameters.setdefault("note", old.parameters["note"])
         self.rows = [row for row in old.rows if not drop(row)]
         self.before, self.earlier = old.seconds or 0.0, [*old.earlier, old.commit or "not known"]
 

@@ -284,10 +284,8 @@ def _relaxed(state: _State, taken: _Step, rules: _Rules) -> tuple[_State, bool]:
     settled = noise > 0 and abs(math.log(max(float(alpha), 1e-300) / max(last, 1e-300))) < 0.1
     alone = fell > 0.5 and noisy and last * float(state.pull_to_centre @ away) < 0.01 * float(taken.total)
     small = state.rms < max(rules.accuracy, 0.1 * noise)
-    state = replace(
-        state, alpha=alpha, normal=state.normal if reused else None, settled_steps=settled_steps,
-        stalled_steps=stalled_steps,
-    )  # fmt: skip
+    normal = state.normal if reused else None
+    state = replace(state, alpha=alpha, normal=normal, settled_steps=settled_steps, stalled_steps=stalled_steps)
     return state, small or (settled and settled_steps >= 2) or alone or stalled_steps >= 6
 
 
