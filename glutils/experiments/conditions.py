@@ -97,10 +97,10 @@ LATENT = 32
 PLAYERS = {"dmgan": "it takes part in the training as a client and reads no client's update (chapter 12)"}
 """Attacks that no observation can be given to, and why."""
 PUBLIC = ("labels", "public")
-GENERATIVE = {"learn": _generator, "fits_any": True, "load": _loaded}
-SMOOTH = {"model": "lenet"}
-KINKED = {"model": "convnet"}
-LINEAR = {"model": "mlp", "network": {"activation": "relu"}}
+GENERATIVE: dict[str, Any] = {"learn": _generator, "fits_any": True, "load": _loaded}
+SMOOTH: dict[str, Any] = {"model": "lenet"}
+KINKED: dict[str, Any] = {"model": "convnet"}
+LINEAR: dict[str, Any] = {"model": "mlp", "network": {"activation": "relu"}}
 
 CONDITIONS: dict[str, Conditions] = {
     "dlg": Conditions(**SMOOTH, knows=(), budget=_lbfgs),
@@ -171,7 +171,8 @@ def network_of(
     """The network that is attacked: the one of the conditions, or another by name; changed where the attack does so."""
     conditions = of(attack)
     own = model is None or model == conditions.model
-    network = models.build(model or conditions.model, batch, seed=seed, **(conditions.network if own else {}))
+    options: dict[str, Any] = dict(conditions.network) if own else {}
+    network = models.build(model or conditions.model, batch, seed=seed, **options)
     if conditions.change is None:
         return network
     if public is None:

@@ -35,6 +35,7 @@ class HasTensors(Protocol):
 
     def values(self) -> Iterable[torch.Tensor]:
         """Its tensors, in its order."""
+        ...
 
 
 def parameters(model: nn.Module, dtype: torch.dtype | None = None) -> Parameters:

@@ -73,7 +73,7 @@ class Protocol:
         The memory never leaves the client; its next message is that of :meth:`with_memory`.
         """
         self.check(model, images, labels)
-        how = {} if directions is None else {"directions": directions}
+        how: dict[str, Any] = {} if directions is None else {"directions": directions}
         return self.payload(self._client(model, images, labels, **how), model), None
 
     def simulate(
@@ -226,6 +226,12 @@ class Protocol:
     def step_size(self) -> float | None:
         """Of the steps that a parameter difference is made of; None: the server brings its own."""
         return None
+
+    def average_gradient(
+        self, start: models.Parameters, delta: Payload | models.Parameters, steps: int
+    ) -> models.Parameters:
+        """The mean of the gradients behind a parameter difference; ``TypeError`` for protocols that send none."""
+        raise TypeError(f"protocol must send parameter differences for that, got {self}")
 
     # --- defences ---
 

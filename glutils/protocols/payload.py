@@ -76,7 +76,7 @@ class Payload:
         """
         if not isinstance(value, Payload):
             _check_form(name, kind, value)
-            return cls(kind, value, UNKNOWN)
+            return cls(kind, value if isinstance(value, torch.Tensor) else dict(value), UNKNOWN)
         if value.kind != kind:
             raise ValueError(f"{name} must be of kind {kind!r}, which the protocol sends, got kind {value.kind!r}")
         return value

@@ -60,7 +60,9 @@ class ZerothOrder(Protocol):
 
     def averages_with(self, other: Protocol) -> bool:
         """Whether the other asks as many questions of the same law too."""
-        return super().averages_with(other) and (self.directions, self.law) == (other.directions, other.law)
+        if not (super().averages_with(other) and isinstance(other, ZerothOrder)):
+            return False
+        return (self.directions, self.law) == (other.directions, other.law)
 
     @property
     def linear_in_gradient(self) -> bool:
@@ -85,10 +87,10 @@ class ZerothOrder(Protocol):
         how = {"mu": self.mu, "scheme": self.scheme, "dtype": zo.DTYPES[self.dtype], "each": True}
         return zo.slopes(model, images, labels, self.draw(model) if directions is None else directions, **how)
 
-    def _client(self, model, images, labels, params=None, graph=None, directions=None):
+    def _client(self, model, images, labels, params=None, graph=None, directions=None) -> Any:
         how = {"mu": self.mu, "scheme": self.scheme, "dtype": zo.DTYPES[self.dtype], "params": params}
         return zo.slopes(model, images, labels, self.draw(model) if directions is None else directions, **how)
 
-    def _simulate(self, model, images, labels, params, directions):
+    def _simulate(self, model, images, labels, params, directions) -> Any:
         directions = self.draw(model) if directions is None else directions
         return zo.exact_slopes(model, images, labels, directions, dtype=images.dtype, params=params)

@@ -69,9 +69,11 @@ class Recorder(Protocol):
 
     def report(self, step: int, loss: float | int | torch.Tensor, variables: tuple[torch.Tensor, ...]) -> Ending:
         """Record an iterate; whether the solver must end now."""
+        ...
 
     def abandon(self, reason: str) -> Ending:
         """Give this restart up."""
+        ...
 
 
 @dataclass
@@ -262,7 +264,7 @@ def search(
             best = trace
         if stopped is not None or (success is not None and best is not None and success(best.loss)):
             break
-    if best is None:
+    if best is None or best.best is None:
         raise RuntimeError(f"{label}: every one of {restarts} restarts diverged before its first step")
     if best.loss == math.inf and stopped is None:
         stopped = diverged  # keep="last", and no restart came to its end

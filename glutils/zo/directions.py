@@ -38,7 +38,16 @@ class Directions:
         memory: bytes that may be kept; beyond it blocks are drawn again at every use.
     """
 
-    def __init__(self, seed: int, count: int, dim: int, law: str = "unit", *, device="cpu", memory: int = MEMORY):
+    def __init__(
+        self,
+        seed: int,
+        count: int,
+        dim: int,
+        law: str = "unit",
+        *,
+        device: torch.device | str = "cpu",
+        memory: int = MEMORY,
+    ):
         self.seed = _validate.integer("seed", seed, at_least=0)
         self._describe(count, dim, law, device, memory)
         self._start = _mix(self.seed)
@@ -184,7 +193,8 @@ class Directions:
             threads = self._kept is not None and not whole.is_cuda
             least = max(1, 16 * _WORTH // self.dim) if threads else self.count
             found = _threads.split(self.count, products, least=least)
-            r, back = torch.cat([part for part, _ in found]), sum(part for _, part in found).split(sizes)
+            r = torch.cat([part for part, _ in found])
+            back = sum((part for _, part in found), start=whole.new_zeros(())).split(sizes)
         return r, [part.view(piece.shape) for part, piece in zip(back, vector, strict=True)]
 
     def _products(

@@ -114,7 +114,8 @@ class _Project(torch.autograd.Function):
         return directions.project(pieces)
 
     @staticmethod
-    def backward(ctx, weights):
+    def backward(ctx, *grad_outputs):
+        (weights,) = grad_outputs
         back = ctx.directions.combine(weights, [shape.numel() for shape in ctx.shapes])
         back = [back] if len(ctx.shapes) == 1 else back
         return None, *(piece.view(shape) for piece, shape in zip(back, ctx.shapes, strict=True))
