@@ -209,8 +209,8 @@ def observe(
         raise ValueError(f"batch must hold at most {conditions.largest} image(s) for {attack!r}, got {len(batch)}")
     network = network_of(attack, batch, model=model, public=public, seed=seed)
     protocol = protocol_of(update, batch, directions=directions, seed=seed)
-    told = {"public": public} if "public" in conditions.knows else {}
+    shown = public if "public" in conditions.knows else None
     with torch.no_grad():
         payload = protocol.transmit(network, batch.images, batch.labels)
-    seen = observation.observe(network, protocol, payload, batch, knows=conditions.knows, **told)
+    seen = observation.observe(network, protocol, payload, batch, knows=conditions.knows, public=shown)
     return observation.as_gradient(seen, unbiased=update != "short estimate") if update in SENT else seen

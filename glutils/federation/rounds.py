@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,16 +13,17 @@ from tqdm.auto import tqdm
 from .. import _validate, data, models
 from ..data.batch import Batch
 from ..observation.transcripts import Transcript
+from ..protocols import Protocol
 from ..solvers.engine import show_progress
 from .checkpoint import Checkpoint, fingerprint
 from .run import Run
-from .settings import checked
+from .settings import run_settings
 
 _PIXELS = 2**21  # of test images in one pass
 
 
 def train(
-    protocol: Any,
+    protocol: Protocol | Sequence[Protocol],
     model: nn.Module,
     clients: Sequence[Batch],
     *,
@@ -33,9 +35,9 @@ def train(
     sampled: int | float | None = None,
     unbiased: bool = True,
     test: Batch | None = None,
-    record: Any = None,
-    checkpoint: Any = None,
-    batched: Any = True,
+    record: Iterable[int] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    batched: bool = True,
     seed: int = 0,
     progress: bool | None = None,
 ) -> Transcript:
@@ -83,9 +85,11 @@ def train(
         >>> transcript.rounds, transcript.accuracy.ndim
         (2, 1)
     """
-    how = {"rounds": rounds, "lr": lr, "decay": decay, "local_steps": local_steps, "local_batch": local_batch}
+    how: dict[str, Any] = {
+        "rounds": rounds, "lr": lr, "decay": decay, "local_steps": local_steps, "local_batch": local_batch,
+    }  # fmt: skip
     how |= {"sampled": sampled, "unbiased": unbiased, "record": record, "batched": batched}
-    run = Run(**checked(protocol, model, clients, **how))
+    run = Run(**run_settings(protocol, model, clients, **how))
     run.generator.manual_seed(_validate.integer("seed", seed, at_least=0))
     test = data.public(run.clients[0]) if test is None else _validate.instance("test", test, Batch)
     shelf = None
@@ -95,10 +99,12 @@ def train(
         shelf = Checkpoint(checkpoint, run.about() | {"seed": seed, "test": fingerprint(test)})
         shelf.restore(run)
     todo = range(len(run.accuracy), run.rounds)
-    bar = {"total": run.rounds, "initial": todo.start, "desc": "rounds", "leave": False}
+    bar: dict[str, Any] = {"total": run.rounds, "initial": todo.start, "desc": "rounds", "leave": False}
     for turn in tqdm(todo, **bar, disable=not show_progress(progress)):
         run.advance(turn)
-        run.accuracy.append(accuracy(run.working, run.states[-1], test))
+        state = run.states[-1]
+        assert state is not None  # the last one is always kept
+        run.accuracy.append(accuracy(run.working, state, test))
         if shelf is not None:
             shelf.keep(run)
     return run.transcript()

@@ -13,7 +13,7 @@ from ..data.batch import Batch
 from ..protocols import Protocol
 
 
-def checked(
+def run_settings(
     protocol: Any,
     model: nn.Module,
     clients: Any,

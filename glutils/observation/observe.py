@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import cast
 
 import torch
 from torch import nn
@@ -91,15 +91,15 @@ class Observation:
 
 
 def observe(
-    model: Any,
-    protocol: Any = None,
-    payload: Any = None,
-    batch: Any = None,
+    model: nn.Module | Transcript,
+    protocol: Protocol | None = None,
+    payload: Payload | torch.Tensor | Mapping[str, torch.Tensor] | None = None,
+    batch: Batch | None = None,
     *,
-    client: Any = None,
-    rounds: Any = None,
+    client: int | None = None,
+    rounds: Iterable[int] | None = None,
     knows: Iterable[str] = (),
-    public: Any = None,
+    public: Batch | None = None,
 ) -> Observation:
     """What an honest-but-curious server holds: after one message, or of one client after a whole training run.
 
@@ -131,11 +131,11 @@ def observe(
         >>> seen.kind, seen.shape, seen.classes, seen.labels
         ('gradient', (1, 1, 8, 8), 10, None)
     """
-    knows = _knowledge(knows)
-    if ("public" in knows) != (public is not None):
+    told = _knowledge(knows)
+    if ("public" in told) != (public is not None):
         raise ValueError("public must be given if and only if knows names 'public'")
     if isinstance(model, Transcript):
-        transcript, model = model, model.model
+        transcript, network = model, model.model
         if client is None or protocol is not None or payload is not None or batch is not None:
             raise TypeError("of a transcript, observe takes client=... and neither protocol, payload nor batch")
         seen = transcript.of(client)
@@ -144,41 +144,41 @@ def observe(
             seen = tuple(message for message in seen if message.number in chosen)
             if not seen:
                 raise ValueError(f"client {client} sent nothing in rounds {sorted(chosen)}")
-        batch, size = transcript.clients[client], transcript.local_batch
-        if "batch_stats" in knows:
+        private, size = transcript.clients[client], transcript.local_batch
+        if "batch_stats" in told:
             raise ValueError("knows must not name 'batch_stats' for a transcript: they would change with every round")
     else:
         if client is not None or rounds is not None:
             raise TypeError("client and rounds belong to a transcript; got a model")
-        _validate.instance("protocol", protocol, Protocol)
-        _validate.instance("batch", batch, Batch)
-        models.check_deterministic(model)
-        check_payload("payload", model, message := Round(protocol, payload))
-        protocol.check(model, batch.images, batch.labels)
+        protocol, network = _validate.instance("protocol", protocol, Protocol), model
+        private = _validate.instance("batch", batch, Batch)
+        models.check_deterministic(network)
+        check_payload("payload", network, message := Round(protocol, cast(Payload, payload)))  # it refuses what is none
+        protocol.check(network, private.images, private.labels)
         seen, size = (replace(message, protocol=protocol.public_view(message.payload)),), None
-    mode = models.batchnorm_mode(model)
-    seen = tuple(replace(message, payload=_copy(model, message.payload)) for message in seen)
+    mode = models.batchnorm_mode(network)
+    seen = tuple(replace(message, payload=_copy(network, message.payload)) for message in seen)
     for message in seen:
         sent = message.payload.mode
         if sent not in (mode, UNKNOWN):
             raise ValueError(f"model has batch norm in {mode!r} mode, but the payload was computed in {sent!r} mode")
     statistics = None
-    if "batch_stats" in knows:
-        statistics = priors.batchnorm_statistics(model, batch.images)
+    if "batch_stats" in told:
+        statistics = priors.batchnorm_statistics(network, private.images)
         if not statistics:
             raise ValueError("knows names 'batch_stats', but the model has no batch norm layers")
         statistics = {name: (mean.detach(), var.detach()) for name, (mean, var) in statistics.items()}
     return Observation(
-        model=copy.deepcopy(model),
+        model=copy.deepcopy(network),
         rounds=seen,
-        shape=tuple(batch.images.shape),
-        classes=len(batch.classes),
-        knows=knows,
-        labels=batch.labels.clone() if "labels" in knows else None,
+        shape=cast("tuple[int, int, int, int]", tuple(private.images.shape)),
+        classes=len(private.classes),
+        knows=told,
+        labels=private.labels.clone() if "labels" in told else None,
         statistics=statistics,
         public=public,
         batchnorm=mode,
-        beyond_protocol=knows & {"batch_stats"},
+        beyond_protocol=told & {"batch_stats"},
         local_batch=size,
         notes=(UNSTATED.format(mode),) if any(m.payload.mode == UNKNOWN for m in seen) else (),
     )
