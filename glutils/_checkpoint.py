@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,11 @@ class RunFolder:
     """The folder of one run: an index (JSON), and the files of tensors (safetensors) that it names by their digests.
 
     A subclass says what is in the index and when it is written. The index is replaced only after all the files that it
-    names are complete, so that a run which is killed at any moment goes on from the last index.
+    names are complete, so that a run which is killed at any moment goes on from the last index. As long as the object
+    lives, no other process can open the folder.
 
     Attributes:
-        path: of the folder, which is made when something is first written.
+        path: of the folder; it is removed with the object if nothing was written.
         asked: what the run was asked for, as JSON holds it.
         found: the index that was there already, or None for a new run.
     """
@@ -43,12 +46,17 @@ class RunFolder:
         Raises:
             TypeError: ``folder`` is no path.
             ValueError: the folder holds something else, a damaged index, or a run that was asked for something else.
+            FileExistsError: another process is writing there.
         """
         if not isinstance(folder, (str, os.PathLike)):
             raise TypeError(f"{self.ARGUMENT} must be the path of a folder, got {type(folder).__name__}")
         self.path, self.asked, self.found = Path(folder), json.loads(json.dumps(asked)), None
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
-            return
+        if self.path.is_dir() or not self.path.exists():
+            stack = contextlib.ExitStack()
+            stack.enter_context(_files.held(self.path, self.ARGUMENT))
+            weakref.finalize(self, stack.close)
+            if not any(self.path.iterdir()):
+                return
         if not (self.path / self.INDEX).is_file():
             raise ValueError(
                 f"{self.ARGUMENT} must be an empty folder or one of this run, but {self.path} is neither: it holds "

@@ -19,7 +19,7 @@ class Folder(RunFolder):
 @pytest.fixture
 def stored(tmp_path):
     folder = Folder(tmp_path / "run", {"seed": 3, "sizes": (2, 4)})
-    assert folder.found is None and not folder.path.exists()  # nothing is made before there is something to write
+    assert folder.found is None and not list(folder.path.iterdir())  # before there is something to write
     folder.save(x=torch.arange(3.0))
     return folder.path
 

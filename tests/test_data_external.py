@@ -246,6 +246,76 @@ def test_all_kinds_of_image_files(tmp_path):
         data.load("folder", root=tmp_path, size=8, split="public")
 
 
+@pytest.mark.parametrize(
+    "parts", [("train", "val"), ("a", "b"), ("Training", "Test")], ids=["known names", "the same classes", "others"]
+)
+def test_splits_are_not_taken_for_classes(parts, tmp_path):
+    for part in parts:
+        for name in ("cat", "dog") if parts != ("Training", "Test") else (f"only {part}",):
+            picture(tmp_path / part / name / "0.png", 1)
+            picture(tmp_path / part / name / "1.png", 2)
+    with pytest.raises(FileNotFoundError, match=f"{min(parts)}.*look like splits.*give .*{min(parts)}"):
+        data.sample("folder", root=tmp_path)
+
+
+def test_what_programs_leave_behind_is_no_data(folder):
+    before = [data.load("folder", root=folder, split=split, size=8, **CPU) for split in ("private", "public")]
+    left = (".ipynb_checkpoints/x.png", "cats/.ipynb_checkpoints/0.png", "__MACOSX/cats/._0.jpg", "dogs/._1.png")
+    for hidden in left:
+        picture(folder / hidden, 255)
+    (folder / ".empty").mkdir()
+    after = [data.load("folder", root=folder, split=split, size=8, **CPU) for split in ("private", "public")]
+    for old, new in zip(before, after, strict=True):
+        assert old.classes == new.classes and values(old) == values(new)
+
+
+def test_files_that_are_not_read_are_told(folder):
+    (folder / "cats" / "a.heic").write_bytes(b"ftypheic")
+    (folder / "dogs" / "notes.txt").write_text("two dogs")
+    with pytest.warns(UserWarning, match=r"2 files in .* are not read as images: 'a.heic', 'notes.txt'"):
+        assert len(data.load("folder", root=folder, size=8, **CPU)) == 4
+
+
+def test_less_usual_endings_are_read(tmp_path):
+    for name in ("cats", "dogs"):
+        for i, kind in enumerate(("jfif", "gif")):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.new("RGB", (9, 9), (200,) * 3).save(tmp_path / name / f"{i}.{kind}")
+    assert values(data.load("folder", root=tmp_path, size=8, **CPU)) == [200, 200]
+
+
+def test_a_photograph_is_turned_as_it_was_held(tmp_path):
+    upright = np.zeros((16, 16, 3), dtype=np.uint8)
+    upright[:8] = 255  # light above
+    lying = Image.fromarray(np.rot90(upright).copy())  # the sensor lay on its side
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("a", "b"):
+        for i in range(2):
+            (tmp_path / name).mkdir(exist_ok=True)
+            lying.save(tmp_path / name / f"{i}.png", exif=exif)
+    image = data.sample("folder", root=tmp_path, size=16, **CPU).images[0]
+    assert float(image[:, :8].mean()) == 1 and float(image[:, 8:].mean()) == 0
+
+
+@pytest.mark.parametrize(
+    "there, said",
+    [
+        (["private/a/0.png", "private/b/0.png"], "a folder 'private', but no folder 'public'"),
+        (["private/a/0.png", "public/a/0.png", "c/0.png"], "beside the folders private and public there is 'c'"),
+        (["a/0.png", "a/1.png", "b/0.png"], "the class 'b' has a single image"),
+        (["a/0.png", "a/1.png", "b/0.txt"], "the class 'b' has no images"),
+        (["0.png", "1.png"], "holds no folders"),
+    ],
+)
+def test_folders_that_are_neither_are_refused(there, said, tmp_path):
+    for name in there:
+        picture(tmp_path / name, 1) if name.endswith("png") else (
+            (tmp_path / name).parent.mkdir(exist_ok=True), (tmp_path / name).write_text(""))  # fmt: skip
+    with pytest.raises(FileNotFoundError, match=said):
+        data.sample("folder", root=tmp_path)
+
+
 # ------------------------------------------------------------------------------------------------------------ errors
 
 

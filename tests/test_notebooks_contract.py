@@ -67,6 +67,15 @@ def test_one_cell_of_parameters_each_annotated_and_explained(path):
         assert parameter.check(parameter.default) == parameter.default
 
 
+def test_papermill_finds_every_parameter(path):
+    """Else it warns about a right name, as about a misspelt one, and takes it all the same."""
+    from papermill.translators import PythonTranslator  # here, because it loads much
+
+    (cell,) = (cell for cell in cells(path, "code") if "parameters" in tags(cell))
+    found = PythonTranslator.inspect({"source": source(cell)})
+    assert [parameter.name for parameter in found] == list(runner.parameters(path))
+
+
 def test_opens_with_title_and_a_claim_of_one_sentence(path):
     first = source(json.loads(path.read_text(encoding="utf-8"))["cells"][0]).strip()
     title, claim = re.split(r"\n\s*\n", first, maxsplit=2)[:2]

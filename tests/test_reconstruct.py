@@ -3,8 +3,10 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import glutils as gl
 from glutils.experiments import conditions
@@ -35,6 +37,46 @@ def test_stores_images_table_and_records(run, tmp_path):
         assert float(stored["psnr of mean_colour"]) == row["controls"]["mean_colour"]["psnr"]
         assert float(stored["psnr of misled: wrong_gradient"]) == row["controls"]["misled: wrong_gradient"]["psnr"]
     assert gl.runs.load(found.folder / "batch_0001.json").parameters["algorithm"] == "ig"
+
+
+@pytest.fixture
+def own_images(tmp_path):
+    """Two classes of four pictures each, as a reader has them."""
+    pixels = np.random.RandomState(0).randint(0, 256, (8, 12, 12, 3), dtype=np.uint8)
+    for k, image in enumerate(pixels):
+        (tmp_path / "mine" / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "mine" / "ab"[k % 2] / f"{k}.png")
+    return str(tmp_path / "mine")
+
+
+def test_a_handful_of_own_images_is_enough(run, own_images):
+    found = run(dataset="folder", root=own_images, size=8, reconstruct_num=2)
+    assert len(found.rows) == 2 and "mean_colour" in found.rows[0]["controls"]
+
+
+def test_a_defence_is_swept_on_own_images(tmp_path, own_images, no_lpips):
+    small = {"size": 8, "clients": 2, "per_client": 2, "images": 1, "rounds": 1, "evaluations": 2, "practice": 1}
+    how = {"data": "folder", "root": own_images, "seeds": 1, "workers": 0, "folder": tmp_path} | small
+    found = gl.experiments.defense_sweep("ig", strengths=[1.0], **how)
+    assert not found.runs.failures and [row["strength"] for row in found.rows] == [None, None, 1.0, 1.0]
+    with pytest.raises(ValueError, match="practice must be at most 4, the public images of 'folder'; got 5"):
+        gl.experiments.defended.measure(gl.experiments.defended.Scene(
+            data="folder", root=own_images, **small | {"practice": 5}))  # fmt: skip
+
+
+def test_training_on_own_images_says_what_accuracy_needs(own_images):
+    clients = gl.data.partition("folder", root=own_images, clients=1, per_client=2, size=8, device="cpu")
+    model = gl.models.build("mlp", clients[0], hidden=(4,), seed=0)
+    with pytest.raises(ValueError, match=r"test must be given .*root must name a folder.*test=gl.data.public\("):
+        gl.federation.train(gl.protocols.FedSGD(), model, clients, rounds=1, lr=0.1)
+
+
+def test_a_batch_that_was_made_with_other_parameters_is_refused(run):
+    found = run(reconstruct_num=1)
+    path = found.folder / "batch_0000.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 7', 1))
+    with pytest.raises(FileExistsError, match="batch_0000.json was made with another seed .7, not 0."):
+        run(reconstruct_num=2)
 
 
 def test_files_hold_what_was_scored(run):

@@ -1,7 +1,9 @@
 """Records: strict JSON that comes back as it went in."""
 
+import errno
 import json
 import math
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +13,7 @@ import torch
 
 from glutils import metrics, runs
 from glutils.data.batch import Batch
-from glutils.runs import contents
+from glutils.runs import contents, records
 
 
 @pytest.fixture(autouse=True)
@@ -206,3 +208,21 @@ def test_bad_arguments_are_named(folder):
     (folder / "broken.json").write_text('{"rows": []}')
     with pytest.raises(ValueError, match="broken.json is not one"):
         runs.load("broken")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_place_that_nobody_chose_and_nobody_can_write_to_is_a_warning(tmp_path, monkeypatch, number):
+    def refuses(path, content):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(records._files, "write", refuses)
+    monkeypatch.delenv("GLUTILS_RECORDS", raising=False)
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match="the record 'a' is not kept: .*_build/records cannot be written .*GLUTILS_"):
+        records.record("a", parameters={}, rows=[])
+    with pytest.raises(OSError, match=os.strerror(number)):
+        records.record("a", parameters={}, rows=[], folder=tmp_path)
+    monkeypatch.setenv("GLUTILS_RECORDS", str(tmp_path))
+    with pytest.raises(OSError, match=os.strerror(number)):
+        records.record("a", parameters={}, rows=[])

@@ -15,7 +15,8 @@ seed: int = 0  # seed of everything
 mu: float = 1e-4  # smoothing step
 law: str = "unit"  # law of the directions
 scalars: list[int] = [12, 256]  # how many scalars
-device: str | None = None  # where to run
+device: "Optional[str]" = None  # where to run
+folder: str | None = None  # as papermill cannot read it
 lbfgs: bool = False  # with a line search
 """
 
@@ -63,7 +64,7 @@ def kernel(monkeypatch):
 
 def test_declares_name_type_default_and_comment_of_every_parameter(notebook):
     declared = runner.parameters(notebook)
-    assert list(declared) == ["seed", "mu", "law", "scalars", "device", "lbfgs"]
+    assert list(declared) == ["seed", "mu", "law", "scalars", "device", "folder", "lbfgs"]
     assert declared["mu"] == runner.Parameter("mu", "float", 1e-4, "smoothing step")
     assert declared["scalars"].default == [12, 256]
 
@@ -88,7 +89,7 @@ def test_an_unknown_name_is_refused_with_the_valid_ones(notebook, kernel):
 @pytest.mark.parametrize(
     "given",
     [{"seed": 1.5}, {"seed": True}, {"mu": "1e-4"}, {"law": 3}, {"scalars": [1, "2"]}, {"scalars": 3}, {"device": 0},
-     {"lbfgs": 1}],
+     {"folder": 0},     {"lbfgs": 1}],
 )  # fmt: skip
 def test_a_wrong_type_is_refused(notebook, kernel, given):
     with pytest.raises(TypeError, match=f"{next(iter(given))} must be"):
@@ -110,7 +111,8 @@ def test_right_values_pass_and_integers_become_floats_where_asked_for(notebook):
 @pytest.mark.parametrize(
     "name, text, value",
     [("seed", "7", 7), ("mu", "1e-3", 1e-3), ("mu", "2", 2.0), ("law", "gaussian", "gaussian"), ("law", "12", "12"),
-     ("scalars", "[1, 2]", [1, 2]), ("device", "none", None), ("device", "cuda", "cuda"), ("lbfgs", "true", True)],
+     ("scalars", "[1, 2]", [1, 2]), ("device", "none", None), ("device", "cuda", "cuda"),
+     ("folder", "none", None), ("folder", "a", "a"), ("lbfgs", "true", True)],
 )  # fmt: skip
 def test_words_of_the_command_line_become_values(notebook, name, text, value):
     parsed = runner.parameters(notebook)[name].parse(text)
@@ -190,6 +192,59 @@ def test_cli_help_prints_the_options_and_the_parameters(notebook, capsys):
     assert cli.main(["run", str(notebook), "--help"]) == 0
     out = capsys.readouterr().out
     assert "--resume" in out and "smoothing step" in out
+
+
+@pytest.mark.parametrize("value", ["-1e-4", "-.5", "-3", "-3e-12"])
+def test_cli_takes_values_that_begin_with_a_minus(notebook, kernel, tmp_path, value):
+    assert cli.main(["run", "-p", "mu", value, str(notebook), "--out", str(tmp_path / "out.ipynb")]) == 0
+    assert kernel[0]["parameters"] == {"mu": float(value)}
+
+
+def test_cli_takes_words_that_look_like_options(notebook, kernel, tmp_path, capsys):
+    out = str(tmp_path / "out.ipynb")
+    assert cli.main(["run", str(notebook), "-p", "law", "--out", "--out", out]) == 0
+    assert kernel[0]["parameters"] == {"law": "--out"}
+    for short in (["-p"], ["-p", "law"]):
+        with pytest.raises(SystemExit):
+            cli.main(["run", str(notebook), *short])
+        assert "expected a NAME and a VALUE" in capsys.readouterr().err
+    assert cli.main(["run", "-p", "seed", "3", str(notebook), "--help"]) == 0  # not the help of "seed"
+    assert "smoothing step" in capsys.readouterr().out
+
+
+def test_cli_sweeps_over_values_that_begin_with_a_minus(notebook, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cli, "sweep", lambda path, grid, *rest, **how: asked.append((grid, how)) or sys.exit(0))
+    with pytest.raises(SystemExit):
+        cli.main(["sweep", str(notebook), "-p", "mu", "-1e-4", "1e-3", "-p", "seed", "1", "--workers", "0"])
+    assert asked[0][0] == {"mu": [-1e-4, 1e-3], "seed": [1]} and asked[0][1]["workers"] == 0
+
+
+@pytest.mark.parametrize("content, said", [("a:\n\tb: 1", "is not YAML: while scanning"), ("a: [1", "is not YAML")])
+def test_yaml_that_is_none_is_named(notebook, kernel, tmp_path, capsys, content, said):
+    (tmp_path / "mine.yaml").write_text(content)
+    assert cli.main(["run", str(notebook), "-f", str(tmp_path / "mine.yaml")]) == 2
+    err = capsys.readouterr().err
+    assert f"mine.yaml {said}" in err and err.count("\n") == 1 and not kernel
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"cells": 3}', ""])
+def test_a_file_that_is_no_notebook_is_named(tmp_path, capsys, content):
+    (tmp_path / "broken.ipynb").write_text(content)
+    assert cli.main(["run", str(tmp_path / "broken.ipynb")]) == 2
+    err = capsys.readouterr().err
+    assert "broken.ipynb is not a notebook" in err and err.count("\n") == 1
+
+
+def test_a_notebook_may_begin_with_a_byte_order_mark(notebook):
+    notebook.write_text("\ufeff" + notebook.read_text(), encoding="utf-8")
+    assert runner.parameters(notebook)["seed"].default == 0
+
+
+def test_a_place_that_cannot_be_written_is_named_before_anything_runs(notebook, kernel, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert cli.main(["run", str(notebook), "--out", str(tmp_path / "file" / "out.ipynb")]) == 2
+    assert "choose another --out" in capsys.readouterr().err and not kernel
 
 
 @pytest.mark.parametrize("arguments, message", [

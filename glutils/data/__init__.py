@@ -3,6 +3,6 @@
 from .batch import Batch
 from .holdout import concatenate, hold_out
 from .partition import partition
-from .sampling import load, names, public, sample
+from .sampling import available, load, names, public, sample
 
-__all__ = ["Batch", "concatenate", "hold_out", "load", "names", "partition", "public", "sample"]
+__all__ = ["Batch", "available", "concatenate", "hold_out", "load", "names", "partition", "public", "sample"]

@@ -1,7 +1,8 @@
 """Sets that a reader keeps in a folder of their own (``root``), read through torchvision.
 
 Every loader returns a :class:`Pool` and decodes an image only when it is asked for. Missing files are reported before
-anything long begins. Images that are not in the RGB mode are converted; alpha channels are dropped.
+anything long begins. Images that are not in the RGB mode are converted; alpha channels are dropped; a photograph is
+turned as its EXIF data say.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from .. import _torchvision
 from .._registry import Registry
+from .image_folder import image_folder
 from .pool import Pool
 
 if TYPE_CHECKING:
@@ -106,11 +108,12 @@ def _pixels(picture: Image.Image, mode: str = "RGB") -> Float32[Tensor, "channel
 
 
 def _read(path: str) -> Float32[Tensor, "3 height width"]:
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as picture:
-            return _pixels(picture)
+            # a phone stores every photograph the way its sensor lies, and says in the EXIF data how it was held
+            return _pixels(ImageOps.exif_transpose(picture))
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot use the image {path!r}: {error}") from error
 
@@ -255,21 +258,7 @@ def _imagenet(root: Path, split: str) -> Pool:
 def _folder(root: Path, split: str) -> Pool:
     """The reader's own images, 224 pixels unless told. Without folders ``private`` and ``public`` the images of every
     class, in alphabetical order, are private and public in turn."""
-    from torchvision.datasets import ImageFolder
-
-    if (root / "private").is_dir() and (root / "public").is_dir():
-        found, other = (ImageFolder(str(root / part)) for part in ("private", "public"))
-        if found.classes != other.classes:
-            raise FileNotFoundError("the folders private and public hold different classes")
-        mine = found if split == "private" else other
-        return _pool_of_files("folder", split, mine.samples, found.classes, NATIVE_LARGE)
-    found = ImageFolder(str(root))
-    rank, samples, wanted = {}, [], 0 if split == "private" else 1
-    for path, label in found.samples:
-        rank[label] = rank.get(label, -1) + 1
-        if rank[label] % 2 == wanted:
-            samples.append((path, label))
-    return _pool_of_files("folder", split, samples, found.classes, NATIVE_LARGE)
+    return _pool_of_files("folder", split, *image_folder(root, split), NATIVE_LARGE)
 
 
 def _class_words(wnids: Sequence[str], words: Mapping[str, str]) -> list[str]:

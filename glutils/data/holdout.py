@@ -8,6 +8,7 @@ import torch
 
 from .. import _validate
 from .batch import Batch
+from .sampling import public
 
 
 def hold_out(clients: Sequence[Batch], *, share: float = 0.2, seed: int = 0) -> tuple[list[Batch], list[Batch]]:
@@ -58,3 +59,17 @@ def _batches(name: str, given: Sequence[Batch]) -> list[Batch]:
     if not given:
         raise ValueError(f"{name} must hold at least one Batch, got none")
     return [_validate.instance(name, batch, Batch) for batch in given]
+
+
+def default_test(client: Batch) -> Batch:
+    """The public images of the set that a client's batch was drawn from, on its device: what accuracy is measured on.
+
+    ``ValueError``, which says what to give instead, for a set of the reader's own.
+    """
+    try:
+        return public(client)
+    except ValueError as error:
+        raise ValueError(
+            f"test must be given where the clients' set is not embedded in the book: {error}; for example "
+            "test=gl.data.public(name, root=...)"
+        ) from error

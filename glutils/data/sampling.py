@@ -116,6 +116,24 @@ def load(
     return found.batch(list(range(len(found))), size).to(device)
 
 
+def available(of: str | Batch, *, split: str = "public", root: str | os.PathLike[str] | None = None) -> int | None:
+    """How many images a split of a set holds; None: as many as are asked for (crops of ``photos``).
+
+    Nothing is decoded. ``of``, ``root`` and errors as in :func:`public`, ``split`` as in :func:`sample`.
+
+    Example:
+        >>> import glutils as gl
+        >>> gl.data.available("digits"), gl.data.available("photos")
+        (797, None)
+    """
+    name = _name_of_set(of)
+    _size_of_set(name, None, split)
+    if name == "photos":
+        _no_root(name, root, False)
+        return None
+    return len(_pool(name, split, root, False))
+
+
 def public(
     of: str | Batch,
     *,
@@ -132,13 +150,18 @@ def public(
     """
     if not isinstance(of, Batch):
         return sample(of, count=count, size=size, seed=seed, split="public", root=root, device=device)
+    size = of.shape[-1] if size is None else size
+    device = of.images.device if device is None else device
+    return sample(_name_of_set(of), count=count, size=size, seed=seed, split="public", root=root, device=device)
+
+
+def _name_of_set(of: str | Batch) -> str:
+    if not isinstance(of, Batch):
+        return of
     name = of.source.split(",")[0]
     if name not in names():
         raise ValueError(f"of must be a set's name or a Batch drawn from one, got a Batch with source {of.source!r}")
-    if size is None:
-        size = of.shape[-1]
-    device = of.images.device if device is None else device
-    return sample(name, count=count, size=size, seed=seed, split="public", root=root, device=device)
+    return name
 
 
 def _size_of_set(name: str, size: int | None, split: str) -> int | None:

@@ -24,6 +24,8 @@ MODEL = {"zerogla": "mlp"}
 """Networks in place of the conditions' own, where that one hardly learns from what is sent."""
 EFFORT = {"zerogla": {"restarts": 1, "check": False}}
 """Options that keep an attack short where it is run on many strengths: one start, no test of its own derivatives."""
+TESTED = 1000
+"""Most public images of an external set on which accuracy is measured; of an embedded one, all."""
 WEIGHTS = (0.001, 0.01, 0.03, 0.1)
 """Weights of total variation among which an attacker chooses by practice."""
 
@@ -158,11 +160,11 @@ def measure(
     protocol = scene.protocol(shield, seed)
     device = _device.resolve(scene.device)
     deal = _deal(scene, seed, device)
-    public = data.public(deal[0], count=max(64, scene.practice), seed=seed + 1, root=scene.root, device=device)
+    public = _public(scene, deal[0], seed, device)
     network = conditions.network_of(
         scene.attack, deal[0], model=scene.model or MODEL.get(scene.attack), public=public, seed=seed
     )
-    run = _train(scene, protocol, network, deal, seed)
+    run = _train(scene, protocol, network, deal, _test(scene, deal[0], seed), seed)
     extra = {"defence": defense, "strength": strength, "seed": seed, "accuracy": float(run.accuracy[-1])}
     if (budget := _budget(scene, shield)) is not None:
         extra["epsilon"] = budget
@@ -201,15 +203,34 @@ def _deal(scene: Scene, seed: int, device: Any) -> list[Batch]:
     )  # fmt: skip
 
 
+def _public(scene: Scene, client: Batch, seed: int, device: Any) -> Batch:
+    """Public images to practise on, and for attacks that learn from them: 64, or what there is."""
+    there = data.available(client, root=scene.root)
+    if there is not None and there < scene.practice:
+        raise ValueError(f"practice must be at most {there}, the public images of {scene.data!r}; got {scene.practice}")
+    count = max(64, scene.practice) if there is None else max(scene.practice, min(64, there))
+    return data.public(client, count=count, seed=seed + 1, root=scene.root, device=device)
+
+
+def _test(scene: Scene, client: Batch, seed: int) -> Batch | None:
+    """Images that accuracy is measured on; None: all public ones, of a set that is small enough."""
+    if scene.root is None:
+        return None
+    there = data.available(client, root=scene.root)
+    return data.public(client, count=TESTED if there is None else min(TESTED, there), seed=seed + 2, root=scene.root)
+
+
 def _singles(scene: Scene, client: Batch) -> list[tuple[int, Batch]]:
     return [(n, client[[n]]) for n in range(scene.images)]
 
 
-def _train(scene: Scene, protocol: Any, network: torch.nn.Module, deal: Sequence[Batch], seed: int) -> Any:
+def _train(
+    scene: Scene, protocol: Any, network: torch.nn.Module, deal: Sequence[Batch], test: Batch | None, seed: int
+) -> Any:
     how: dict[str, Any] = {} if scene.kind == "delta" else {"lr": scene.rate}
     if scene.kind == "gradient":
         how["local_batch"] = 1
-    return federation.train(protocol, network, deal, rounds=scene.rounds, seed=seed, progress=False, **how)
+    return federation.train(protocol, network, deal, rounds=scene.rounds, test=test, seed=seed, progress=False, **how)
 
 
 def _told(scene: Scene, public: Batch) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def defense_sweep(
 
     Raises:
         ValueError, TypeError: a bad argument, or a defence that cannot protect what this attack reads; before any run.
-        FileExistsError: an experiment of this name with other parameters, each named.
+        FileExistsError: an experiment of this name with other parameters, each named; another process that writes it.
     """
     known = {field.name for field in dataclasses.fields(defended.Scene)} - {"attack", "model", "data"}
     if strangers := [name for name in scene if name not in known]:
@@ -131,15 +131,15 @@ def defense_sweep(
     where = (Path(folder) if folder is not None else _files.project_root() / "data" / "defense_sweep") / exp_name
     asked = dataclasses.asdict(whole) | {"defence": defense, "options": options, "exp_name": exp_name}
     asked |= {"strengths": list(strengths), "seeds": seeds}
-    asked = agree(where, asked, grows=("strengths", "seeds"))
-    where.mkdir(parents=True, exist_ok=True)
-    _files.write(where / STORED, json.dumps(asked, indent=1) + "\n")
-    grid = [
-        {"scene": scene, "defense": name, "strength": strength, "options": more, "seed": seed}
-        for name, strength, more in [(None, None, {}), *((defense, value, options) for value in asked["strengths"])]
-        for seed in range(asked["seeds"])
-    ]
-    runs = sweep(_point, grid, cluster, workers=workers, folder=where / "runs", progress=progress)
+    with _files.held(where, "exp_name"):
+        asked = agree(where, asked, grows=("strengths", "seeds"))
+        _files.write(where / STORED, json.dumps(asked, indent=1) + "\n")
+        grid = [
+            {"scene": scene, "defense": name, "strength": strength, "options": more, "seed": seed}
+            for name, strength, more in [(None, None, {}), *((defense, value, options) for value in asked["strengths"])]
+            for seed in range(asked["seeds"])
+        ]
+        runs = sweep(_point, grid, cluster, workers=workers, folder=where / "runs", progress=progress)
     rows = [{"misled": whole.misled} | {k: v for k, v in row.items() if k not in ("scene", "options", "defense")}
             for row in runs.rows]  # fmt: skip
     records.write_table(where / TABLE, [dict.fromkeys(COLUMNS) | row for row in rows], COLUMNS)

@@ -22,8 +22,8 @@ COLUMNS = (
 )  # fmt: skip
 MISLED = ("wrong_seed", "permuted", "wrong_gradient", "zero")
 PUBLIC = 256
-"""Public images that are drawn of an embedded set: for controls, and for attacks that learn from them. Of an external
-set a quarter of that."""
+"""Most public images that are drawn of an embedded set: for controls, and for attacks that learn from them. Of an
+external set a quarter of that."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def reconstruct(
 
     Raises:
         ValueError, TypeError: a bad argument, and whatever the attack refuses; before anything is written.
-        FileExistsError: an experiment of this name with other parameters, each named.
+        FileExistsError: an experiment of this name with other parameters, each named; another process that writes it.
     """
     asked = {
         "algorithm": algorithm, "dataset": dataset, "root": root, "size": size, "model": model,
@@ -121,16 +121,25 @@ def reconstruct(
             raise TypeError(f"{name} is not an option here: use max_iteration; got {name}={options[name]!r}")
     asked["options"] = records.encode("options", options)
     where = (Path(folder) if folder is not None else _files.project_root() / "data" / "reconstruct") / exp_name
+    with _files.held(where, "exp_name"):
+        return _continued(where, asked, options, _device.resolve(device), progress)
+
+
+def _continued(
+    where: Path, asked: dict[str, Any], options: Mapping[str, Any], device: torch.device, progress: bool | None
+) -> Experiment:
+    """The batches that are missing, when nobody else writes to the folder."""
     agree(where, asked)
-    rows, learned, stopped = _finished(where), {}, None
-    todo = [k for k in range(reconstruct_num) if not any(row["batch"] == k for row in rows)]
+    size, seed, root, wanted = (asked[name] for name in ("batch_size", "seed", "root", "reconstruct_num"))
+    rows, learned, stopped = _finished(where, asked), {}, None
+    todo = [k for k in range(wanted) if not any(row["batch"] == k for row in rows)]
     if todo:
         every = data.sample(
-            dataset, count=reconstruct_num * batch_size, size=size, seed=seed, root=root, device=_device.resolve(device)
+            asked["dataset"], count=wanted * size, size=asked["size"], seed=seed, root=root, device=device
         )
         public = _public(every, root, seed)
     for k in todo:
-        batch = every[slice(k * batch_size, (k + 1) * batch_size)]
+        batch = every[slice(k * size, (k + 1) * size)]
         try:
             found = _attacked(asked, batch, public, options, learned, progress)
         except KeyboardInterrupt:
@@ -141,7 +150,7 @@ def reconstruct(
                 raise KeyboardInterrupt(f"{stopped}; nothing was finished")
             break
         _store(where, asked, k, batch, *found)
-        rows = _finished(where)
+        rows = _finished(where, asked)
     records.write_table(where / TABLE, rows, COLUMNS)
     return Experiment(where, asked, rows, stopped)
 
@@ -204,8 +213,9 @@ def _grown(before: Any, now: Any) -> bool:
 
 
 def _public(batch: data.Batch, root: str | None, seed: int) -> data.Batch:
-    most = PUBLIC if root is None else PUBLIC // 4
-    return data.public(batch, count=most, seed=seed, root=root)
+    """Public images of the same set: as many as the controls want, or what there is."""
+    most, there = PUBLIC if root is None else PUBLIC // 4, data.available(batch, root=root)
+    return data.public(batch, count=most if there is None else min(most, there), seed=seed, root=root)
 
 
 def _attacked(asked, batch, public, options, learned, progress):
@@ -253,9 +263,19 @@ def _store(where: Path, asked: Mapping[str, Any], number: int, batch: data.Batch
     )  # fmt: skip
 
 
-def _finished(where: Path) -> list[dict[str, Any]]:
-    """Rows of the stored batches, in order."""
-    return [row for path in sorted(where.glob("batch_*.json")) for row in records.load(path).rows]
+def _finished(where: Path, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of the stored batches, in order; a batch that was made with other parameters is refused."""
+    rows, now = [], json.loads(json.dumps(dict(asked)))
+    for path in sorted(where.glob("batch_*.json")):
+        found = records.load(path)
+        apart = [name for name in now if found.parameters.get(name) != now[name] and name != "reconstruct_num"]
+        if apart:
+            raise FileExistsError(
+                f"{path} was made with another {apart[0]} ({found.parameters.get(apart[0])!r}, not {now[apart[0]]!r}); "
+                "choose another exp_name"
+            )
+        rows += found.rows
+    return rows
 
 
 def _file(batch: int, image: int, what: str) -> str:

@@ -64,7 +64,7 @@ def train(
             and at most 1.0, rounded up; default: all.
         unbiased: scalar updates use the unbiased estimate (the unit law carries its factor d), so that ``lr`` means
             what it means in SGD. False is the reference code's estimate without d.
-        test: held-out data for the accuracy; default: public data of the clients' set.
+        test: held-out data for the accuracy; default: public data of the clients' set, if it is an embedded one.
         record: the clients (indices) whose messages the transcript keeps; default: all. With few of them memory stays
             bounded: model states are kept for the rounds in which they took part, beside the first and the last.
         checkpoint: a folder that is written after every round. A run that was killed is continued by the same call, to
@@ -91,7 +91,7 @@ def train(
     how |= {"sampled": sampled, "unbiased": unbiased, "record": record, "batched": batched}
     run = Run(**run_settings(protocol, model, clients, **how))
     run.generator.manual_seed(_validate.integer("seed", seed, at_least=0))
-    test = data.public(run.clients[0]) if test is None else _validate.instance("test", test, Batch)
+    test = data.holdout.default_test(run.clients[0]) if test is None else _validate.instance("test", test, Batch)
     shelf = None
     if checkpoint is not None:
         if any(entry.keeps_memory for entry in run.protocols):

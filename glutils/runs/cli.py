@@ -16,10 +16,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the ``glutils`` command; returns its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = _parsers()
-    if arguments[:1] and arguments[0] in commands and {"-h", "--help"} & set(arguments):
-        commands[arguments[0]].print_help()
-        return _help_of_notebook(arguments[1:])
-    options = parser.parse_args(arguments)
+    rest, given = _take_parameters(arguments, parser, commands)
+    if rest[:1] and rest[0] in commands and {"-h", "--help"} & set(rest):
+        commands[rest[0]].print_help()
+        return _help_of_notebook(rest[1:])
+    options = parser.parse_args(rest)
+    options.p = given
     try:
         return _sweep(options) if options.command == "sweep" else _run(options)
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -32,6 +34,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kept = "no run was finished" if options.command == "sweep" else "the cells that ran are in the .partial.ipynb"
         print(f"glutils: interrupted; {kept}", file=sys.stderr)
         return 130
+
+
+def _take_parameters(
+    arguments: list[str], parser: argparse.ArgumentParser, commands: dict[str, argparse.ArgumentParser]
+) -> tuple[list[str], list[list[str]]]:
+    """What is left of the arguments without ``-p NAME VALUE``, and those.
+
+    argparse takes a value that begins with a minus, such as -1e-4, for an option; here it is what stands in its place.
+    """
+    if arguments[:1] and arguments[0] not in commands:
+        return arguments, []
+    several = arguments[:1] == ["sweep"]
+    known = {text for command in commands.values() for action in command._actions for text in action.option_strings}
+    rest, given, place = [], [], 0
+    while place < len(arguments):
+        place += 1
+        if arguments[place - 1] != "-p":
+            rest.append(arguments[place - 1])
+            continue
+        end = place + 2
+        while several and end < len(arguments) and arguments[end] not in known:
+            end += 1
+        if end > len(arguments):
+            parser.error(f"argument -p: expected a NAME and a VALUE, got {' '.join(arguments[place:]) or 'nothing'}")
+        given.append(arguments[place:end])
+        place = end
+    return rest, given
 
 
 def table(declared: dict[str, runner.Parameter]) -> str:
@@ -122,8 +151,6 @@ def _sweep(options: argparse.Namespace) -> int:
         grid |= runner.load(options.file)
     runner.check(declared, dict.fromkeys(name for name, *_ in options.p if name not in declared))
     for name, *values in options.p:
-        if not values:
-            raise ValueError(f"-p {name} needs at least one value")
         grid[name] = [declared[name].parse(value) for value in values]
     found = sweep(
         path, grid, options.cluster, workers=options.workers, folder=options.out, timeout=options.timeout

@@ -13,6 +13,7 @@ import importlib
 import io
 import json
 import os
+import tempfile
 import tokenize
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def find(notebook: str | Path) -> Path:
 def parameters(notebook: str | Path) -> dict[str, Parameter]:
     """What the notebook's one cell tagged ``parameters`` declares, in its order."""
     path = Path(notebook)
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    cells = _read_notebook(path)["cells"]
     tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
         raise ValueError(f"{path.name} must have exactly one cell tagged 'parameters', found {len(tagged)}")
@@ -84,7 +85,18 @@ def parameters(notebook: str | Path) -> dict[str, Parameter]:
         except ValueError as error:
             raise ValueError(f"{path.name}: {ast.unparse(node)!r} is not a literal") from error
         name = node.target.id
-        found[name] = Parameter(name, ast.unparse(node.annotation), default, comments.get(node.end_lineno, ""))
+        found[name] = Parameter(name, _annotation(node.annotation), default, comments.get(node.end_lineno, ""))
+    return found
+
+
+def _read_notebook(path: Path) -> dict[str, Any]:
+    """The notebook in a file; ``ValueError``, which names the file, if there is none in it."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+        if not isinstance(found.get("cells"), list):
+            raise ValueError("it holds no list of cells")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is not a notebook: {error}") from error
     return found
 
 
@@ -112,7 +124,11 @@ def profile(notebook: str | Path, name: str) -> dict[str, Any]:
 
 def load(source: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file."""
-    values = _import("yaml").safe_load(Path(source).read_text(encoding="utf-8"))
+    yaml = _import("yaml")
+    try:
+        values = yaml.safe_load(Path(source).read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict | None):
         raise TypeError(f"{source} must hold a mapping, got {type(values).__name__}")
     return values or {}
@@ -148,7 +164,12 @@ def run(
     papermill = _import("papermill")
     if records is None:
         records = os.environ.get("GLUTILS_RECORDS") or out.with_suffix("") / "records"
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise OSError(f"{out.parent} cannot be written ({error.strerror}); choose another --out") from error
     partial = out.with_suffix(".partial.ipynb")
     told = {
         "GLUTILS_RECORDS": str(Path(records).resolve()),
@@ -210,6 +231,12 @@ def _environment(**values: str) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+def _annotation(node: ast.expr) -> str:
+    """An annotation as text. In quotes it may use names that are not imported, and papermill reads it, which takes no |
+    for a type: ``"Optional[str]"`` is ``str | None``."""
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ast.unparse(node)
+
+
 def _comments(source: str) -> dict[int, str]:
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     return {t.start[0]: t.string.lstrip("# ").strip() for t in tokens if t.type == tokenize.COMMENT}
@@ -227,7 +254,7 @@ def _literal(text: str) -> Any:
 
 
 def _fits(value: Any, annotation: ast.expr) -> bool:
-    """Whether ``value`` is allowed by an annotation built from plain types, ``|``, lists and dicts."""
+    """Whether ``value`` is allowed by an annotation built from plain types, ``Optional``, ``|``, lists and dicts."""
     match annotation:
         case ast.Constant(value=None):
             return value is None
@@ -241,10 +268,13 @@ def _fits(value: Any, annotation: ast.expr) -> bool:
             return type(value).__name__ == kind
         case ast.BinOp(op=ast.BitOr(), left=left, right=right):
             return _fits(value, left) or _fits(value, right)
+        case ast.Subscript(value=ast.Name(id="Optional"), slice=inner):
+            return value is None or _fits(value, inner)
         case ast.Subscript(value=ast.Name(id="list"), slice=inner):
             return isinstance(value, list) and all(_fits(item, inner) for item in value)
         case ast.Subscript(value=ast.Name(id="dict"), slice=ast.Tuple(elts=[key, inner])):
             return isinstance(value, dict) and all(_fits(k, key) and _fits(v, inner) for k, v in value.items())
     raise ValueError(
-        f"cannot check a parameter annotated {ast.unparse(annotation)!r}; use plain types, |, list[...] and dict[...]"
+        f"cannot check a parameter annotated {ast.unparse(annotation)!r}; use plain types, Optional[...], |, list[...] "
+        "and dict[...]"
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import importlib.metadata
 import io
 import json
@@ -17,6 +18,7 @@ import math
 import os
 import platform
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +33,9 @@ from .provenance import SOURCE as SOURCE  # where notebooks find the published r
 
 PARTS = ("torch", "torchvision", "numpy", "glutils")
 ROW = ("attack", "loss", "seconds", "image", *metrics.METRICS, "label_found", "label_right", "controls", "beaten_by")
+FOLDER = "GLUTILS_RECORDS"
+"""The environment variable that says where records go."""
+UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 DIRTY = "-dirty"
 """What follows a commit that the files differed from."""
 
@@ -110,7 +115,8 @@ def record(
         seeds: integers.
         seconds: wall-clock time.
         device: a ``torch.device``, or words; by default the CPU. A CUDA device is recorded by its product name.
-        folder: where to write; by default ``$GLUTILS_RECORDS``, else ``_build/records`` under the project's root.
+        folder: where to write; by default ``$GLUTILS_RECORDS``, else ``_build/records`` under the project's root, where
+            a folder that cannot be written is a warning.
         image_is: columns that say which image a row is about, such as ``("seed", "image")``. Controls that are equal in
             all rows of an image (two or more) are then written once; loaded rows have them as before.
         command: the command line; by default that of this process.
@@ -157,8 +163,19 @@ def record(
         earlier=[name for name in dict.fromkeys(earlier) if name != commit],
     )
     path = _folder(folder) / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _files.write(path, dump(dataclasses.asdict(content) | ({"controls": controls} if controls else {})))
+    text = dump(dataclasses.asdict(content) | ({"controls": controls} if controls else {}))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _files.write(path, text)
+    except OSError as error:
+        if folder is not None or FOLDER in os.environ or error.errno not in UNWRITABLE:
+            raise
+        # nobody asked for it in this place: a course's folder that is read-only must not stop the notebook
+        warnings.warn(
+            f"the record {name!r} is not kept: {path.parent} cannot be written ({error.strerror}); the environment "
+            f"variable {FOLDER} may name another folder",
+            stacklevel=2,
+        )
     return path
 
 
@@ -230,7 +247,7 @@ def _four(measured: object, index: int) -> dict[str, float]:
 
 def _folder(folder: str | Path | None) -> Path:
     """Where records are: as told, as the environment says, or below the project that the caller works in."""
-    told = folder if folder is not None else os.environ.get("GLUTILS_RECORDS")
+    told = folder if folder is not None else os.environ.get(FOLDER)
     return Path(told) if told else _files.project_root() / "_build" / "records"
 
 

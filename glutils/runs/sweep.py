@@ -99,7 +99,8 @@ def sweep(
     Raises:
         ValueError, TypeError: an empty grid, a point twice, an unknown parameter, a value of the wrong type or one that
             JSON cannot hold; before anything starts.
-        FileNotFoundError: no such notebook. FileExistsError: the folder holds something else.
+        FileNotFoundError: no such notebook. FileExistsError: the folder holds something else, or
+            another process is writing there.
         ConnectionError: no scheduler answers at the address.
 
     A script that calls this with worker processes needs the usual ``if __name__ == "__main__":``, since every worker
@@ -113,6 +114,15 @@ def sweep(
             raise ValueError(f"workers must be None where a cluster is given, which has its own; got {workers}")
     _validate.number("timeout", timeout, above=0)
     where = Path(folder) if folder is not None else _files.project_root() / "data" / "sweeps" / task.name
+    with _files.held(where, "folder"):
+        return _continued(task, points, where, cluster, workers, timeout, progress)
+
+
+def _continued(
+    task: Task, points: Mapping[str, Mapping[str, Any]], where: Path, cluster: object, workers: int | None,
+    timeout: float | int, progress: bool | None,
+) -> Sweep:  # fmt: skip
+    """The sweep, when nobody else writes to its folder."""
     _claim(where, task)
     there = {key: _record_of(where, key, point) for key, point in points.items()}
     missing = {key: point for key, point in points.items() if there[key] is None}

@@ -173,7 +173,7 @@ def dmgan(
     for client in clients:
         protocol.check(network, client.images, client.labels)
     if test is None:
-        test = data.public(clients[0], device=own.images.device)
+        test = data.holdout.default_test(clients[0])
     _validate.instance("test", test, Batch)
     sizes, rows = [len(client) for client in clients], {}
 
