@@ -131,7 +131,7 @@ def test_bad_directions_are_refused():
         ((-1, 3, 4), ValueError, "seed must be at least 0, got -1"),
         ((0, 0, 4), ValueError, "count must be at least 1, got 0"),
         ((0, 3, 0), ValueError, "dim must be at least 1, got 0"),
-        ((0, 3, 4, "sphere"), ValueError, "law must be one of 'unit', 'gaussian', 'decomfl', .*'fedkseed'; got 'sphere'"),
+        ((0, 3, 4, "sphere"), ValueError, "law must be one of .*; got .sphere."),
     ]:
         with pytest.raises(error, match=text):
             zo.Directions(*arguments)
