@@ -120,7 +120,7 @@ class ZerothOrder(Protocol):
         bad = 0 if self.arithmetic.plain else int((~torch.isfinite(found)).sum())
         if bad:
             raise ValueError(
-                f"scalars must be finite, got {bad} of {found.numel()} that are not: losses overflow in dtype {self.dtype!r}"
+                f"scalars must be finite, got {bad} of {found.numel()} that are not: dtype {self.dtype!r} overflows"
             )
         return found
 
