@@ -23,10 +23,24 @@ class ZerothOrder(Protocol):
         directions: number of scalars K, 1 or more.
         mu: smoothing step, above 0, in units of the parameters times the direction's length.
         scheme: ``"central"``, ``"forward"`` or ``"exact"``.
-        law: ``"unit"`` (directions of length one) or ``"gaussian"`` (length about sqrt(d)).
-        dtype: ``"float32"`` or ``"float64"``: the precision in which the client evaluates its loss.
+        law: of the directions: ``"unit"`` (length one) and ``"gaussian"`` (length about sqrt(d)) of this book;
+            ``"decomfl"``, ``"decomfl_unit"``, ``"mezo"`` and ``"fedkseed"`` as those programs draw them; or a function
+            (seed, count, shapes) to a (count, d) tensor. Their table: :func:`glutils.zo.find_law`.
+        dtype: ``"float32"``, ``"float64"``, ``"bfloat16"`` or ``"float16"``: the precision in which the client perturbs
+            its parameters and evaluates its loss. In half precision the other programs draw their directions in it too,
+            and the scalars, as float32, hold the numbers that it gives.
         seed: public seed of the directions.
         memory: bytes of directions that may be kept (not part of the protocol; a matter of the machine).
+        in_place: whether the client perturbs the parameters themselves, as MeZO and DeComFL do: + mu z, - 2 mu z,
+            + mu z (forward: + mu z, - mu z). They come back rounded, and the next direction starts there. Where they
+            are of another precision than ``dtype``, it is a copy that is perturbed. The model given to
+            :meth:`transmit` is left as it was; what the client has afterwards is :meth:`left_behind`, and in
+            :func:`gl.federation.train <glutils.federation.train>` the next state is counted from there.
+        loss_dtype: in half precision, ``"float32"`` if the outputs are cast to it before the cross entropy; None: the
+            loss is in ``dtype`` too.
+
+    The global parameters keep the precision that the model has, and everybody replays in it. A model in float32 with
+    clients in half precision is what mixed precision calls master weights: a client casts them for every message.
 
     Example:
         >>> import glutils as gl
@@ -40,20 +54,30 @@ class ZerothOrder(Protocol):
     directions: int = 64
     mu: float | int = 1e-3
     scheme: str = "central"
-    law: str = "unit"
+    law: Any = "unit"
     dtype: str = "float32"
     seed: int = 0
     memory: int = zo.MEMORY
+    in_place: bool = False
+    loss_dtype: str | None = None
     kind = "scalars"
 
     def __post_init__(self) -> None:
         _validate.integer("directions", self.directions, at_least=1)
         _validate.number("mu", self.mu, above=0)
         _validate.choice("scheme", self.scheme, zo.SCHEMES)
-        _validate.choice("law", self.law, zo.LAWS)
+        zo.find_law(self.law)
         _validate.choice("dtype", self.dtype, zo.DTYPES)
         _validate.integer("seed", self.seed, at_least=0)
         _validate.integer("memory", self.memory, at_least=0)
+        _validate.instance("in_place", self.in_place, bool)
+        half = self.dtype in zo.HALF
+        if self.scheme == "exact" and (half or self.in_place):
+            what = f"dtype={self.dtype!r} and in_place={self.in_place}"
+            raise ValueError(f"scheme must be 'central' or 'forward' with {what}, got 'exact'")
+        if self.loss_dtype is not None and (not half or self.loss_dtype != "float32"):
+            allowed = "None or 'float32'" if half else "None"
+            raise ValueError(f"loss_dtype must be {allowed} with dtype={self.dtype!r}, got {self.loss_dtype!r}")
 
     def for_round(self, step: int) -> ZerothOrder:
         return replace(self, seed=self.seed + SEEDS_APART * step)
@@ -66,7 +90,7 @@ class ZerothOrder(Protocol):
 
     @property
     def linear_in_gradient(self) -> bool:
-        return True
+        return self.arithmetic.plain  # else each client's rounding is a part of its message
 
     @property
     def answers_slopes(self) -> bool:
@@ -80,16 +104,41 @@ class ZerothOrder(Protocol):
         """The public directions for this model, on its device."""
         params = models.parameters(model)
         dim, device = sum(p.numel() for p in params.values()), next(iter(params.values())).device
-        return zo.Directions(self.seed, self.directions, dim, self.law, device=device, memory=self.memory)
+        how = {"shapes": [p.shape for p in params.values()], "dtype": zo.DTYPES[self.dtype]}
+        return zo.Directions(self.seed, self.directions, dim, self.law, device=device, memory=self.memory, **how)
 
     def of_each(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, directions: Any) -> torch.Tensor:
         """The scalars of every image by itself, (K, B): what a client computes that bounds or draws its images."""
-        how = {"mu": self.mu, "scheme": self.scheme, "dtype": zo.DTYPES[self.dtype], "each": True}
-        return zo.slopes(model, images, labels, self.draw(model) if directions is None else directions, **how)
+        return self._scalars(model, images, labels, directions, each=True)
 
     def _client(self, model, images, labels, params=None, graph=None, directions=None) -> Any:
-        how = {"mu": self.mu, "scheme": self.scheme, "dtype": zo.DTYPES[self.dtype], "params": params}
-        return zo.slopes(model, images, labels, self.draw(model) if directions is None else directions, **how)
+        return self._scalars(model, images, labels, directions, params=params)
+
+    def _scalars(self, model, images, labels, directions, **how) -> torch.Tensor:
+        directions = self.draw(model) if directions is None else directions
+        found = self.arithmetic.slopes(model, images, labels, directions, **how)
+        bad = 0 if self.arithmetic.plain else int((~torch.isfinite(found)).sum())
+        if bad:
+            raise ValueError(
+                f"scalars must be finite, got {bad} of {found.numel()} that are not: dtype {self.dtype!r} overflows"
+            )
+        return found
+
+    @property
+    def arithmetic(self) -> zo.Arithmetic:
+        return zo.Arithmetic(self.mu, self.scheme, self.dtype, self.loss_dtype, self.in_place)
+
+    def linearisation_state(
+        self, params: models.Parameters, payload: Any, directions: zo.Directions
+    ) -> models.Parameters:
+        """The middle between the points that rounding led the client to."""
+        return params if self.arithmetic.plain else self.arithmetic.as_computed(params, directions)[0]
+
+    def directions_as_computed(self, params: models.Parameters, directions: zo.Directions) -> zo.Directions:
+        return directions if self.arithmetic.plain else self.arithmetic.as_computed(params, directions)[1]
+
+    def left_behind(self, params: models.Parameters, directions: zo.Directions) -> models.Parameters:
+        return self.arithmetic.left(params, directions)
 
     def _simulate(self, model, images, labels, params, directions) -> Any:
         directions = self.draw(model) if directions is None else directions
