@@ -23,7 +23,9 @@ class ZerothOrder(Protocol):
         directions: number of scalars K, 1 or more.
         mu: smoothing step, above 0, in units of the parameters times the direction's length.
         scheme: ``"central"``, ``"forward"`` or ``"exact"``.
-        law: ``"unit"`` (directions of length one) or ``"gaussian"`` (length about sqrt(d)).
+        law: of the directions: ``"unit"`` (length one) and ``"gaussian"`` (length about sqrt(d)) of this book;
+            ``"decomfl"``, ``"decomfl_unit"``, ``"mezo"`` and ``"fedkseed"`` as those programs draw them; or a function
+            (seed, count, shapes) to a (count, d) tensor. Their table: :func:`glutils.zo.find_law`.
         dtype: ``"float32"`` or ``"float64"``: the precision in which the client evaluates its loss.
         seed: public seed of the directions.
         memory: bytes of directions that may be kept (not part of the protocol; a matter of the machine).
@@ -40,7 +42,7 @@ class ZerothOrder(Protocol):
     directions: int = 64
     mu: float | int = 1e-3
     scheme: str = "central"
-    law: str = "unit"
+    law: Any = "unit"
     dtype: str = "float32"
     seed: int = 0
     memory: int = zo.MEMORY
@@ -50,7 +52,7 @@ class ZerothOrder(Protocol):
         _validate.integer("directions", self.directions, at_least=1)
         _validate.number("mu", self.mu, above=0)
         _validate.choice("scheme", self.scheme, zo.SCHEMES)
-        _validate.choice("law", self.law, zo.LAWS)
+        zo.find_law(self.law)
         _validate.choice("dtype", self.dtype, zo.DTYPES)
         _validate.integer("seed", self.seed, at_least=0)
         _validate.integer("memory", self.memory, at_least=0)
@@ -80,7 +82,8 @@ class ZerothOrder(Protocol):
         """The public directions for this model, on its device."""
         params = models.parameters(model)
         dim, device = sum(p.numel() for p in params.values()), next(iter(params.values())).device
-        return zo.Directions(self.seed, self.directions, dim, self.law, device=device, memory=self.memory)
+        how = {"shapes": [p.shape for p in params.values()], "dtype": zo.DTYPES[self.dtype]}
+        return zo.Directions(self.seed, self.directions, dim, self.law, device=device, memory=self.memory, **how)
 
     def of_each(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, directions: Any) -> torch.Tensor:
         """The scalars of every image by itself, (K, B): what a client computes that bounds or draws its images."""

@@ -101,7 +101,7 @@ class SeedPool(ZerothOrder):
 
     def _factor(self, directions: zo.Directions) -> float:
         """Of a scalar in the unbiased estimate."""
-        return (directions.dim if self.law == "unit" else 1) / self.directions
+        return directions.factor / self.directions
 
 
 @dataclass(frozen=True)

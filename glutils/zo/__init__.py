@@ -8,10 +8,11 @@ gradient, up to the error of finite differences.
 
 from __future__ import annotations
 
-from .directions import LAWS, MEMORY, Directions, GivenDirections
+from .directions import MEMORY, Directions, GivenDirections
+from .laws import LAWS, Law, find_law
 from .slopes import DTYPES, SCHEMES, difference, estimate, exact_slopes, replay, roundoff, slopes
 
 __all__ = [
-    "DTYPES", "Directions", "GivenDirections", "LAWS", "MEMORY", "SCHEMES", "difference", "estimate", "exact_slopes",
-    "replay", "roundoff", "slopes",
+    "DTYPES", "Directions", "GivenDirections", "LAWS", "Law", "MEMORY", "SCHEMES", "difference", "estimate",
+    "exact_slopes", "find_law", "replay", "roundoff", "slopes",
 ]  # fmt: skip

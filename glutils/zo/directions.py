@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from .. import _threads, _validate
+from .laws import Law, Shapes, find_law
 
-LAWS = ("gaussian", "unit")
 MEMORY = 2 * 2**30
 """Bytes of directions that are kept; more than that is drawn again from the seed, block by block, at every use."""
 _BLOCK_BYTES = 2**23  # rows drawn or cast at a time
@@ -19,7 +19,6 @@ _CACHE_BYTES = 2**22  # rows that stay in a cache between two products
 _SHARED_BYTES = 2**24  # all rows, if they stay in the cache that all cores share
 LONG = 2**22  # parameters from which on a concatenated vector costs more page faults than it saves calls
 _WORTH = 2**17  # entries drawn, or a few times as many multiplied, that are worth a thread
-_GOLDEN = 0x9E3779B97F4A7C15
 
 
 class Directions:
@@ -27,15 +26,22 @@ class Directions:
 
     Row i depends on ``(seed, i)`` alone. It is drawn as float32 normals on the CPU whatever the device and precision of
     the work: CPU and GPU generators differ, and a public seed must mean the same direction to everybody. Law
-    ``"gaussian"`` leaves it so; law ``"unit"`` divides it by its length (in float64).
+    ``"gaussian"`` leaves it so; law ``"unit"`` divides it by its length (in float64). The laws of other programs:
+    :func:`glutils.zo.find_law`.
 
     Args:
         seed: public seed, 0 or more.
         count: number of directions K.
         dim: number of parameters d.
-        law: ``"gaussian"`` or ``"unit"``.
+        law: one of :data:`LAWS <glutils.zo.LAWS>`, or a function (seed, count, shapes) to a (count, d) tensor.
         device: where products are computed.
         memory: bytes that may be kept; beyond it blocks are drawn again at every use.
+        shapes: of the parameters, in order; for laws that draw each by itself, and for functions.
+        dtype: of the client: in half precision, other programs draw other numbers.
+
+    Raises:
+        TypeError, ValueError: an unknown law, shapes that are missing or do not fit; a function that returns another
+            shape, no floating-point numbers, entries that are not finite, or another answer the second time.
     """
 
     def __init__(
@@ -43,23 +49,26 @@ class Directions:
         seed: int,
         count: int,
         dim: int,
-        law: str = "unit",
+        law: Any = "unit",
         *,
         device: torch.device | str = "cpu",
         memory: int = MEMORY,
+        shapes: Shapes | None = None,
+        dtype: torch.dtype = torch.float32,
     ):
         self.seed = _validate.integer("seed", seed, at_least=0)
-        self._describe(count, dim, law, device, memory)
-        self._start = _mix(self.seed)
+        self._describe(count, dim, find_law(law), device, memory)
+        self._rule.check(self.dim, shapes)
+        self._shapes, self._drawn_in = shapes, dtype
         self._scaled = torch.zeros(self.count, dtype=torch.bool)  # rows whose length is known
-        if 4 * self.count * self.dim <= memory:
+        if 4 * self.count * self.dim <= memory or not self._rule.streams:
             self._kept = self._draw(0, self.count).to(self.device)
 
-    def _describe(self, count: int, dim: int, law: str, device: torch.device | str, memory: int) -> None:
+    def _describe(self, count: int, dim: int, law: Law, device: torch.device | str, memory: int) -> None:
         """All that products need to know of the matrix, apart from its rows."""
         self.count = _validate.integer("count", count, at_least=1)
         self.dim = _validate.integer("dim", dim, at_least=1)
-        self.law = _validate.choice("law", law, LAWS)
+        self._rule, self.law = law, law.name
         self.device = torch.device(device)
         self._length = self.dim  # of a row as it is drawn
         self._columns: torch.Tensor | None = None  # which of it are used
@@ -71,6 +80,11 @@ class Directions:
 
     def __len__(self) -> int:
         return self.count
+
+    @property
+    def factor(self) -> int:
+        """What the mean of scalar times direction is multiplied by, so that its mean is the gradient."""
+        return self._rule.factor(self.dim)
 
     def weighted(self, weights: torch.Tensor) -> Directions:
         """The same directions, row i times ``weights[i]``, shape (K,): an attacker leaves out a scalar with a zero."""
@@ -109,13 +123,11 @@ class Directions:
 
     def _fill(self, rows: torch.Tensor, start: int, first: int, last: int) -> None:
         """Draw ``rows[first:last]``, of which the first is direction ``start + first``."""
-        generator = torch.Generator()
-        for i in range(first, last):
-            # torch's CPU generator uses the low 32 bits of its seed: consecutive numbers are distinct for every row
-            own = generator.manual_seed((self._start + start + i) % 2**32)
-            torch.randn(self._length, generator=own, out=rows[i])
-            if self.law == "unit" and not self._scaled[start + i]:
-                self._scale[start + i] = 1 / rows[i].double().norm()
+        self._rule.fill(rows[first:last], self.seed, start + first, self._shapes, self._drawn_in)
+        if self._rule.length == "one":
+            for i in range(first, last):
+                if not self._scaled[start + i]:
+                    self._scale[start + i] = 1 / rows[i].double().norm()
 
     def normals(self, start: int, stop: int) -> torch.Tensor:
         """Rows ``start`` to ``stop`` before scaling, float32, shape (stop - start, d), on the device."""
@@ -125,7 +137,7 @@ class Directions:
         """Directions ``start`` to ``stop`` (default: all) in ``dtype``, shape (stop - start, d)."""
         stop = self.count if stop is None else stop
         normals = self.normals(start, stop).to(dtype)
-        plain = self.law == "gaussian" and self._weights is None
+        plain = self._rule.length != "one" and self._weights is None
         return normals if plain else normals * self._factor(start, stop, normals)[:, None]
 
     def blocks(self, size: int | None = None) -> Iterator[tuple[int, int]]:
@@ -218,13 +230,5 @@ class GivenDirections(Directions):
     """
 
     def __init__(self, rows: torch.Tensor):
-        self._describe(len(rows), rows.shape[1], "gaussian", rows.device, 0)
+        self._describe(len(rows), rows.shape[1], find_law("gaussian"), rows.device, 0)
         self._kept = rows
-
-
-def _mix(seed: int) -> int:
-    """splitmix64, so that neighbouring public seeds start far apart."""
-    z = (seed + _GOLDEN) % 2**64
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
-    return z ^ (z >> 31)

@@ -125,11 +125,12 @@ def estimate(scalars: torch.Tensor, directions: Directions, *, unbiased: bool = 
     """Gradient estimate (1/K) sum_i s_i z_i, shape (d,).
 
     Its mean is the gradient for Gaussian directions, and the gradient divided by d for unit ones; ``unbiased=True``
-    multiplies the latter by d. The reference code of ZeroGLA leaves that factor out (``unbiased=False``).
+    multiplies the latter by d, where the law says so (:attr:`Law.factor <glutils.zo.Law.factor>`). The reference code
+    of ZeroGLA leaves that factor out (``unbiased=False``).
     """
     if scalars.shape != (directions.count,):
         raise ValueError(f"scalars must have shape ({directions.count},), got {tuple(scalars.shape)}")
-    factor = directions.dim if unbiased and directions.law == "unit" else 1
+    factor = directions.factor if unbiased else 1
     return directions.combine(scalars) * (factor / directions.count)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ... import _validate, models, priors
+from ... import _validate, models, priors, zo
 from ...observation import Observation
 from ...solvers import Tally, adam, lbfgs, search
 from ...solvers.adam import Objective
@@ -196,7 +196,7 @@ def _scalar_weight(seen: Observation, value: Any) -> float:
         return _validate.number("scalar_weight", value, at_least=0)
     if _validate.choice("scalar_weight", value, SCALAR_WEIGHTS) == "relative":
         return 1 / max(size(seen), 1e-30)
-    unit = seen.protocol.law == "unit"
+    unit = zo.find_law(seen.protocol.law).unit
     return float(sum(p.numel() for p in models.parameters(seen.model).values())) if unit else 1.0
 
 
