@@ -68,10 +68,10 @@ def contradiction(
         return note.format(f"{images} images of {classes} classes could give either") if turned is None else None
     if _why_not(-bias, slack, images, share, labels) is None:
         asked = "start less end (theta_0 - theta_U)" if kind == "delta" else "the gradient itself, not a descent step"
-        raise ValueError(f"{name} has the wrong sign, it must be {asked}: with -1 times it, {_last(key)} fits; {as_sent}")
+        raise ValueError(f"{name} has the wrong sign, it must be {asked}: in {key!r} {as_sent}, and -1 times it fits")
     told = ", or labels that are not the client's" if labels is not None else ""
     size = "its lr or number of local steps is not the client's" if kind == "delta" else "it is no mean over the images"
-    raise ValueError(f"{name} contradicts {protocol}: {as_sent}; {size}{told}")
+    raise ValueError(f"{name} contradicts {protocol}: in {key!r} {as_sent}; {size}{told}")
 
 
 def _mean_bias(model: nn.Module, message: Round, key: str, images: int) -> tuple[torch.Tensor, float, int] | None:
@@ -132,6 +132,3 @@ def _epsilon(message: Round, model: nn.Module) -> float:
     dtypes = {message.payload.dtype, *(p.dtype for p in models.parameters(model).values())}
     return max(torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point)
 
-
-def _last(key: str) -> str:
-    return f"the last layer's {key!r}"
