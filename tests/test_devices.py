@@ -65,7 +65,8 @@ def test_images_elsewhere_than_the_model_are_refused(digit, protocol):
 @pytest.mark.parametrize("memory", [0, zo.MEMORY])
 @pytest.mark.parametrize("law", zo.LAWS)
 def test_a_public_seed_means_the_same_directions_on_a_gpu(law, memory):
-    here, there = (zo.Directions(3, 20, 500, law, device=device, memory=memory) for device in ("cpu", "cuda"))
+    how = {"memory": memory, "shapes": [(20, 24), (20,)]}
+    here, there = (zo.Directions(3, 20, 500, law, device=device, **how) for device in ("cpu", "cuda"))
     assert there.rows().device.type == "cuda"
     torch.testing.assert_close(there.rows().cpu(), here.rows(), rtol=1e-6, atol=0)
     vector = torch.randn(500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -35,39 +35,44 @@ def slope_of_line(x, y):
     return float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
 
 
+def drawn(seed, count, dim, law, **how):
+    """Directions of any law, for parameters of two shapes."""
+    return zo.Directions(seed, count, dim, law, shapes=[(dim - 3,), (1, 3)], **how)
+
+
 # --- directions ---
 
 
 @pytest.mark.parametrize("law", zo.LAWS)
 def test_a_direction_depends_on_the_seed_and_its_number_alone(law):
-    whole = zo.Directions(5, 12, 40, law)
+    whole = drawn(5, 12, 40, law)
     rows = whole.rows()
     assert rows.shape == (12, 40) and rows.dtype == torch.float32
-    assert torch.equal(zo.Directions(5, 3, 40, law).rows(), rows[:3])  # how many there are does not matter
-    thrifty = zo.Directions(5, 12, 40, law, memory=0)
+    assert torch.equal(drawn(5, 3, 40, law).rows(), rows[:3])  # how many there are does not matter
+    thrifty = drawn(5, 12, 40, law, memory=0)
     assert torch.equal(thrifty.rows(7, 9), rows[7:9])  # nor which were drawn before
     assert torch.equal(thrifty.rows(), rows)
     assert torch.equal(thrifty.rows(4, 5), rows[4:5])  # nor how often
     torch.manual_seed(99)
-    assert torch.equal(zo.Directions(5, 12, 40, law).rows(), rows)  # nor the global random state
+    assert torch.equal(drawn(5, 12, 40, law).rows(), rows)  # nor the global random state
 
 
 @pytest.mark.parametrize("law", zo.LAWS)
 def test_kept_and_regenerated_directions_give_the_same_numbers(law):
-    kept, drawn = zo.Directions(2, 9, 31, law), zo.Directions(2, 9, 31, law, memory=0)
+    kept, fresh = drawn(2, 9, 31, law), drawn(2, 9, 31, law, memory=0)
     vector, weights = normals(1, 31)[0], normals(1, 9)[0]
     for blocks in (4, 9):
-        drawn.block = blocks
-        torch.testing.assert_close(drawn.project(vector), kept.project(vector), rtol=1e-13, atol=1e-13)
-        torch.testing.assert_close(drawn.combine(weights), kept.combine(weights), rtol=1e-13, atol=1e-13)
+        fresh.block = blocks
+        torch.testing.assert_close(fresh.project(vector), kept.project(vector), rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(fresh.combine(weights), kept.combine(weights), rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("memory", [0, zo.MEMORY])
 @pytest.mark.parametrize("law", zo.LAWS)
 def test_products_are_those_of_the_dense_matrix(law, memory):
-    directions = zo.Directions(1, 10, 23, law, memory=memory)
+    directions = drawn(1, 10, 23, law, memory=memory)
     directions.block = 3
-    matrix = zo.Directions(1, 10, 23, law).rows(dtype=DOUBLE)
+    matrix = drawn(1, 10, 23, law).rows(dtype=DOUBLE)
     vector, weights = normals(1, 23)[0], normals(1, 10)[0]
     torch.testing.assert_close(directions.project(vector), matrix @ vector)
     torch.testing.assert_close(directions.combine(weights), matrix.T @ weights)
@@ -126,7 +131,7 @@ def test_bad_directions_are_refused():
         ((-1, 3, 4), ValueError, "seed must be at least 0, got -1"),
         ((0, 0, 4), ValueError, "count must be at least 1, got 0"),
         ((0, 3, 0), ValueError, "dim must be at least 1, got 0"),
-        ((0, 3, 4, "sphere"), ValueError, "law must be one of 'gaussian', 'unit'; got 'sphere'"),
+        ((0, 3, 4, "sphere"), ValueError, "law must be one of .*; got .sphere."),
     ]:
         with pytest.raises(error, match=text):
             zo.Directions(*arguments)
@@ -138,7 +143,7 @@ def test_bad_directions_are_refused():
 @pytest.mark.parametrize("law", zo.LAWS)
 def test_exact_slopes_are_the_directions_times_the_gradient(speck, law):
     model, images, labels = tiny(speck)
-    directions = zo.Directions(4, 9, 19, law, memory=0)
+    directions = drawn(4, 9, 19, law, memory=0)
     found = zo.exact_slopes(model, images, labels, directions, dtype=DOUBLE)
     assert found.dtype == DOUBLE
     torch.testing.assert_close(found, directions.rows(dtype=DOUBLE) @ true_gradient(model, images, labels))
@@ -151,7 +156,7 @@ def test_exact_slopes_are_the_directions_times_the_gradient(speck, law):
 @pytest.mark.parametrize(("scheme", "order"), [("central", 2), ("forward", 1)])
 def test_the_truncation_error_has_the_order_of_the_scheme(speck, scheme, order, law):
     model, images, labels = tiny(speck)
-    directions = zo.Directions(4, 16, 19, law)
+    directions = drawn(4, 16, 19, law)
     exact = zo.exact_slopes(model, images, labels, directions, dtype=DOUBLE)
     steps = [0.03, 0.01, 0.003, 0.001] if law == "unit" else [0.01, 0.003, 0.001, 0.0003]
     errors = []
@@ -240,7 +245,7 @@ def test_the_mean_of_many_estimates_is_the_gradient(speck, law, unbiased, factor
     the relative error is about 3.2 %. Twice that is allowed."""
     model, images, labels = tiny(speck)
     g = true_gradient(model, images, labels)
-    directions = zo.Directions(11, 20_000, 19, law)
+    directions = drawn(11, 20_000, 19, law)
     found = zo.estimate(directions.project(g), directions, unbiased=unbiased)
     error = float((found * factor - g).norm() / g.norm())
     assert error < 2 * math.sqrt(20 / 20_000)
@@ -271,13 +276,13 @@ def test_replay_is_the_clients_own_update(speck, law):
     """The client steps along its estimate; the server knows only seed and scalars and lands on the same parameters."""
     model, images, labels = tiny(speck)
     lr = 0.1
-    client = zo.Directions(6, 7, 19, law)
+    client = drawn(6, 7, 19, law)
     scalars = zo.slopes(model, images, labels, client, mu=1e-4, dtype=DOUBLE)
     start = models.parameters(model, DOUBLE)
     own = models.flatten(start).clone()
     for slope, z in zip(scalars, client.rows(dtype=DOUBLE), strict=True):
         own -= lr * slope * z * (19 if law == "unit" else 1) / 7
-    server = zo.replay(start, scalars, zo.Directions(6, 7, 19, law, memory=0), lr)
+    server = zo.replay(start, scalars, drawn(6, 7, 19, law, memory=0), lr)
     assert list(server) == list(start)
     torch.testing.assert_close(models.flatten(server), own, rtol=1e-12, atol=1e-13)
     plain = zo.replay(start, scalars, client, lr, unbiased=False)
@@ -301,7 +306,7 @@ def test_replay_keeps_the_parameters_precision(speck):
 @pytest.mark.parametrize("memory", [0, 2**30])
 @pytest.mark.parametrize("law", ["unit", "gaussian"])
 def test_match_is_both_products_in_one(dtype, memory, law):
-    directions = zo.Directions(3, 40, 90, law, memory=memory)
+    directions = drawn(3, 40, 90, law, memory=memory)
     pieces = [torch.randn(6, 10, dtype=dtype), torch.randn(30, dtype=dtype)]
     target = torch.randn(40, dtype=dtype)
     residual, back = directions.match(pieces, target, times=3.0)
@@ -319,8 +324,8 @@ def test_match_is_both_products_in_one(dtype, memory, law):
 @pytest.mark.parametrize("memory", [2**31, 0, 4 * 9 * 20])
 @pytest.mark.parametrize("law", zo.LAWS)
 def test_narrowed_directions_are_columns_of_the_whole(law, memory):
-    whole, columns = zo.Directions(2, 9, 31, law), torch.arange(0, 31, 2)
-    narrow = zo.Directions(2, 9, 31, law, memory=memory).narrowed(columns)
+    whole, columns = drawn(2, 9, 31, law), torch.arange(0, 31, 2)
+    narrow = drawn(2, 9, 31, law, memory=memory).narrowed(columns)
     assert narrow.dim == 16 and (narrow._kept is None) == (memory == 0)  # what did not fit may do so now
     torch.testing.assert_close(narrow.rows(2, 5), whole.rows(2, 5)[:, columns], rtol=1e-6, atol=0)
     vector, weights = normals(1, 16)[0], normals(1, 9)[0]

@@ -168,6 +168,16 @@ class Defended(Protocol):
     ) -> models.Parameters:
         return self.protocol.linearisation_state(params, payload, directions)
 
+    def directions_as_computed(self, params: models.Parameters, directions: zo.Directions) -> zo.Directions:
+        return self.protocol.directions_as_computed(params, directions)
+
+    def left_behind(self, params: models.Parameters, directions: zo.Directions) -> models.Parameters:
+        return self.protocol.left_behind(params, directions)
+
+    @property
+    def arithmetic(self) -> zo.Arithmetic:
+        return self.protocol.arithmetic
+
     def scalar_weights(self, payload: Payload) -> torch.Tensor | None:
         """Which scalars of an observed payload came through all defences, see :meth:`Defense.scalar_weights`.
 

@@ -114,7 +114,7 @@ def train(
 def accuracy(model: nn.Module, state: models.Parameters, test: Batch) -> float:
     """Share of the test images that the model in this state classifies right."""
     size = max(1, _PIXELS // test.images[0].numel())
-    device, right = next(iter(state.values())).device, 0
+    first, right = next(iter(state.values())), 0
     for images, labels in zip(test.images.split(size), test.labels.split(size), strict=True):
-        right += int((models.logits(model, state, images.to(device)).argmax(1).cpu() == labels.cpu()).sum())
+        right += int((models.logits(model, state, images.to(first)).argmax(1).cpu() == labels.cpu()).sum())
     return right / len(test)

@@ -79,7 +79,8 @@ class Run:
                 if k in sent:
                     sent[k].append(Round(now.public_view(payload), payload, own[k], turn, k))
                 if j + 1 < self.local_steps:
-                    own[k] = zo.replay(own[k], payload.scalars, directions, lr, unbiased=self.unbiased)
+                    left = now.left_behind(own[k], directions)
+                    own[k] = zo.replay(left, payload.scalars, directions, lr, unbiased=self.unbiased)
             if others and not alone:
                 shares = [sizes[k] / everybody for k in others]
                 mean = mean + self._together(now, others, used, start, directions, shares)

@@ -279,7 +279,8 @@ def _replayed(
                 said.append(Round(now.public_view(payload), payload, own[k], turn, k))
                 entry[k].append(said[-1])
                 if step + 1 < len(seeds):
-                    own[k] = zo.replay(own[k], payload.scalars, directions, rate, unbiased=unbiased)
+                    left = now.left_behind(own[k], directions)
+                    own[k] = zo.replay(left, payload.scalars, directions, rate, unbiased=unbiased)
             state = move(state, said, [sizes[k] for k in active], directions, rate, unbiased)
         messages.append(tuple(map(tuple, entry)))
         states.append(state)

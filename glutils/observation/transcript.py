@@ -177,7 +177,8 @@ class Transcript:
                     expected = "the one that its own scalars lead to" if step else "the global one"
                     raise ValueError(f"round {turn}: the model state of client {k} is not {expected}")
                 if step + 1 < len(entry[k]):
-                    own[k] = zo.replay(own[k], message.payload.scalars, directions, lr, unbiased=self.unbiased)
+                    left = protocol.left_behind(own[k], directions)
+                    own[k] = zo.replay(left, message.payload.scalars, directions, lr, unbiased=self.unbiased)
             if complete:
                 state = move(state, said, [sizes[k] for k in active], directions, lr, self.unbiased)
         if complete and self.states[turn + 1] is not None and not _same(state, self.states[turn + 1], 1e-5):
@@ -252,7 +253,7 @@ def advance(
 ) -> models.Parameters:
     """The next global state from the weighted mean of all clients' payloads of one step."""
     if protocol.kind == "scalars":
-        return zo.replay(state, mean.scalars, directions, lr, unbiased=unbiased)
+        return zo.replay(protocol.left_behind(state, directions), mean.scalars, directions, lr, unbiased=unbiased)
     factor = 1.0 if protocol.kind == "delta" else lr
     return {name: p - factor * mean[name] for name, p in state.items()}
 

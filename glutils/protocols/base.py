@@ -192,6 +192,27 @@ class Protocol:
         """
         return params
 
+    def directions_as_computed(self, params: models.Parameters, directions: zo.Directions) -> zo.Directions:
+        """The directions along which a client at ``params`` really looked, as far as an adversary can tell.
+
+        By default ``directions``, what :meth:`draw` gave. In half precision, and where parameters are perturbed in
+        place, rounding leads elsewhere.
+        """
+        return directions
+
+    def left_behind(self, params: models.Parameters, directions: zo.Directions) -> models.Parameters:
+        """What a message leaves of the parameters ``params`` before the step is taken.
+
+        By default ``params`` themselves; moved by round-off where they are perturbed in place. Everybody who knows the
+        directions can compute it, and a replay starts there.
+        """
+        return params
+
+    @property
+    def arithmetic(self) -> zo.Arithmetic:
+        """How a client computes its scalars, down to the rounding; ``TypeError`` for a protocol that sends none."""
+        raise TypeError(f"protocol must be of slopes along directions for that, got {self}")
+
     def scalar_weights(self, payload: Payload) -> torch.Tensor | None:
         """Of scalars: 0 for those of which a defence has left nothing, 1 for the others, (K,); None: all count."""
         return None

@@ -26,9 +26,21 @@ class ZerothOrder(Protocol):
         law: of the directions: ``"unit"`` (length one) and ``"gaussian"`` (length about sqrt(d)) of this book;
             ``"decomfl"``, ``"decomfl_unit"``, ``"mezo"`` and ``"fedkseed"`` as those programs draw them; or a function
             (seed, count, shapes) to a (count, d) tensor. Their table: :func:`glutils.zo.find_law`.
-        dtype: ``"float32"`` or ``"float64"``: the precision in which the client evaluates its loss.
+        dtype: ``"float32"``, ``"float64"``, ``"bfloat16"`` or ``"float16"``: the precision in which the client perturbs
+            its parameters and evaluates its loss. In half precision the other programs draw their directions in it too,
+            and the scalars, as float32, hold the numbers that it gives.
         seed: public seed of the directions.
         memory: bytes of directions that may be kept (not part of the protocol; a matter of the machine).
+        in_place: whether the client perturbs the parameters themselves, as MeZO and DeComFL do: + mu z, - 2 mu z,
+            + mu z (forward: + mu z, - mu z). They come back rounded, and the next direction starts there. Where they
+            are of another precision than ``dtype``, it is a copy that is perturbed. The model given to
+            :meth:`transmit` is left as it was; what the client has afterwards is :meth:`left_behind`, and in
+            :func:`gl.federation.train <glutils.federation.train>` the next state is counted from there.
+        loss_dtype: in half precision, ``"float32"`` if the outputs are cast to it before the cross entropy; None: the
+            loss is in ``dtype`` too.
+
+    The global parameters keep the precision that the model has, and everybody replays in it. A model in float32 with
+    clients in half precision is what mixed precision calls master weights: a client casts them for every message.
 
     Example:
         >>> import glutils as gl
@@ -46,6 +58,8 @@ class ZerothOrder(Protocol):
     dtype: str = "float32"
     seed: int = 0
     memory: int = zo.MEMORY
+    in_place: bool = False
+    loss_dtype: str | None = None
     kind = "scalars"
 
     def __post_init__(self) -> None:
@@ -56,6 +70,14 @@ class ZerothOrder(Protocol):
         _validate.choice("dtype", self.dtype, zo.DTYPES)
         _validate.integer("seed", self.seed, at_least=0)
         _validate.integer("memory", self.memory, at_least=0)
+        _validate.instance("in_place", self.in_place, bool)
+        if self.in_place and self.scheme == "exact":
+            raise ValueError("in_place must be False with scheme='exact', which perturbs nothing; got True")
+        half = self.dtype in zo.HALF and self.scheme != "exact"
+        allowed = (None, "float32") if half else (None,)
+        if self.loss_dtype not in allowed:
+            why = "" if half else f" with dtype={self.dtype!r} and scheme={self.scheme!r}"
+            raise ValueError(f"loss_dtype must be {' or '.join(map(repr, allowed))}{why}, got {self.loss_dtype!r}")
 
     def for_round(self, step: int) -> ZerothOrder:
         return replace(self, seed=self.seed + SEEDS_APART * step)
@@ -73,7 +95,7 @@ class ZerothOrder(Protocol):
 
     @property
     def linear_in_gradient(self) -> bool:
-        return True
+        return self.arithmetic.plain  # else each client's rounding is a part of its message
 
     @property
     def answers_slopes(self) -> bool:
@@ -92,12 +114,36 @@ class ZerothOrder(Protocol):
 
     def of_each(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, directions: Any) -> torch.Tensor:
         """The scalars of every image by itself, (K, B): what a client computes that bounds or draws its images."""
-        how = {"mu": self.mu, "scheme": self.scheme, "dtype": zo.DTYPES[self.dtype], "each": True}
-        return zo.slopes(model, images, labels, self.draw(model) if directions is None else directions, **how)
+        return self._scalars(model, images, labels, directions, each=True)
 
     def _client(self, model, images, labels, params=None, graph=None, directions=None) -> Any:
-        how = {"mu": self.mu, "scheme": self.scheme, "dtype": zo.DTYPES[self.dtype], "params": params}
-        return zo.slopes(model, images, labels, self.draw(model) if directions is None else directions, **how)
+        return self._scalars(model, images, labels, directions, params=params)
+
+    def _scalars(self, model, images, labels, directions, **how) -> torch.Tensor:
+        directions = self.draw(model) if directions is None else directions
+        found = self.arithmetic.slopes(model, images, labels, directions, **how)
+        bad = 0 if self.arithmetic.plain else int((~torch.isfinite(found)).sum())
+        if bad:
+            raise ValueError(
+                f"scalars must be finite, got {bad} of {found.numel()} that are not: dtype {self.dtype!r} overflows"
+            )
+        return found
+
+    @property
+    def arithmetic(self) -> zo.Arithmetic:
+        return zo.Arithmetic(self.mu, self.scheme, self.dtype, self.loss_dtype, self.in_place)
+
+    def linearisation_state(
+        self, params: models.Parameters, payload: Any, directions: zo.Directions
+    ) -> models.Parameters:
+        """The middle between the points that rounding led the client to."""
+        return params if self.arithmetic.plain else self.arithmetic.as_computed(params, directions)[0]
+
+    def directions_as_computed(self, params: models.Parameters, directions: zo.Directions) -> zo.Directions:
+        return directions if self.arithmetic.plain else self.arithmetic.as_computed(params, directions)[1]
+
+    def left_behind(self, params: models.Parameters, directions: zo.Directions) -> models.Parameters:
+        return self.arithmetic.left(params, directions)
 
     def _simulate(self, model, images, labels, params, directions) -> Any:
         directions = self.draw(model) if directions is None else directions

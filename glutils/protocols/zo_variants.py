@@ -77,17 +77,18 @@ class SeedPool(ZerothOrder):
         if self.order is None:
             raise ValueError("order must be the client's seed to transmit; the adversary's copy does not have it")
         directions = self.draw(model) if directions is None else directions
-        dtype, how = zo.DTYPES[self.dtype], {"mu": self.mu, "scheme": self.scheme}
+        dtype = zo.DTYPES[self.dtype]
         generator = torch.Generator().manual_seed(self.order)
         state = models.parameters(model, dtype) if params is None else params
-        accounts = torch.zeros(self.directions, dtype=dtype, device=images.device)
+        wide = torch.float32 if dtype.itemsize < 4 else dtype
+        accounts = torch.zeros(self.directions, dtype=wide, device=images.device)
         step = self.local_lr * self._factor(directions) / self.passes
         for number in torch.cat([torch.randperm(self.directions, generator=generator) for _ in range(self.passes)]):
             one = GivenDirections(directions.rows(int(number), int(number) + 1, torch.float64))
-            slope = zo.slopes(model, images, labels, one, dtype=dtype, params=state, **how)
+            slope = self._scalars(model, images, labels, one, params=state)
             accounts[number] += slope[0]
             move = models.unflatten(one.combine(slope) * step, state)
-            state = {name: p - move[name] for name, p in state.items()}
+            state = {name: p - move[name].to(p.dtype) for name, p in self.arithmetic.left(state, one).items()}
         return accounts / self.passes
 
     def linearisation_state(
@@ -98,6 +99,14 @@ class SeedPool(ZerothOrder):
         way = directions.combine(accounts) * (self.local_lr * self._factor(directions))
         way = models.unflatten(way / 2, params)
         return {name: p - way[name].to(p.dtype) for name, p in params.items()}
+
+    def directions_as_computed(self, params: models.Parameters, directions: zo.Directions) -> zo.Directions:
+        """As drawn: nobody else knows the states in which the client rounded them."""
+        return directions
+
+    def left_behind(self, params: models.Parameters, directions: zo.Directions) -> models.Parameters:
+        """``params``: the client walks on a copy, and the server starts where it was."""
+        return params
 
     def _factor(self, directions: zo.Directions) -> float:
         """Of a scalar in the unbiased estimate."""

@@ -8,11 +8,12 @@ gradient, up to the error of finite differences.
 
 from __future__ import annotations
 
+from .arithmetic import HALF, Arithmetic, losses
 from .directions import MEMORY, Directions, GivenDirections
 from .laws import LAWS, Law, find_law
 from .slopes import DTYPES, SCHEMES, difference, estimate, exact_slopes, replay, roundoff, slopes
 
 __all__ = [
-    "DTYPES", "Directions", "GivenDirections", "LAWS", "Law", "MEMORY", "SCHEMES", "difference", "estimate",
-    "exact_slopes", "find_law", "replay", "roundoff", "slopes",
+    "Arithmetic", "DTYPES", "Directions", "GivenDirections", "HALF", "LAWS", "Law", "MEMORY", "SCHEMES", "difference",
+    "estimate", "exact_slopes", "find_law", "losses", "replay", "roundoff", "slopes",
 ]  # fmt: skip

@@ -14,7 +14,9 @@ from .. import _validate, models
 from .directions import LONG, Directions
 
 SCHEMES = ("forward", "central", "exact")
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+DTYPES = {
+    "float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16,
+}  # fmt: skip
 
 
 def slopes(

@@ -211,7 +211,7 @@ def residual_blocks(
 
 def _alike(one: Protocol, other: Protocol) -> bool:
     """Whether two messages differ in seed and state alone."""
-    names = ("directions", "mu", "scheme", "law", "dtype", "image_bound", "mean_bound")
+    names = ("directions", "law", "arithmetic", "image_bound", "mean_bound")
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 

@@ -42,6 +42,7 @@ class StreamedRound(Block):
 
     def __init__(self, model: nn.Module, decode: Decode, entry: Round, chunk: int = 256):
         self.model, self.decode, self.protocol, self.chunk = model, decode, entry.protocol, chunk
+        self.entry = entry
         self.directions = _directions(model, entry)
         self.count = len(self.directions)
         self.params = linearisation_state(model, entry)
@@ -79,6 +80,8 @@ class StreamedRound(Block):
         images, labels = (part.detach() for part in self.decode(u))
         protocol, model, directions = self.protocol, self.model, self.directions
         exact = zo.exact_slopes(model, images, labels, directions, dtype=torch.float64, params=self.params)
+        if not protocol.arithmetic.plain:
+            return exact, *_as_computed(model, (self.entry,), images, labels)
         if protocol.scheme == "exact":
             fine = exact
         else:
@@ -98,7 +101,7 @@ class StackedRounds(Block):
     """R messages of K scalars each, from number ``first`` on, stacked: parameters (R, ...), directions (R, K, d)."""
 
     def __init__(self, model: nn.Module, decode: Decode, entries: Sequence[Round], first: int = 0):
-        self.model, self.decode, self.protocol = model, decode, entries[0].protocol
+        self.model, self.decode, self.protocol, self.entries = model, decode, entries[0].protocol, tuple(entries)
         every = [linearisation_state(model, entry) for entry in entries]
         self.params = {name: torch.stack([params[name] for params in every]) for name in every[0]}
         self.directions = torch.stack([_directions(model, entry).rows(dtype=torch.float64) for entry in entries])
@@ -171,6 +174,8 @@ class StackedRounds(Block):
         batch = self._decoded(u.detach())
         exact = self._project(self._gradients(u)).detach()
         protocol = self.protocol
+        if not protocol.arithmetic.plain:
+            return exact, *_as_computed(self.model, self.entries, *batch)
         fine = exact if protocol.scheme == "exact" else self._differences(batch, torch.float64)
         if protocol.dtype == "float64":
             images, labels, weights = batch
@@ -203,9 +208,36 @@ class StackedRounds(Block):
 
 
 def _directions(model: nn.Module, entry: Round) -> zo.Directions:
-    """The directions of a message, times 0 where a defence left nothing of the scalar."""
-    directions, weights = entry.protocol.draw(model), _scalar_weights(entry)
+    """The directions of a message as the client computed them, times 0 where a defence left nothing of the scalar."""
+    directions = entry.protocol.directions_as_computed(_own_state(model, entry), entry.protocol.draw(model))
+    weights = _scalar_weights(entry)
     return directions if weights is None else directions.weighted(weights)
+
+
+def _as_computed(
+    model: nn.Module,
+    entries: Sequence[Round],
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of clients whose points are known to the last bit, if these were their images: the differences of losses in
+    float64 between those points, and what the client's forward pass adds to them; all messages one after the other.
+
+    ``weights`` (messages, B) of images in each message's loss.
+    """
+    arithmetic, like = entries[0].protocol.arithmetic, models.parameters(model)
+    pairs = [arithmetic.points(_own_state(model, entry), entry.protocol.draw(model)) for entry in entries]
+    ahead, behind = (torch.cat(points) for points in zip(*pairs, strict=True))
+    shares = None if weights is None else weights.repeat_interleave(len(pairs[0][0]), 0)
+    told = [_scalar_weights(entry) for entry in entries]
+    kept = [torch.ones(len(a)) if w is None else w for (a, _), w in zip(pairs, told, strict=True)]
+    found = []
+    for own in (None, arithmetic):
+        loss = zo.losses(model, like, images, labels, arithmetic=own)
+        found.append((loss(ahead, shares) - loss(behind, shares)).double() / arithmetic.span)
+    fine, coarse = (part.detach() * torch.cat(kept).to(part) for part in found)
+    return fine, coarse - fine
 
 
 def received(entry: Round) -> torch.Tensor:
@@ -217,11 +249,16 @@ def received(entry: Round) -> torch.Tensor:
 
 def linearisation_state(model: nn.Module, entry: Round) -> models.Parameters:
     """The state at which a message's slopes were taken, in float64; for a client that moves meanwhile, its estimate."""
-    own = {} if entry.parameters is None else entry.parameters
-    state = models.parameters(model, torch.float64) | {name: p.detach().double() for name, p in own.items()}
+    state = _own_state(model, entry)
     if entry.payload.kind != "scalars":
         return state
     return entry.protocol.linearisation_state(state, entry.payload, entry.protocol.draw(model))
+
+
+def _own_state(model: nn.Module, entry: Round) -> models.Parameters:
+    """Where the client stood when it began its message, in float64."""
+    own = {} if entry.parameters is None else entry.parameters
+    return models.parameters(model, torch.float64) | {name: p.detach().double() for name, p in own.items()}
 
 
 def _scalar_weights(entry: Round) -> torch.Tensor | None:
