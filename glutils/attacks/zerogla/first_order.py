@@ -193,9 +193,9 @@ def _minimised(
         held = dataclasses.replace(seen, rounds=rounds)
         goal = {"weight": weight, "priors": parts, "dtype": dtype, "tally": tally}
         found = search(descent(matching(held, lambda v: (v[0], labels), **goal)), **how)
-    misfit = found.loss / max(weight * sum(size(dataclasses.replace(seen, rounds=(entry,))) for entry in seen.rounds), 1e-30)
-    if not notes and weight and misfit > UNEXPLAINED:
-        notes.append(f"the scalars are not explained: {misfit:.2g} of their sum of squares is left")
+    squares = weight * sum(float(entry.payload.double().square().sum()) for entry in seen.rounds)
+    if not notes and not factor and squares > 0 and found.loss > UNEXPLAINED * squares:
+        notes.append(f"the scalars are not explained: {found.loss / squares:.2g} of their sum of squares is left")
     return reconstruction(found, found.variables[0].view(seen.shape), labels, *notes, tally=tally, **extra)
 
 
