@@ -127,6 +127,9 @@ class Defended(Protocol):
         private = None if self.private is None else derive_seed(self.private, step, STEPS_APART)
         return replace(self, protocol=self.protocol.for_round(step), private=private)
 
+    def with_seed(self, seed: int) -> Defended:
+        return replace(self, protocol=self.protocol.with_seed(seed))
+
     def for_client(self, client: int) -> Defended:
         private = None if self.private is None else derive_seed(self.private, client + 1, CLIENTS_APART)
         return replace(self, protocol=self.protocol.for_client(client), private=private)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
+import numpy as np
 import torch
 from torch import nn
 
 from .. import _validate, models, priors
 from ..data.batch import Batch
 from ..protocols import UNKNOWN, Payload, Protocol
-from .transcripts import Round, Transcript, check_payload
+from .contradictions import contradiction
+from .facts import Facts, stated
+from .transcript import Round, Transcript, check_payload
 
 KNOWLEDGE = ("labels", "batch_stats", "public")
 """What ``knows`` may name: the private labels, the batch norm statistics of the private batch, public data."""
@@ -100,14 +103,22 @@ def observe(
     rounds: Iterable[int] | None = None,
     knows: Iterable[str] = (),
     public: Batch | None = None,
+    shape: Sequence[int] | None = None,
+    classes: int | None = None,
+    labels: torch.Tensor | np.ndarray | Sequence[int] | None = None,
 ) -> Observation:
     """What an honest-but-curious server holds: after one message, or of one client after a whole training run.
 
-    ``observe(model, protocol, payload, batch, knows=...)`` or ``observe(transcript, client=k, knows=...)``.
+    ``observe(model, protocol, payload, batch, knows=...)`` or ``observe(transcript, client=k, knows=...)``. Whoever
+    holds no private batch, only messages, gives ``shape`` and ``classes`` in its place, and ``labels`` if known.
+
+    A gradient or a parameter difference that no batch of this size gives at this sign, or with this step size, is
+    refused (:func:`~glutils.observation.contradictions.contradiction`). Where either sign would do, and the message is
+    one of others, a note says so.
 
     Args:
         model: the global model in the state and mode in which the client ran it (it is copied), or a
-            :class:`~glutils.observation.transcripts.Transcript`.
+            :class:`~glutils.observation.transcript.Transcript`.
         protocol: how the payload was made; its seed is public.
         payload: what ``protocol.transmit`` returned. Or a message of others, as a bare tensor or mapping to tensors: it
             does not say in which mode batch norm layers ran, which is then taken to be the model's, with a note.
@@ -116,11 +127,16 @@ def observe(
         rounds: of a transcript, the rounds that the adversary saw (indices); default: all.
         knows: any of ``"labels"``, ``"batch_stats"``, ``"public"``.
         public: public data of the same kind; needed if and only if ``knows`` names ``"public"``.
+        shape: (B, C, H, W) of the private batch, or (B, ...) of other records, in place of ``batch`` or of the data of
+            the transcript's clients.
+        classes: number of classes; together with ``shape``.
+        labels: (B,) class indices, told to the adversary: ``knows`` then names them. Together with ``shape``.
 
     Raises:
-        TypeError, ValueError: a payload of the wrong kind, shape or with non-finite entries; unknown knowledge; batch
-            statistics of a model without batch norm; a batch norm mode other than the client's; a transcript whose
-            messages do not lead from one state to the next (the message names the round).
+        TypeError, ValueError: a payload of the wrong kind, shape or with non-finite entries, or of the wrong sign or
+            size where that can be seen; unknown knowledge; batch statistics of a model without batch norm; a batch norm
+            mode other than the client's; a transcript whose messages do not lead from one state to the next (the
+            message names the round); a shape that the model cannot take, classes other than its outputs.
 
     Example:
         >>> import glutils as gl
@@ -130,8 +146,10 @@ def observe(
         >>> seen = gl.observe(model, protocol, payload, batch)
         >>> seen.kind, seen.shape, seen.classes, seen.labels
         ('gradient', (1, 1, 8, 8), 10, None)
+        >>> gl.observe(model, protocol, payload, shape=(1, 1, 8, 8), classes=10, labels=batch.labels).knows
+        frozenset({'labels'})
     """
-    told = _knowledge(knows)
+    told, own = _knowledge(knows), any(fact is not None for fact in (shape, classes, labels))
     if ("public" in told) != (public is not None):
         raise ValueError("public must be given if and only if knows names 'public'")
     if isinstance(model, Transcript):
@@ -144,19 +162,29 @@ def observe(
             seen = tuple(message for message in seen if message.number in chosen)
             if not seen:
                 raise ValueError(f"client {client} sent nothing in rounds {sorted(chosen)}")
-        private, size = transcript.clients[client], transcript.local_batch
+        size = transcript.local_batch
+        if own:
+            known = stated(network, shape, classes, labels)
+            transcript.check_count(client, known.shape[0])
+        else:
+            known = Facts.of(transcript.data(client))
         if "batch_stats" in told:
             raise ValueError("knows must not name 'batch_stats' for a transcript: they would change with every round")
     else:
         if client is not None or rounds is not None:
             raise TypeError("client and rounds belong to a transcript; got a model")
         protocol, network = _validate.instance("protocol", protocol, Protocol), model
-        private = _validate.instance("batch", batch, Batch)
         models.check_deterministic(network)
+        known = _facts(network, batch, shape, classes, labels) if own else Facts.of(_batch(batch))
         check_payload("payload", network, message := Round(protocol, cast(Payload, payload)))  # it refuses what is none
-        protocol.check(network, private.images, private.labels)
+        protocol.check(network, *_stand_in(network, known))
         seen, size = (replace(message, protocol=protocol.public_view(message.payload)),), None
+    if labels is not None:
+        told |= {"labels"}
+    if "labels" in told and known.labels is None:
+        raise ValueError("knows names 'labels': give them, labels=...")
     mode = models.batchnorm_mode(network)
+    notes = _judged(network, seen, known, size, told)
     seen = tuple(replace(message, payload=_copy(network, message.payload)) for message in seen)
     for message in seen:
         sent = message.payload.mode
@@ -164,24 +192,63 @@ def observe(
             raise ValueError(f"model has batch norm in {mode!r} mode, but the payload was computed in {sent!r} mode")
     statistics = None
     if "batch_stats" in told:
-        statistics = priors.batchnorm_statistics(network, private.images)
+        if known.images is None:
+            raise ValueError("knows must not name 'batch_stats' without a batch: they are statistics of its images")
+        statistics = priors.batchnorm_statistics(network, known.images)
         if not statistics:
             raise ValueError("knows names 'batch_stats', but the model has no batch norm layers")
         statistics = {name: (mean.detach(), var.detach()) for name, (mean, var) in statistics.items()}
     return Observation(
         model=copy.deepcopy(network),
         rounds=seen,
-        shape=cast("tuple[int, int, int, int]", tuple(private.images.shape)),
-        classes=len(private.classes),
+        shape=cast("tuple[int, int, int, int]", known.shape),
+        classes=known.classes,
         knows=told,
-        labels=private.labels.clone() if "labels" in told else None,
+        labels=known.labels.clone() if known.labels is not None and "labels" in told else None,
         statistics=statistics,
         public=public,
         batchnorm=mode,
         beyond_protocol=told & {"batch_stats"},
         local_batch=size,
-        notes=(UNSTATED.format(mode),) if any(m.payload.mode == UNKNOWN for m in seen) else (),
+        notes=(*((UNSTATED.format(mode),) if any(m.payload.mode == UNKNOWN for m in seen) else ()), *notes),
     )
+
+
+def _facts(network, batch, shape, classes, labels) -> Facts:
+    """What the caller states; ``ValueError`` if a batch says it already."""
+    if batch is not None:
+        raise ValueError("shape, classes and labels stand in place of a batch; got both (labels: knows={'labels'})")
+    return stated(network, shape, classes, labels)
+
+
+def _batch(batch: object) -> Batch:
+    if batch is None:
+        raise TypeError("batch must be a Batch, or shape=(B, C, H, W) and classes=... stand in its place; got neither")
+    return _validate.instance("batch", batch, Batch)
+
+
+def _stand_in(network: nn.Module, known: Facts) -> tuple[torch.Tensor, torch.Tensor]:
+    """The records, or zeros of their shape, with labels: what a protocol checks before any work."""
+    if known.images is not None and known.labels is not None:
+        return known.images, known.labels
+    like = next(network.parameters())
+    images = torch.zeros(known.shape, dtype=like.dtype, device=like.device)
+    labels = torch.zeros(known.shape[0], dtype=torch.int64) if known.labels is None else known.labels
+    return images, labels.to(like.device)
+
+
+def _judged(
+    network: nn.Module, seen: Iterable[Round], known: Facts, size: int | None, told: frozenset[str]
+) -> tuple[str, ...]:
+    """Notes on messages of others that could have either sign; ``ValueError`` for one that cannot be as it is."""
+    notes: dict[str, None] = {}
+    labels = known.labels if "labels" in told else None
+    for m in seen:
+        name = "payload" if m.client is None else f"payload of client {m.client} in round {m.number}"
+        note = contradiction(name, network, m, size or known.shape[0], known.classes, labels)
+        if note is not None and m.payload.mode == UNKNOWN:
+            notes[note] = None
+    return tuple(notes)
 
 
 def _knowledge(knows: Iterable[str]) -> frozenset[str]:

@@ -124,6 +124,10 @@ class Protocol:
         """The protocol in a later step of a run: what is drawn anew there has another seed."""
         return self
 
+    def with_seed(self, seed: int) -> Protocol:
+        """The protocol with this public seed, as a server's log names it; ``TypeError`` for a protocol without."""
+        raise TypeError(f"protocol must have a public seed for that, got {self}")
+
     def for_client(self, client: int) -> Protocol:
         """The protocol as this client runs it: what it draws in private has a seed of its own."""
         return self

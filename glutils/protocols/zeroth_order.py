@@ -82,6 +82,11 @@ class ZerothOrder(Protocol):
     def for_round(self, step: int) -> ZerothOrder:
         return replace(self, seed=self.seed + SEEDS_APART * step)
 
+    def with_seed(self, seed: int) -> ZerothOrder:
+        if self.public_seed is None:
+            raise TypeError(f"protocol must have a public seed for that, got {self}")
+        return replace(self, seed=seed)
+
     def averages_with(self, other: Protocol) -> bool:
         """Whether the other asks as many questions of the same law too."""
         if not (super().averages_with(other) and isinstance(other, ZerothOrder)):

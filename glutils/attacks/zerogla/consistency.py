@@ -136,8 +136,10 @@ def check_rounds(result: Reconstruction, seen: Observation) -> Reconstruction:
     computes is added to the reconstruction's evaluations.
     """
     unknowns, scalars = result.images.numel(), seen.scalars
-    if len(seen.rounds) < 3 or seen.local_batch is not None or scalars <= unknowns:
+    if scalars <= unknowns:
         return result
+    if len(seen.rounds) < 3 or seen.local_batch is not None:
+        return _judged_by_its_loss(result, scalars)
     tally = Tally(result.evaluations or 0, result.pullbacks or 0)
     equations = _equations(seen, result.labels, tally)
     found, noise = _misfits(equations, seen, result.images)
@@ -148,8 +150,7 @@ def check_rounds(result: Reconstruction, seen: Observation) -> Reconstruction:
     if total < 0.7 * math.sqrt(1 - unknowns / scalars):  # better than random numbers in place of scalars are explained
         images, rounds = _without_strangers(seen, result.images, result.labels, MOST, REFIT_STEPS, tally)
     if not rounds:
-        note = f"the scalars are not explained: misfit {total:.2g} of their spread, {noise:.1g} expected from round-off"
-        return _counting(replace(result, notes=(*result.notes, note)), tally)
+        return _counting(_unexplained(result, total, f"{noise:.1g} expected from round-off"), tally)
     found, _ = _misfits(equations, seen, images)
     fits = torch.tensor([message.number not in rounds for message in seen.rounds])
     note = f"left out rounds {rounds}: their scalars do not follow from the images that explain all others"
@@ -161,6 +162,19 @@ def check_rounds(result: Reconstruction, seen: Observation) -> Reconstruction:
         diagnostics=result.diagnostics | {"left out": float(len(rounds))},
     )
     return _counting(cleaned, tally)
+
+
+def _judged_by_its_loss(result: Reconstruction, scalars: int) -> Reconstruction:
+    """With a note if the loss in which the search ended is far above the noise, although scalars outnumber unknowns."""
+    noise, misfit = result.diagnostics.get("noise", 0.0), math.sqrt(max(result.loss, 0.0))
+    if scalars <= result.diagnostics.get("unknowns", 0.0) or not misfit > NOISE * max(noise, FLOOR):
+        return result
+    return _unexplained(result, misfit, f"{noise:.1g} expected from round-off" if noise else "far above any round-off")
+
+
+def _unexplained(result: Reconstruction, misfit: float, expected: str) -> Reconstruction:
+    note = f"the scalars are not explained: misfit {misfit:.2g} of their spread, {expected}"
+    return replace(result, notes=(*result.notes, note))
 
 
 def _counting(result: Reconstruction, tally: Tally) -> Reconstruction:

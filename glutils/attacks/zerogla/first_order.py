@@ -41,6 +41,11 @@ PUBLISHED = {
 """Options of the published setting, as in ``gl.attack("zerogla", seen, **gl.attacks.PUBLISHED, quirks=True)``."""
 
 
+UNEXPLAINED = 0.3
+"""Share of the squared scalars above which a search that had enough of them has explained nothing; in-between it may
+only have ended too early."""
+
+
 def lbfgs_attack(
     seen: Observation,
     *,
@@ -188,6 +193,9 @@ def _minimised(
         held = dataclasses.replace(seen, rounds=rounds)
         goal = {"weight": weight, "priors": parts, "dtype": dtype, "tally": tally}
         found = search(descent(matching(held, lambda v: (v[0], labels), **goal)), **how)
+    squares = weight * sum(float(entry.payload.double().square().sum()) for entry in seen.rounds)
+    if not notes and not factor and squares > 0 and found.loss > UNEXPLAINED * squares:
+        notes.append(f"the scalars are not explained: {found.loss / squares:.2g} of their sum of squares is left")
     return reconstruction(found, found.variables[0].view(seen.shape), labels, *notes, tally=tally, **extra)
 
 

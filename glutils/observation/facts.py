@@ -1,0 +1,94 @@
+"""What an adversary knows of a batch that it does not hold: its shape, its number of classes, its labels if told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from .. import _validate, models
+from ..data.batch import Batch
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What is known of a private batch, and, where somebody holds it, the records themselves.
+
+    Attributes:
+        shape: of the records, with the batch axis first.
+        classes: number of classes.
+        labels: (B,) int64, or None.
+        images: the records; None where nobody here has them.
+    """
+
+    shape: tuple[int, ...]
+    classes: int
+    labels: torch.Tensor | None = None
+    images: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, batch: Batch) -> Facts:
+        """Those of a batch."""
+        return cls(tuple(batch.images.shape), len(batch.classes), batch.labels, batch.images)
+
+
+def stated(
+    model: nn.Module,
+    shape: Sequence[int] | None,
+    classes: int | None,
+    labels: torch.Tensor | np.ndarray | Sequence[int] | None,
+) -> Facts:
+    """The facts that a caller states in place of a private batch, tried on the model.
+
+    Raises:
+        TypeError, ValueError: naming ``shape``, ``classes`` or ``labels``; among them a shape that the model cannot
+            take, and classes other than the model's outputs.
+    """
+    for name, value in (("shape", shape), ("classes", classes)):
+        if value is None:
+            raise TypeError(f"{name} must be given in place of a private batch; got shape={shape}, classes={classes}")
+    if isinstance(shape, str) or not isinstance(shape, Sequence):
+        raise TypeError(f"shape must be (B, C, H, W), or (B, ...) of other records, got {shape!r}")
+    shape = tuple(_validate.integer("shape", side, at_least=1) for side in shape)
+    if len(shape) < 2:
+        raise ValueError(f"shape must be (B, C, H, W), or (B, ...) of other records, got {shape}")
+    classes = _validate.integer("classes", classes, at_least=1)
+    found = _outputs(model, shape)
+    if tuple(found.shape) != (shape[0], classes):
+        raise ValueError(
+            f"classes must be the model's outputs for each record: records of shape {shape} give outputs of shape "
+            f"{tuple(found.shape)}, got classes={classes}"
+        )
+    return Facts(shape, classes, None if labels is None else _labels(labels, shape[0], classes).to(found.device))
+
+
+def _outputs(model: nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
+    """What the model makes of zeros of this shape; ``ValueError`` naming ``shape`` if it cannot take them."""
+    _validate.instance("model", model, nn.Module)
+    params = models.parameters(model)
+    like = next(iter(params.values()), torch.zeros(()))
+    try:
+        with torch.no_grad():
+            return models.logits(model, params, torch.zeros(shape, dtype=like.dtype, device=like.device))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"shape must be one that the model can take, got {shape}: {said[0]}") from error
+
+
+def _labels(labels: torch.Tensor | np.ndarray | Sequence[int], count: int, classes: int) -> torch.Tensor:
+    """(B,) int64 on the CPU; ``TypeError`` or ``ValueError`` naming ``labels``."""
+    if isinstance(labels, str) or not isinstance(labels, (torch.Tensor, np.ndarray, Sequence)):
+        raise TypeError(f"labels must be class indices, one for each record, got {type(labels).__name__}")
+    if isinstance(labels, Sequence):
+        labels = [_validate.integer("labels", entry) for entry in labels]
+    found = torch.as_tensor(labels).detach().cpu()
+    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
+        raise TypeError(f"labels must be integer class indices, got {found.dtype}")
+    if found.shape != (count,):
+        raise ValueError(f"labels must have shape ({count},), one for each record, got {tuple(found.shape)}")
+    if found.numel() and not (0 <= int(found.min()) and int(found.max()) < classes):
+        raise ValueError(f"labels must lie in 0..{classes - 1}, got {found.tolist()}")
+    return found.to(torch.int64, copy=True)
