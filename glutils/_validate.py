@@ -78,12 +78,13 @@ def instance(name: str, value: object, kind: type[T] | tuple[type[T], ...]) -> T
 def images_and_labels(images: torch.Tensor, labels: torch.Tensor, classes: int | None = None) -> None:
     """Check shapes, dtypes and label range of a batch. Pixel range is *not* checked: dummy images may leave [0,1].
 
-    ``labels`` are ``(B,)`` int64 class indices, or ``(B, C)`` floating soft labels.
+    ``images`` are of any kind of record (:mod:`glutils.data.kinds`). ``labels`` are ``(B,)`` int64 class indices, or ``(B, C)`` floating soft labels.
     """
     instance("images", images, torch.Tensor)
     instance("labels", labels, torch.Tensor)
-    if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(f"images must have shape (B, C, H, W) with no empty axis, got {tuple(images.shape)}")
+    if images.ndim not in (2, 4) or 0 in images.shape:
+        allowed = "(B, C, H, W), or (B, columns) of a table,"
+        raise ValueError(f"images must have shape {allowed} with no empty axis, got {tuple(images.shape)}")
     if not images.is_floating_point():
         raise TypeError(f"images must be floating point, got {images.dtype}")
     if labels.is_floating_point():

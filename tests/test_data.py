@@ -79,10 +79,15 @@ def test_names_say_what_each_set_needs():
         "tinyimagenet",
         "imagenet",
         "folder",
+        "wine",
+        "breast_cancer",
+        "diabetes",
+        "adult_like",
     }
-    assert all("embedded" in found[name] for name in ("photos", "digits"))
-    assert all("root" in text for name, text in found.items() if name not in ("photos", "digits"))
-    with pytest.raises(ValueError, match="photos, digits, mnist.*folder; got 'mnits'"):
+    inside = ("photos", "digits", "wine", "breast_cancer", "diabetes", "adult_like")
+    assert all("embedded" in found[name] for name in inside)
+    assert all("root" in text for name, text in found.items() if name not in inside)
+    with pytest.raises(ValueError, match="photos, digits, .*mnist.*folder; got 'mnits'"):
         data.sample("mnits")
 
 

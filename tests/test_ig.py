@@ -50,7 +50,7 @@ def test_misled_it_stays_at_the_mean_colour(photo, how):
 def test_the_truth_is_a_fixed_point(digits, protocol, monkeypatch):
     """Started at the truth, without a prior, in float32, the attack stays there."""
     seen = observed(digits[:3], protocol)
-    monkeypatch.setattr(ig, "normal_start", lambda *_: 4 * (digits[:3].images - 0.5))
+    monkeypatch.setattr(objective, "normal_start", lambda *_: 4 * (digits[:3].images - 0.5))
     result = gl.attack("ig", seen, iterations=4, lr=1e-6, tv_weight=0)
     assert abs(result.history.loss[0]) < 1e-6 and psnr(result, digits[:3]) > 90
 
@@ -129,7 +129,7 @@ def test_restarts_are_ranked_by_the_objective_of_the_search(digits):
 
 
 def test_one_step_an_epoch_is_what_it_says_and_misses_the_truth(digits, monkeypatch):
-    monkeypatch.setattr(ig, "normal_start", lambda *_: 4 * (digits[:4].images - 0.5))
+    monkeypatch.setattr(objective, "normal_start", lambda *_: 4 * (digits[:4].images - 0.5))
     loss = {}
     for size in (4, 1):
         seen = observed(digits[:4], FedAvg(epochs=2, batch_size=size, lr=0.5))

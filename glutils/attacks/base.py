@@ -37,6 +37,7 @@ class Card:
         source: key in the bibliography.
         takes: what ``run`` is called with: "an observation", or "clients" for an adversary that takes part in
             the rounds, whose attack is called by its own name and not through :func:`attack`.
+        records: kinds of records that it reconstructs.
         run: what it takes, and options, to reconstruction.
     """
 
@@ -51,7 +52,12 @@ class Card:
     source: str
     adversary: str = "honest-but-curious server"
     takes: str = OBSERVATION
+    records: tuple[str, ...] = ("images",)
     run: Callable[..., Reconstruction] | None = None
+
+
+ANY = ("images", "tables")
+"""Records of an attack that asks nothing of them but that the message is differentiable in them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +65,8 @@ class Reconstruction:
     """What an attack believes the private batch to be.
 
     Attributes:
-        images: (B, C, H, W); may leave [0, 1], metrics clamp. float64 where the attack works in float64.
+        images: (B, C, H, W); may leave [0, 1], metrics clamp. Or (B, columns), records of a table: a level is a real
+            number there, the largest of a variable counts. float64 where the attack works in float64.
         labels: (B,) int64: told, inferred or optimised.
         loss: the attacker's own loss of the reported iterate; what restarts are ranked by.
         history: how the reported restart went.
@@ -85,6 +92,11 @@ class Reconstruction:
     diagnostics: dict[str, float] = field(default_factory=dict)
     evaluations: int | None = None
     pullbacks: int | None = None
+
+    @property
+    def records(self) -> torch.Tensor:
+        """``images`` by the name that fits every kind of record."""
+        return self.images
 
 
 def register(name: str, card: Card) -> Callable:
@@ -149,6 +161,8 @@ def attack(name: str, seen: Observation, *, device=None, seed: int = 0, **option
     _validate.integer("seed", seed, at_least=0)
     if seen.kind not in card.kinds:
         raise ValueError(f"attack {name!r} reads payloads of kind {' or '.join(card.kinds)}, got {seen.kind!r}")
+    if seen.record.name not in card.records:
+        raise ValueError(f"attack {name!r} reconstructs {' and '.join(card.records)}, got {seen.record.name}")
     mode = models.batchnorm_mode(seen.model)
     if mode != seen.batchnorm:
         raise ValueError(

@@ -1,9 +1,9 @@
-"""A batch of labelled images: what a client holds and nobody else should."""
+"""A batch of labelled records: what a client holds and nobody else should."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import SupportsIndex
 
 import numpy as np
@@ -12,27 +12,41 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from .. import _validate
+from . import kinds
+from .columns import Columns
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Labelled images.
+    """Labelled records: images, or the rows of a table.
 
     Attributes:
-        images: shape (B, C, H, W), float32, every pixel in [0, 1].
+        images: the records. Images have shape (B, C, H, W), float32, every pixel in [0, 1]. Records of a table have
+            shape (B, columns), float32: numbers in standard deviations from the public mean, and for every categorical
+            variable a column for each level, one of them 1 and the others 0.
         labels: shape (B,), int64, in ``0 .. len(classes) - 1``.
         classes: the names of the classes, at least two.
-        source: where the images come from, for records and captions.
+        source: where the records come from, for the files of results and captions.
+        columns: what is public about a table's columns; None for images. Of a table that comes without, all columns
+            are taken to be numbers, standardised already.
 
     Raises:
         TypeError: a tensor of the wrong dtype.
-        ValueError: wrong shape, NaN, a pixel outside [0, 1], or a label out of range.
+        ValueError: wrong shape, NaN, a pixel outside [0, 1], a level that is not one-hot, a description of other
+            columns, or a label out of range.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("wine", count=8, seed=0, device="cpu")
+        >>> batch.kind, batch.records.shape, batch.columns.names[:2]
+        ('tables', torch.Size([8, 13]), ('alcohol', 'malic_acid'))
     """
 
-    images: Float32[Tensor, "batch channel height width"]
+    images: Float32[Tensor, "batch *record"]
     labels: Int64[Tensor, " batch"]
     classes: tuple[str, ...]
     source: str = ""
+    columns: Columns | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
@@ -46,24 +60,34 @@ class Batch:
         if self.images.dtype != torch.float32:
             raise TypeError(f"images of a Batch must be float32, got {self.images.dtype}")
         _validate.finite("images", self.images)
-        low, high = float(self.images.min()), float(self.images.max())
-        if low < 0 or high > 1:
-            raise ValueError(f"images must lie in [0, 1], got values from {low:.4g} to {high:.4g}")
+        kind = kinds.of_shape("images", self.images.shape)
+        if self.columns is None and kind is kinds.TABLES:
+            object.__setattr__(self, "columns", Columns.plain(self.images.shape[1]))
+        kind.check(self.images, self.columns)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: SupportsIndex | slice | Sequence[int]) -> Batch:
-        """A batch of the chosen images; ``index`` is an int, a slice or a list of ints."""
+        """A batch of the chosen records; ``index`` is an int, a slice or a list of ints."""
         chosen = [int(index)] if isinstance(index, (int, np.integer)) else index
-        return Batch(self.images[chosen], self.labels[chosen], self.classes, self.source)
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape (C, H, W) of one image."""
-        channels, height, width = self.images.shape[1:]
-        return channels, height, width
+    def records(self) -> Float32[Tensor, "batch *record"]:
+        """``images`` by the name that fits every kind of record."""
+        return self.images
+
+    @property
+    def kind(self) -> str:
+        """What kind of records these are, ``"images"`` or ``"tables"``."""
+        return kinds.of_shape("images", self.images.shape).name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one record: (C, H, W) of an image, (columns,) of a table."""
+        return tuple(self.images.shape[1:])
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on ``device``."""
-        return Batch(self.images.to(device), self.labels.to(device), self.classes, self.source)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -43,14 +44,16 @@ def hold_out(clients: Sequence[Batch], *, share: float = 0.2, seed: int = 0) -> 
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:
-    """All images of several Batches in one, in order; their classes and image shapes must be the same."""
+    """All records of several Batches in one, in order; their classes, shapes and columns must be the same."""
     batches = _batches("batches", batches)
     first = batches[0]
     for k, batch in enumerate(batches):
         if batch.classes != first.classes or batch.shape != first.shape:
             raise ValueError(f"batches must have the same classes and image shape, batch {k} differs from batch 0")
+        if batch.columns != first.columns:
+            raise ValueError(f"batches must have the same columns, batch {k} differs from batch 0")
     images, labels = torch.cat([b.images for b in batches]), torch.cat([b.labels for b in batches])
-    return Batch(images, labels, first.classes, first.source)
+    return replace(first, images=images, labels=labels)
 
 
 def _batches(name: str, given: Sequence[Batch]) -> list[Batch]:

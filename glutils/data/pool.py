@@ -1,4 +1,4 @@
-"""A pool: one split of a set of labelled images, read one image at a time; and how images are fitted and chosen."""
+"""A pool: one split of a set of labelled records, read one at a time; and how images are fitted, records chosen."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from .. import _validate
 from .batch import Batch
+from .columns import Columns
 
 SPLITS = ("private", "public")
 MOST_SEED = 2**62
@@ -25,9 +26,10 @@ class Pool:
         name: the set.
         split: ``"private"`` or ``"public"``.
         classes: the names of the classes.
-        targets: shape (N,), int64, the class of every image.
-        read: image number -> float32 tensor (C, H, W) in [0, 1], at the size it is stored in.
-        native: the size that ``size=None`` stands for.
+        targets: shape (N,), int64, the class of every record.
+        read: record number -> float32 tensor: an image (C, H, W) in [0, 1], at the size it is stored in, or (columns,).
+        native: the size that ``size=None`` stands for; None for a table.
+        columns: of a table.
     """
 
     name: str
@@ -35,15 +37,17 @@ class Pool:
     classes: tuple[str, ...]
     targets: Int64[Tensor, " images"]
     read: Callable[[int], Tensor]
-    native: int
+    native: int | None
+    columns: Columns | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def batch(self, indices: list[int], size: int | None) -> Batch:
-        """The chosen images, fitted to ``size``."""
-        images = torch.stack([fit(self.read(i), size or self.native) for i in indices])
-        return Batch(images, self.targets[indices], self.classes, source(self.name, self.split))
+        """The chosen records, images fitted to ``size``."""
+        side = size or self.native
+        records = torch.stack([self.read(i) if side is None else fit(self.read(i), side) for i in indices])
+        return Batch(records, self.targets[indices], self.classes, source(self.name, self.split), self.columns)
 
 
 def source(name: str, split: str) -> str:
@@ -109,7 +113,8 @@ def draw_indices(
     order = order[keep[pool.targets[order]]]
     if count > len(order):
         part = f"{pool.name}'s {pool.split} split" + ("" if classes is None else " in these classes")
-        raise ValueError(f"count must be at most {len(order)}, the images of {part}; got {count}")
+        what = "images" if pool.columns is None else "records"
+        raise ValueError(f"count must be at most {len(order)}, the {what} of {part}; got {count}")
     if distinct:
         labels, by_class = torch.sort(pool.targets[order], stable=True)
         starts = torch.searchsorted(labels, labels)

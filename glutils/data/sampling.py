@@ -1,4 +1,4 @@
-"""Batches by the name of a set: a few images (``sample``), a whole split (``load``), public images (``public``)."""
+"""Batches by the name of a set: a few records (``sample``), a whole split (``load``), public records (``public``)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from .. import _device, _validate
-from . import embedded, external
+from . import embedded, external, tables
 from .batch import Batch
 from .pool import SPLITS, Pool, draw_indices, generator
 
@@ -23,7 +23,7 @@ EXTERNAL_LARGEST = 1024
 def names() -> dict[str, str]:
     """Every set by name, with what it is or needs; ``root`` is an argument of ``sample``, ``load``, ``partition``."""
     needs = {name: external.loaders.get(name).needs for name in external.loaders.names()}
-    return EMBEDDED | {name: f"external, needs {text}" for name, text in needs.items()}
+    return EMBEDDED | tables.names() | {name: f"external, needs {text}" for name, text in needs.items()}
 
 
 def sample(
@@ -39,19 +39,19 @@ def sample(
     download: bool = False,
     device: str | torch.device | None = None,
 ) -> Batch:
-    """A few labelled images of the set called ``name``.
+    """A few labelled records, images or rows of a table, of the set called ``name``.
 
-    The same arguments give the same images, and the first images of a larger ``count`` are those of a smaller one.
+    The same arguments give the same records, and the first ones of a larger ``count`` are those of a smaller one.
     Stored images are fitted by resizing the shorter side to ``size`` (bilinear, antialiased) and cropping the centre.
 
     Args:
         name: a key of :func:`names`.
-        count: how many images, or ``"all"`` (:func:`load`; then ``seed`` has no say).
+        count: how many records, or ``"all"`` (:func:`load`; then ``seed`` has no say).
         size: side of the images in pixels: 8..128 for embedded sets, 8..1024 for external ones. None: the set's own
-            (photos 32, digits 8, mnist 28, cifar10 and cifar100 32, tinyimagenet 64, others 224).
+            (photos 32, digits 8, mnist 28, cifar10 and cifar100 32, tinyimagenet 64, others 224). Tables have no size.
         seed: at least 0; private and public draws of one seed are independent.
         split: ``"private"`` (a client's data; the test part of external sets) or ``"public"`` (what anyone may hold;
-            the training part). No image, and no pixel of a photograph, is in both.
+            the training part). No record, and no pixel of a photograph, is in both.
         classes: draw only from these classes, given by name or index; labels keep their numbers. None: from all.
         distinct: draw every class once before any comes again. None: True for ``photos``; False elsewhere, which
             draws images uniformly without replacement (labels of ``photos`` uniformly with replacement).
@@ -60,11 +60,12 @@ def sample(
         device: where the batch goes. None: a GPU where there is one, else the CPU.
 
     Returns:
-        Batch: images (count, C, size, size) float32 in [0, 1], labels (count,) int64, and the names of all classes.
+        Batch: images (count, C, size, size) float32 in [0, 1], or records (count, columns) float32 of a table, labels
+        (count,) int64, and the names of all classes.
 
     Raises:
         TypeError, ValueError: a bad argument, among them an unknown name (the message lists the valid ones), a ``root``
-            that is missing or superfluous, and more images than there are.
+            that is missing or superfluous, a ``size`` for a table, and more records than there are.
         FileNotFoundError: ``root`` does not hold the set. ConnectionError: it could not be downloaded.
 
     Example:
@@ -143,14 +144,14 @@ def public(
     root: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
 ) -> Batch:
-    """Public images of the set called ``of``, or of the set that the Batch ``of`` was drawn from, at that batch's size.
+    """Public records of the set called ``of``, or of the set that the Batch ``of`` was drawn from, at its images' size.
 
     For a Batch of an external set ``root`` has to be given again: a batch does not remember folders. Arguments and
     errors are otherwise those of :func:`sample`; a Batch that was not drawn from a set by name raises ``ValueError``.
     """
     if not isinstance(of, Batch):
         return sample(of, count=count, size=size, seed=seed, split="public", root=root, device=device)
-    size = of.shape[-1] if size is None else size
+    size = of.shape[-1] if size is None and of.kind == "images" else size
     device = of.images.device if device is None else device
     return sample(_name_of_set(of), count=count, size=size, seed=seed, split="public", root=root, device=device)
 
@@ -168,6 +169,8 @@ def _size_of_set(name: str, size: int | None, split: str) -> int | None:
     if not isinstance(name, str) or name not in names():
         raise ValueError(f"name must be one of {', '.join(names())}; got {name!r}")
     _validate.choice("split", split, SPLITS)
+    if name in tables.TABLES and size is not None:
+        raise ValueError(f"size must be left alone for the table {name!r}, whose records have columns; got {size!r}")
     largest = embedded.LARGEST if name in EMBEDDED else EXTERNAL_LARGEST
     return None if size is None else _validate.integer("size", size, at_least=embedded.SMALLEST, at_most=largest)
 
@@ -181,4 +184,7 @@ def _pool(name: str, split: str, root: str | os.PathLike[str] | None, download: 
     if name == "digits":
         _no_root(name, root, download)
         return embedded.digits(split)
+    if name in tables.TABLES:
+        _no_root(name, root, download)
+        return tables.pool(name, split)
     return external.pool(name, root, split, download)

@@ -13,7 +13,8 @@ from ..observation import Observation, local_steps
 DUMMIES = ("flat", "uniform", "normal", "zeros", "ones", "public")
 """Inputs in place of the private images: each one random colour; pixels uniform in [0, 1], or normal with mean 0.5 and
 deviation 0.25; black; white; the public images of the observation. Noise has far more contrast between neighbours than
-any image, and ReLU turns contrast into larger inputs of the last layer; so flat colours are the default."""
+any image, and ReLU turns contrast into larger inputs of the last layer; so flat colours are the default. Records of a
+table are drawn from normal laws."""
 CHUNK = 256
 
 
@@ -95,7 +96,10 @@ def need_bias(head: Head, rule: str, other: str) -> torch.Tensor:
 
 
 def dummies(seen: Observation, kind: str, samples: int, seed: int) -> torch.Tensor:
-    """Images (samples, C, H, W) of a kind named in :data:`DUMMIES`; all the public ones for ``"public"``.
+    """Records (samples, ...) of a kind named in :data:`DUMMIES`; all the public ones for ``"public"``.
+
+    Of a table, whose columns have no bounds and no neighbours, ``"flat"``, ``"uniform"`` and ``"normal"`` are all normal
+    around the public means.
 
     Raises:
         ValueError: an unknown kind, or ``"public"`` where the observation holds none.
@@ -106,7 +110,9 @@ def dummies(seen: Observation, kind: str, samples: int, seed: int) -> torch.Tens
     if kind == "public":
         return need_public(seen, "dummies='public'").images.to(like)
     shape, generator = (samples, *seen.shape[1:]), torch.Generator().manual_seed(seed)
-    if kind == "flat":
+    if seen.record.bounds is None and kind in ("flat", "uniform", "normal"):
+        images = seen.blank[:1].float().cpu() + seen.record.spread * torch.randn(shape, generator=generator)
+    elif kind == "flat":
         images = torch.rand(*shape[:2], 1, 1, generator=generator).expand(shape).contiguous()
     elif kind == "uniform":
         images = torch.rand(shape, generator=generator)

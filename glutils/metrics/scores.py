@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from numbers import Real
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from .. import _validate
 from ..data.batch import Batch
-from . import perceptual, pixels
+from . import pixels
+from .yardsticks import YARDSTICKS
 
 METRICS = ("psnr", "ssim", "mse", "lpips")
+OF_TABLES = ("cells", "numeric_error")
 
 
 @runtime_checkable
@@ -33,23 +32,36 @@ class Reconstructed(Protocol):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Metrics:
-    """How close each image of a batch comes to its truth.
+    """How close each record of a batch comes to its truth.
 
     Attributes:
-        psnr: (B,) float64, dB, infinite for an exact image. ssim: at most 1. mse: 0 to 1. lpips: 0 and up, or NaN.
+        psnr: (B,) float64, dB, infinite for an exact record. Of a table, -10 log10 MSE: a peak of one public standard
+            deviation, so 0 dB is what guessing every mean reaches on average.
+        ssim: at most 1. NaN for tables.
+        mse: 0 to 1. Of a table, in squared standard deviations, see `square_error`.
+        lpips: 0 and up, or NaN.
+        cells: of a table, the share of its cells that are right, see `cells`; None for images.
+        numeric_error: of a table, the root mean square error of its numbers in standard deviations; None for images.
     """
 
     psnr: Float64[Tensor, " batch"]
     ssim: Float64[Tensor, " batch"]
     mse: Float64[Tensor, " batch"]
     lpips: Float64[Tensor, " batch"]
+    cells: Float64[Tensor, " batch"] | None = field(default=None, kw_only=True)
+    numeric_error: Float64[Tensor, " batch"] | None = field(default=None, kw_only=True)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The names of the metrics that this kind of record has: `METRICS`, and for tables two more."""
+        return METRICS + tuple(name for name in OF_TABLES if getattr(self, name) is not None)
 
     def __len__(self) -> int:
         return len(self.psnr)
 
 
 class Control(Metrics):
-    """What is reached without the attack: the same four metrics, per image.
+    """What is reached without the attack: the same metrics, per record.
 
     Tables set a control's PSNR beside the attack's, so a control also answers like its ``psnr``: what a tensor has
     (``mean()``, ``shape``), its entries, comparisons, sums and differences, all as plain tensors. It is no tensor:
@@ -57,7 +69,7 @@ class Control(Metrics):
     """
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name in METRICS:  # a copy asks before there is a psnr
+        if name.startswith("_") or name in (*METRICS, *OF_TABLES):  # a copy asks before there is a psnr
             raise AttributeError(name)
         return getattr(self.psnr, name)
 
@@ -103,8 +115,8 @@ class Score(Metrics):
     """Metrics of one reconstruction, per image, in the order of the truth.
 
     Attributes:
-        psnr: (B,) float64, dB, infinite for an exact image. ssim: at most 1. mse: 0 to 1. lpips: 0 and up, or NaN.
-        label_accuracy: share of images whose label was found, 0 to 1; ``label_hits``: (B,) bool, which.
+        psnr, ssim, mse, lpips, cells, numeric_error: see `Metrics`.
+        label_accuracy: share of records whose label was found, 0 to 1; ``label_hits``: (B,) bool, which.
         matching: (B,) int64; reconstruction ``matching[i]`` was compared with truth ``i``.
         controls: name to `Control`.
         notes: what a reader of the numbers must know (why LPIPS is NaN, which images failed).
@@ -122,8 +134,8 @@ class Score(Metrics):
         return pixels.mean_psnr(self.psnr)
 
     def mean(self) -> dict[str, float]:
-        """Each metric's mean over the images (PSNR as in `mean_psnr`), and the label accuracy."""
-        means = {name: float(getattr(self, name).mean()) for name in METRICS}
+        """Each metric's mean over the records (PSNR as in `mean_psnr`), and the label accuracy."""
+        means = {name: float(getattr(self, name).mean()) for name in self.measured}
         return means | {"psnr": self.mean_psnr, "label_accuracy": self.label_accuracy}
 
     @property
@@ -139,11 +151,17 @@ class Score(Metrics):
     def __repr__(self) -> str:
         means, count = self.mean(), len(self)
         capped = " (each capped at 100)" if count > 1 and bool((self.psnr > pixels.CAP).any()) else ""
-        text = f"PSNR {means['psnr']:.3g} dB{capped}, SSIM {means['ssim']:.3g}, LPIPS {means['lpips']:.3g}, "
-        text += f"labels {int(self.label_hits.sum())} of {count}; mean of {count} image{'s' * (count > 1)}"
+        text, what = f"PSNR {means['psnr']:.3g} dB{capped}, ", "image" if self.cells is None else "record"
+        if self.cells is None:
+            text += f"SSIM {means['ssim']:.3g}, LPIPS {means['lpips']:.3g}, "
+        else:
+            text += f"cells right {means['cells']:.1%}, numbers off by {means['numeric_error']:.2g} deviations, "
+        text += f"labels {int(self.label_hits.sum())} of {count}; mean of {count} {what}{'s' * (count > 1)}"
         for name, control in self.controls.items():
-            reached = pixels.mean_psnr(control.psnr[~control.psnr.isnan()])
-            text += f"\n  control {name}: {reached:.3g} dB{' (not beaten)' * self._loses_to(control)}"
+            known = ~control.psnr.isnan()
+            cells = "" if control.cells is None else f", cells right {float(control.cells[known].mean()):.1%}"
+            reached = pixels.mean_psnr(control.psnr[known])
+            text += f"\n  control {name}: {reached:.3g} dB{cells}{' (not beaten)' * self._loses_to(control)}"
         return "\n  note: ".join([text, *self.notes])
 
 
@@ -154,20 +172,26 @@ def score(
     public: Batch | None = None,
     controls: Mapping[str, Reconstructed | Tensor] | None = None,
     lpips_net: str | None = None,
+    tolerance: float | int | None = None,
 ) -> Score:
     """A reconstruction's PSNR, SSIM, MSE, LPIPS and label accuracy, beside those of controls that did not attack.
 
+    Of tables: cells that are right, the error of the numbers, and their PSNR; see `Metrics`.
+
     Args:
-        result: a Reconstruction: ``.images`` (B, C, H, W), ``.labels`` (B,) int64.
+        result: a Reconstruction: ``.images`` (B, C, H, W) or (B, columns), ``.labels`` (B,) int64.
         batch: the private `Batch`, of the same size and shape.
-        public: a `Batch` of public images with the same classes and shape; adds the controls "class_mean" (mean public
-            image of the true class, NaN where there is none) and "nearest_public".
+        public: a `Batch` of public records with the same classes and shape; adds the controls "class_mean" (mean public
+            record of the true class, NaN where there is none) and "nearest_public"; of tables also "random_public".
         controls: name to a further Reconstruction or image stack (wrong seed, zero gradient), scored by the same rule.
         lpips_net: backbone of LPIPS, "alex", "vgg" or "squeeze"; by default "alex". Without its weights LPIPS is NaN;
-            the reason is in ``notes``, and whoever named a network is also warned.
+            the reason is in ``notes``, and whoever named a network is also warned. Of images alone.
+        tolerance: how many standard deviations a number of a table may be off and still count as right, above 0; by
+            default 0.1. Of tables alone.
 
     Returns:
-        A `Score`. Its controls always hold "mean_colour" (each image painted in its own mean colour) and "grey" (0.5).
+        A `Score`. Its controls always hold "mean_colour" (each image painted in its own mean colour) and "grey" (0.5);
+        those of a table "public_means" (every number the public mean, every level the most frequent one).
 
     Raises:
         TypeError, ValueError: naming the argument of a wrong type, size, shape or range.
@@ -183,80 +207,29 @@ def score(
     """
     _validate.instance("batch", batch, Batch)
     images, found = _images_and_labels("result", result, batch)
-    truth = batch.images.cpu()
-    net, notes = _backbone(lpips_net, truth.shape[1])
+    yardstick = YARDSTICKS[batch.kind](batch, lpips_net, tolerance)
+    notes = list(yardstick.notes)
     failed = int(images.isnan().flatten(1).any(1).sum())
     if failed:
         notes.append(f"{failed} of {len(images)} reconstructions contain NaN; their metrics are NaN.")
-
-    def measure(stack: Tensor) -> dict[str, Tensor]:
-        far = pixels.lpips(stack, truth, net=net) if net else torch.full((len(truth),), math.nan, dtype=torch.float64)
-        return {name: getattr(pixels, name)(stack, truth) for name in METRICS[:3]} | {"lpips": far}
-
-    stacks = {
-        "mean_colour": truth.double().mean((2, 3), keepdim=True).expand_as(truth),
-        "grey": torch.full_like(truth, 0.5),
-    }
-    stacks |= _public_stacks(public, batch) if public is not None else {}
+    stacks = yardstick.blanks()
+    stacks |= yardstick.public(_public(public, batch)) if public is not None else {}
     for name, other in _by_name(controls).items():
         if name in stacks:
             raise ValueError(f"controls must not be called {name!r}: that control is always there")
         guess = other if isinstance(other, Tensor) else _images_and_labels(f"controls[{name!r}]", other, batch)[0]
-        stacks[name] = guess[pixels.match(guess, truth)]
+        stacks[name] = guess[yardstick.match(guess)]
 
-    matching = pixels.match(images, truth)
+    matching = yardstick.match(images)
     hits = found.cpu()[matching] == batch.labels.cpu()
     return Score(
-        **measure(images[matching]),
+        **yardstick.measure(images[matching]),
         label_accuracy=float(hits.double().mean()),
         label_hits=hits,
         matching=matching,
-        controls={name: Control(**measure(stack)) for name, stack in stacks.items()},
+        controls={name: Control(**yardstick.measure(stack)) for name, stack in stacks.items()},
         notes=tuple(notes),
     )
-
-
-class Summary(NamedTuple):
-    """Median, least and greatest of ``n`` runs."""
-
-    median: float
-    min: float
-    max: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.median:.3g} ({self.min:.3g} to {self.max:.3g}, n = {self.n})"
-
-
-def summary(scores: Iterable[Score | float | Float[Tensor, ""]], metric: str = "psnr") -> Summary:
-    """Median and range across runs (seeds): of numbers, or of ``metric`` in each `Score`'s ``mean()``.
-
-    ``metric`` is "psnr" (dB), "ssim", "mse", "lpips" or "label_accuracy". A NaN run makes all three NaN.
-    """
-    _validate.choice("metric", metric, (*METRICS, "label_accuracy"))
-    _validate.instance("scores", scores, Iterable)
-    values = []
-    for one in scores:
-        if not isinstance(one, (Score, Real)) and not (isinstance(one, torch.Tensor) and one.ndim == 0):
-            raise TypeError(f"scores must hold Scores or numbers, got {type(one).__name__}")
-        values.append(one.mean()[metric] if isinstance(one, Score) else float(one))
-    if not values:
-        raise ValueError("scores must hold at least one run, got none")
-    if any(map(math.isnan, values)):
-        return Summary(math.nan, math.nan, math.nan, len(values))
-    return Summary(statistics.median(values), min(values), max(values), len(values))
-
-
-def _backbone(asked: str | None, channels: int) -> tuple[str | None, list[str]]:
-    """The network to take LPIPS with, or ``None`` and the reason; who asked for one by name is also warned."""
-    net = _validate.choice("lpips_net", "alex" if asked is None else asked, perceptual.BACKBONES)
-    if perceptual.find(net) is not None and channels in (1, 3):
-        return net, []
-    unfit = f"LPIPS is nan: it takes images of 1 or 3 channels, not {channels}."
-    reason = perceptual.why_missing(net) if channels in (1, 3) else unfit
-    if asked is not None:
-        pixels.warn_once(reason)
-    return None, [reason]
 
 
 def _images_and_labels(name: str, result: Reconstructed, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -281,14 +254,12 @@ def _by_name(controls: Mapping[str, Reconstructed | Tensor] | None) -> Mapping[s
     return controls
 
 
-def _public_stacks(public: Batch, batch: Batch) -> dict[str, Tensor]:
-    """For each private image: the mean public image of its class, and the public image nearest to it."""
+def _public(public: Batch, batch: Batch) -> Batch:
+    """``public``, if it holds records like the private ones; ``ValueError`` otherwise."""
     _validate.instance("public", public, Batch)
     if public.shape != batch.shape or public.classes != batch.classes:
         raise ValueError(
             f"public must have image shape {batch.shape} and classes {batch.classes!r} like the private batch, "
             f"got {public.shape} and {public.classes!r}"
         )
-    shown, truth, labels = public.images.cpu().double(), batch.images.cpu(), public.labels.cpu()
-    means = [shown[labels == label].mean(0) for label in batch.labels.cpu()]  # the mean of no image is NaN
-    return {"class_mean": torch.stack(means), "nearest_public": pixels.nearest(shown, truth)}
+    return public

@@ -6,6 +6,7 @@ Pixels live in [0, 1] everywhere; a network that wants normalised input carries 
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Callable
 from typing import TypedDict, Unpack, cast
@@ -20,6 +21,8 @@ from ..data.batch import Batch
 
 Shape = tuple[int, int, int]
 _MODELS = Registry[Callable[..., nn.Module]]("model")
+TAKES = {"mlp": ("images", "tables")}
+"""Kinds of records of the networks that take others than images."""
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
@@ -59,7 +62,7 @@ def build(
 
     Args:
         name: one of :func:`names`.
-        batch: decides channels, height, width, number of classes and, by default, the device.
+        batch: decides channels, height and width, or columns, number of classes and, by default, the device.
         seed: of the initial weights; the global random state is left as it was.
         device: where the network lives; default: where the batch's images are.
         options: ``activation`` (one of tanh, sigmoid, gelu, softplus, relu, leaky_relu) for ``lenet``, ``mlp``,
@@ -73,7 +76,8 @@ def build(
 
     Raises:
         TypeError: ``batch`` is not a :class:`~glutils.data.Batch`, or an unknown option.
-        ValueError: an unknown name or activation, or images too small for the network.
+        ValueError: an unknown name or activation, records of a kind that the network does not take, or images too
+            small for it.
 
     Example:
         >>> import glutils as gl
@@ -84,6 +88,9 @@ def build(
     make = _MODELS.get(name)
     _validate.instance("batch", batch, Batch)
     seed = _validate.integer("seed", seed, at_least=0)
+    if batch.kind not in (kinds := TAKES.get(name, ("images",))):
+        able = ", ".join(other for other, taken in TAKES.items() if batch.kind in taken)
+        raise ValueError(f"batch must hold {' or '.join(kinds)} for model {name!r}, got {batch.kind}; {able} takes them")
     allowed = list(inspect.signature(make).parameters)[2:]
     for option in sorted(options.keys() - set(allowed)):
         raise TypeError(f"model {name!r} has no option {option!r}; its options: {', '.join(allowed)}")
@@ -94,8 +101,8 @@ def build(
     return model.to(batch.images.device if device is None else device).eval()
 
 
-def describe(model: nn.Module, *, name: str, shape: Shape, classes: int) -> None:
-    """Note on a network what it is called, and the images and classes it is for; `image_shape`, `class_count` read it.
+def describe(model: nn.Module, *, name: str, shape: tuple[int, ...], classes: int) -> None:
+    """Note on a network what it is called, and the records and classes it is for; `image_shape`, `class_count` read it.
 
     (torch lets type checkers believe that every attribute of a module is a tensor or a module.)
     """
@@ -138,9 +145,9 @@ def lenet(shape: Shape, classes: int, activation: str = "sigmoid", width: int = 
 
 
 @_MODELS.register("mlp")
-def mlp(shape: Shape, classes: int, hidden: tuple[int, ...] = (64,), activation: str = "tanh") -> nn.Module:
-    """Fully connected layers of the given widths, PyTorch's default initialisation."""
-    features = shape[0] * shape[1] * shape[2]
+def mlp(shape: tuple[int, ...], classes: int, hidden: tuple[int, ...] = (64,), activation: str = "tanh") -> nn.Module:
+    """Fully connected layers of the given widths, PyTorch's default initialisation; for images and for tables."""
+    features = math.prod(shape)
     layers: list[nn.Module] = [nn.Flatten()]
     for width in hidden:
         layers += [nn.Linear(features, _validate.integer("hidden", width, at_least=1)), _activation(activation)]

@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from .. import _validate, models
+from ..data import kinds
 from ..data.batch import Batch
+from ..data.columns import Columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,17 +24,19 @@ class Facts:
         classes: number of classes.
         labels: (B,) int64, or None.
         images: the records; None where nobody here has them.
+        columns: what is public about the columns of a table, if anything is.
     """
 
     shape: tuple[int, ...]
     classes: int
     labels: torch.Tensor | None = None
     images: torch.Tensor | None = None
+    columns: Columns | None = None
 
     @classmethod
     def of(cls, batch: Batch) -> Facts:
         """Those of a batch."""
-        return cls(tuple(batch.images.shape), len(batch.classes), batch.labels, batch.images)
+        return cls(tuple(batch.images.shape), len(batch.classes), batch.labels, batch.images, batch.columns)
 
 
 def stated(
@@ -51,10 +55,9 @@ def stated(
         if value is None:
             raise TypeError(f"{name} must be given in place of a private batch; got shape={shape}, classes={classes}")
     if isinstance(shape, str) or not isinstance(shape, Sequence):
-        raise TypeError(f"shape must be (B, C, H, W), or (B, ...) of other records, got {shape!r}")
+        raise TypeError(f"shape must be (B, C, H, W), or (B, columns) of a table, got {shape!r}")
     shape = tuple(_validate.integer("shape", side, at_least=1) for side in shape)
-    if len(shape) < 2:
-        raise ValueError(f"shape must be (B, C, H, W), or (B, ...) of other records, got {shape}")
+    kinds.of_shape("shape", shape)
     classes = _validate.integer("classes", classes, at_least=1)
     found = _outputs(model, shape)
     if tuple(found.shape) != (shape[0], classes):

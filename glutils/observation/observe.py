@@ -12,7 +12,10 @@ import torch
 from torch import nn
 
 from .. import _validate, models, priors
+from ..data import kinds
 from ..data.batch import Batch
+from ..data.columns import Columns
+from ..data.kinds import Kind
 from ..protocols import UNKNOWN, Payload, Protocol
 from .contradictions import contradiction
 from .facts import Facts, stated
@@ -33,7 +36,8 @@ class Observation:
     Attributes:
         model: the attacker's own copy of the global model.
         rounds: the messages, in order.
-        shape: (B, C, H, W) of the private batch; the batch size is known in every threat model of this book.
+        shape: (B, C, H, W) of the private batch, or (B, columns) of a table; the batch size is known in every threat
+            model of this book.
         classes: number of classes.
         knows: what was told beyond the protocol; see :data:`KNOWLEDGE`.
         labels: (B,) int64 if told, else None.
@@ -43,11 +47,12 @@ class Observation:
         beyond_protocol: of ``knows``, what this protocol never sends; results that use it are marked.
         local_batch: images behind each message if the client drew mini-batches (which ones is not known), else None.
         notes: what the adversary takes for granted about the messages; an attack hands them on with its result.
+        columns: what is public about the columns of a table; None for images, and where nobody described them.
     """
 
     model: nn.Module
     rounds: tuple[Round, ...]
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
     classes: int
     knows: frozenset[str] = frozenset()
     labels: torch.Tensor | None = None
@@ -57,6 +62,7 @@ class Observation:
     beyond_protocol: frozenset[str] = field(default_factory=frozenset)
     local_batch: int | None = None
     notes: tuple[str, ...] = ()
+    columns: Columns | None = None
 
     def to(self, device: torch.device | str) -> Observation:
         """The same observation on ``device``."""
@@ -71,6 +77,18 @@ class Observation:
             statistics=known,
             public=None if self.public is None else self.public.to(device),
         )
+
+    @property
+    def record(self) -> Kind:
+        """What kind of records the batch holds."""
+        return kinds.of_shape("shape", self.shape)
+
+    @property
+    def blank(self) -> torch.Tensor:
+        """The batch that an adversary believes in before any message: grey images, records of public means; float64."""
+        like = next(self.model.parameters())
+        centre = torch.tensor(self.record.centre) if self.columns is None else self.columns.centre
+        return centre.to(like.device, torch.float64).expand(self.shape).contiguous()
 
     @property
     def protocol(self) -> Protocol:
@@ -127,7 +145,7 @@ def observe(
         rounds: of a transcript, the rounds that the adversary saw (indices); default: all.
         knows: any of ``"labels"``, ``"batch_stats"``, ``"public"``.
         public: public data of the same kind; needed if and only if ``knows`` names ``"public"``.
-        shape: (B, C, H, W) of the private batch, or (B, ...) of other records, in place of ``batch`` or of the data of
+        shape: (B, C, H, W) of the private batch, or (B, columns) of a table, in place of ``batch`` or of the data of
             the transcript's clients.
         classes: number of classes; together with ``shape``.
         labels: (B,) class indices, told to the adversary: ``knows`` then names them. Together with ``shape``.
@@ -201,7 +219,7 @@ def observe(
     return Observation(
         model=copy.deepcopy(network),
         rounds=seen,
-        shape=cast("tuple[int, int, int, int]", known.shape),
+        shape=known.shape,
         classes=known.classes,
         knows=told,
         labels=known.labels.clone() if known.labels is not None and "labels" in told else None,
@@ -211,6 +229,7 @@ def observe(
         beyond_protocol=told & {"batch_stats"},
         local_batch=size,
         notes=(*((UNSTATED.format(mode),) if any(m.payload.mode == UNKNOWN for m in seen) else ()), *notes),
+        columns=known.columns,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import torch
@@ -23,6 +24,8 @@ def tv(images: torch.Tensor, kind: str = "l1mean") -> torch.Tensor:
     each axis, added, times 2 / B, where the average is over one image's pixels (GRNN).
     """
     _validate.choice("kind", kind, TV_KINDS)
+    if images.ndim != 4:
+        raise ValueError(f"images must have shape (B, C, H, W) for a total variation, got {tuple(images.shape)}")
     if kind == "l2circ":
         down, right = images - images.roll(1, 2), images - images.roll(1, 3)
         return (down.square().sum() + right.square().sum()) / len(images)
@@ -82,20 +85,19 @@ def batchnorm_distance(found: Statistics, target: Statistics) -> torch.Tensor:
 
 
 def smoothness(
-    shape: tuple[int, int, int, int], images: torch.Tensor | None = None, eps: float = 1e-2, others: int = 0
+    shape: tuple[int, ...], images: torch.Tensor | None = None, eps: float = 1e-2, others: int = 0
 ) -> torch.Tensor:
     """Sparse matrix R (D, D), D = B C H W, of a quadratic prior: x.T R x is the (weighted) sum of squared differences
     of neighbouring pixels, plus a hundredth of the sum of squares so that R can be inverted.
 
     With ``images`` the weights are 1 / sqrt(difference^2 + eps^2), taken at these images and shared by the channels:
     x.T R x then is their total variation, and the quadratic form bounds it elsewhere (lagged diffusivity, Vogel and
-    Oman 1996). ``others`` unknowns that are not pixels may follow; of them the hundredth alone counts.
+    Oman 1996). Records without neighbours, of shape (B, columns), have the hundredth alone. ``others`` unknowns that are not pixels may follow; of them the hundredth alone counts.
     """
-    batch, channels, height, width = shape
-    index = torch.arange(batch * channels * height * width).view(shape)
+    index = torch.arange(math.prod(shape)).view(shape)
     size = index.numel() + others
     places, values = [torch.arange(size).expand(2, -1)], [torch.full((size,), 0.01, dtype=torch.float64)]
-    for axis in (2, 3):
+    for axis in range(2, len(shape)):
         count = shape[axis] - 1
         left, right = index.narrow(axis, 0, count), index.narrow(axis, 1, count)
         weight = torch.ones(left.shape, dtype=torch.float64)

@@ -218,8 +218,8 @@ def rows_from(result: object, score: metrics.Score, **extra: Any) -> list[dict[s
     """One row per attacked image, in the order of the truth, for `record` and for tables.
 
     Each row holds ``extra``, then the attack's name, its loss and seconds (those of the whole batch, as far as
-    ``result`` has them), the image's index, PSNR (dB), SSIM, MSE and LPIPS, the label found and whether it is right,
-    ``controls`` (name to the same four metrics), and ``beaten_by``, the controls with at least the image's PSNR.
+    ``result`` has them), the image's index, PSNR (dB), SSIM, MSE and LPIPS, and of a table cells and numeric error, the label found and whether it is right,
+    ``controls`` (name to the same metrics), and ``beaten_by``, the controls with at least the image's PSNR.
     """
     if not isinstance(score, metrics.Score):
         raise TypeError(f"score must be a Score, got {type(score).__name__}")
@@ -232,7 +232,7 @@ def rows_from(result: object, score: metrics.Score, **extra: Any) -> list[dict[s
         raise ValueError(f"extra must not name what a row has anyway, got {taken}")
     rows = []
     for i in range(len(score)):
-        own, controls = _four(score, i), {name: _four(control, i) for name, control in score.controls.items()}
+        own, controls = _metrics(score, i), {name: _metrics(control, i) for name, control in score.controls.items()}
         better = [
             name for name, other in controls.items() if not (own["psnr"] > other["psnr"] or math.isnan(other["psnr"]))
         ]
@@ -241,8 +241,8 @@ def rows_from(result: object, score: metrics.Score, **extra: Any) -> list[dict[s
     return rows
 
 
-def _four(measured: object, index: int) -> dict[str, float]:
-    return {name: float(getattr(measured, name)[index]) for name in metrics.METRICS}
+def _metrics(measured: metrics.Metrics, index: int) -> dict[str, float]:
+    return {name: float(getattr(measured, name)[index]) for name in measured.measured}
 
 
 def _folder(folder: str | Path | None) -> Path:

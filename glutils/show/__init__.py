@@ -10,9 +10,10 @@ from .frames import frames_html, scrubber, strengths
 from .heat import heat
 from .images import gallery
 from .lines import curves
+from .records import records
 from .tables import table, table_html
 
 __all__ = [
-    "Frame", "choice", "choice_html", "curves", "decibels", "figure", "frame", "frames_html", "gallery", "heat",
+    "Frame", "choice", "choice_html", "curves", "decibels", "figure", "frame", "frames_html", "gallery", "heat", "records",
     "scrubber", "strengths", "style", "table", "table_html",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from torch import nn
 
 from ... import labels, models
 from ...observation import Observation
-from ..base import Card, Reconstruction, register
+from ..base import ANY, Card, Reconstruction, register
 
 
 @register(
@@ -22,6 +22,7 @@ from ..base import Card, Reconstruction, register
         solver="closed form",
         labels="inferred (one image)",
         source="phong2017",
+        records=ANY,
     ),
 )
 def fc_inversion(seen: Observation, *, seed: int = 0) -> Reconstruction:

@@ -14,8 +14,8 @@ import torch
 from ... import _validate, labels
 from ...observation import Observation
 from ...solvers import Tally, adam, lbfgs, search
-from ..base import Card, Reconstruction, reconstruction, register
-from .objective import Distance, Tensors, cosine, matching, normal_start, size, squared
+from ..base import ANY, Card, Reconstruction, reconstruction, register
+from .objective import Distance, Tensors, cosine, matching, size, squared, start
 
 CONVERGED = 1e-8
 """A restart has converged when the squared distance is below this times the payload's own sum of squares."""
@@ -31,6 +31,7 @@ CARD = Card(
     solver="L-BFGS",
     labels="optimised",
     source="zhu2019dlg",
+    records=ANY,
 )
 """DLG's; of the others it says what is the same."""
 
@@ -70,7 +71,7 @@ def dlg_adam(
     iterations: int = 2000,
     restarts: int = 1,
     lr: float | int = 0.03,
-    box: bool = True,
+    box: bool | None = None,
     seconds: float | int | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
@@ -80,7 +81,7 @@ def dlg_adam(
     loss, since a constant step never settles. float32 arithmetic.
 
     Args:
-        box: project the pixels to [0, 1] after every step.
+        box: project the pixels to [0, 1] after every step. Default: for images, which alone have bounds.
 
     Deviations: step 0.03 instead of 0.1, and the box, which the source lacks: together they are worth about 9 dB
     (median of three 32 x 32 photographs through ``lenet``). One restart instead of up to ten.
@@ -100,7 +101,7 @@ def dlg_cosine(
     iterations: int = 2000,
     restarts: int = 1,
     lr: float | int = 0.03,
-    box: bool = True,
+    box: bool | None = None,
     magnitude: float | int = 0.0,
     seconds: float | int | None = None,
     progress: bool | None = None,
@@ -110,7 +111,7 @@ def dlg_cosine(
     The cosine does not see how long the gradient is; ``magnitude`` times ``(log |grad| - log |g|)^2`` is added to it.
 
     Args:
-        box: project the pixels to [0, 1] after every step.
+        box: project the pixels to [0, 1] after every step. Default: for images, which alone have bounds.
         magnitude: weight of that term, 0 or more.
 
     Deviations: step 0.03 instead of 0.01, and the box: together about 5 dB. One restart. The source says that matching
@@ -172,27 +173,28 @@ def _by_lbfgs(seen: Observation, known: torch.Tensor | None, attack: str, lr: fl
     objective = matching(seen, _decode if known is None else lambda v: (v[0], known), dtype=torch.float64, tally=tally)
 
     def solve(trace, generator):
-        start = (0.5 + 0.25 * normal_start(seen, generator, torch.float64),)
+        first = (start(seen, generator, torch.float64),)
         if known is None:
-            start += (torch.randn(seen.shape[0], seen.classes, generator=generator).to(start[0]),)
+            first += (torch.randn(seen.shape[0], seen.classes, generator=generator).to(first[0]),)
         lbfgs(
-            objective, start, trace, iterations=how["iterations"], lr=lr, line_search=True,
+            objective, first, trace, iterations=how["iterations"], lr=lr, line_search=True,
             should_stop=lambda step, loss: step == 20 and loss > HOPELESS * scale,
         )  # fmt: skip
 
     return search(solve, success=lambda loss: loss < CONVERGED * scale, label=attack, **how)
 
 
-def _by_adam(seen: Observation, distance: Distance, attack: str, lr: float, box: bool, how: dict) -> Reconstruction:
+def _by_adam(seen: Observation, distance: Distance, attack: str, lr: float, box: bool | None, how: dict) -> Reconstruction:
     """Pixels and soft labels by Adam, whatever the distance."""
     _validate.number("lr", lr, above=0)
-    _validate.instance("box", box, bool)
+    box = seen.record.box(box)
     tally = Tally()
     objective = matching(seen, _decode, distance=distance, tally=tally)
     device = next(seen.model.parameters()).device
 
     def solve(trace, generator):
-        images = torch.rand(seen.shape, generator=generator)
+        bounded = seen.record.bounds is not None  # then anywhere between them
+        images = torch.rand(seen.shape, generator=generator) if bounded else start(seen, generator)
         logits = torch.randn(seen.shape[0], seen.classes, generator=generator)
         adam(objective, (images.to(device), logits.to(device)), trace, iterations=how["iterations"], lr=lr, box=box)
 

@@ -14,8 +14,8 @@ from ...observation import Observation, as_gradient
 from ...priors import tv
 from ...solvers import Tally, adam, search
 from ...solvers.adam import Objective
-from ..base import Card, Reconstruction, reconstruction, register
-from .objective import cosine, matching, normal_start
+from ..base import ANY, Card, Reconstruction, reconstruction, register
+from .objective import cosine, matching, start
 
 LOCAL = ("exact", "epochs")
 """What ``local`` may name: every local step of the client, or one full-batch step an epoch, as the survey simulates."""
@@ -33,6 +33,7 @@ LOCAL = ("exact", "epochs")
         solver="signed Adam",
         labels="given, inferred or optimised",
         source="geiping2020ig",
+        records=ANY,
     ),
 )
 def ig(
@@ -42,9 +43,9 @@ def ig(
     iterations: int = 400,
     restarts: int = 1,
     lr: float | int = 0.1,
-    tv_weight: float | int = 1e-2,
+    tv_weight: float | int | None = None,
     sign: bool = True,
-    box: bool = True,
+    box: bool | None = None,
     labels: str | None = None,
     median: int = 0,
     local: str = "exact",
@@ -60,8 +61,9 @@ def ig(
     with the client's batch size (the original code forgets it there).
 
     Args:
-        tv_weight: weight of the total variation, mean form.
-        sign, box: False leaves the sign, or the projection, out. Without both and with ``tv_weight=0.1`` this is what
+        tv_weight: weight of the total variation, mean form. Default: 1e-2 for images, 0 for tables, which allow no
+            other.
+        sign, box: False leaves the sign, or the projection, out; records without bounds are never projected. Without both and with ``tv_weight=0.1`` this is what
             the code of FGLA and ZeroGLA calls "ig".
         labels: where they come from. None: as told; else, for one image, the iDLG rule. ``"joint"``: soft labels are
             optimised along with the pixels, for batches, and the likeliest classes are reported; or a rule's name, one
@@ -78,8 +80,9 @@ def ig(
         ValueError: labels of a batch that were not told and are not asked for; ``local`` for a gradient.
     """
     _validate.number("lr", lr, above=0)
-    _validate.number("tv_weight", tv_weight, at_least=0)
-    _validate.integer("median", median, at_least=0)
+    tv_weight, box = seen.record.weight("tv_weight", tv_weight, 1e-2), seen.record.box(box)
+    if _validate.integer("median", median, at_least=0) and not seen.record.neighbours:
+        raise ValueError(f"median must be 0 for {seen.record.name}: it filters neighbouring pixels; got {median}")
     seen = _simulated(seen, local)
     known, notes = _labels(seen, labels)
     decode = (lambda v: (v[0], v[1].softmax(-1))) if known is None else (lambda v: (v[0], known))
@@ -87,10 +90,10 @@ def ig(
     objective = matching(seen, decode, distance=cosine, priors=smooth, tally=tally)
 
     def solve(trace, generator):
-        start = 0.5 + 0.25 * normal_start(seen, generator)
-        variables = (start.clamp(0, 1) if box else start,)
+        first = start(seen, generator)
+        variables = (first.clamp(0, 1) if box else first,)
         if known is None:
-            variables += (torch.randn(len(start), seen.classes, generator=generator).to(start),)
+            variables += (torch.randn(len(first), seen.classes, generator=generator).to(first),)
         goal = _filtered(objective, median, iterations) if median else objective
         adam(goal, variables, trace, iterations=iterations, lr=lr, schedule="steps", sign=sign, box=box)
 

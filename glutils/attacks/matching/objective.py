@@ -119,6 +119,15 @@ def size(seen: Observation) -> float:
     return float(torch.stack([t.double().square().sum() for t in seen.payload.numbers]).sum())
 
 
+def start(
+    seen: Observation, generator: torch.Generator, dtype: torch.dtype = torch.float32, spread: float | None = None
+) -> torch.Tensor:
+    """Dummy records around what is believed before any message, N(0.5, 0.25) for images; ``spread`` as told, or that of
+    their kind."""
+    spread = seen.record.spread if spread is None else spread
+    return seen.blank.to(dtype) + spread * normal_start(seen, generator, dtype)
+
+
 def normal_start(seen: Observation, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Dummy images drawn from N(0, 1) on the CPU, so that every device starts from the same point."""
     device = next(iter(models.parameters(seen.model).values())).device

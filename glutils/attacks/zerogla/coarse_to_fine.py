@@ -38,6 +38,10 @@ def halvings(seen: Observation, coarse: int | None, pixels_alone: bool) -> int:
             (``pixels_alone`` is False), or defended clients, whose first scalars may depend on all of them.
     """
     simple = pixels_alone and all(entry.protocol.answers_slopes for entry in seen.rounds)
+    if not seen.record.neighbours:
+        if coarse:
+            raise ValueError(f"coarse must be 0 for {seen.record.name}: it halves images; got {coarse!r}")
+        return 0
     shorter = min(seen.shape[2:])
     if coarse is None:
         count = 0

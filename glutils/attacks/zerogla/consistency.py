@@ -107,7 +107,7 @@ def _without_strangers(
     found, noise = _misfits(equations, seen, images)
     if _fits(found, noise):
         return images, []
-    grey, best = torch.full_like(u, 0.5), u
+    blank, best = seen.blank.flatten().to(u), u
     prior = lambda v: smoothness(seen.shape, v.view(seen.shape)).to(v)  # noqa: E731
     kept = torch.ones(len(seen.rounds), dtype=torch.bool)
     while True:
@@ -117,7 +117,7 @@ def _without_strangers(
             return images, []
         some = _equations(replace(seen, rounds=rest), labels, tally)
         trace = Trace(iterations, "last")
-        solution = gauss_newton(some, best, trace, iterations=iterations, prior=prior, centre=grey)
+        solution = gauss_newton(some, best, trace, iterations=iterations, prior=prior, centre=blank)
         if solution.ending:
             return images, []
         best = solution.u

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from ... import _validate, models, priors, zo
+from ...data.kinds import Kind
 from ...observation import Observation
 from ...solvers import Tally, adam, lbfgs, search
 from ...solvers.adam import Objective
 from ..base import Reconstruction, need_labels, reconstruction
 from ..matching import batchnorm
-from ..matching.objective import matching, normal_start, size
+from ..matching.objective import matching, normal_start, size, start
 from .rank import count_equations
 
 SCALAR_WEIGHTS = ("relative", "d")
@@ -55,7 +56,7 @@ def lbfgs_attack(
     scalar_weight: str | float | int = "relative",
     bn: str | None = None,
     bn_weight: float | int | None = None,
-    tv_weight: float | int = 1e-4,
+    tv_weight: float | int | None = None,
     tv_kind: str = "l1mean",
     l2_weight: float | int = 0.0,
     seconds: float | int | None = None,
@@ -75,8 +76,7 @@ def lbfgs_attack(
 
     def descent(objective: Objective) -> Callable:
         def solve(trace, generator):
-            start = 0.5 + 0.25 * normal_start(seen, generator, torch.float64)
-            lbfgs(objective, (start,), trace, iterations=iterations, line_search=True)
+            lbfgs(objective, (start(seen, generator, torch.float64),), trace, iterations=iterations, line_search=True)
 
         return solve
 
@@ -93,7 +93,7 @@ def adam_attack(
     scalar_weight: str | float | int = "relative",
     bn: str | None = None,
     bn_weight: float | int | None = None,
-    tv_weight: float | int = 1e-4,
+    tv_weight: float | int | None = None,
     tv_kind: str = "l1mean",
     l2_weight: float | int = 0.0,
     lr: float | int = 0.1,
@@ -117,7 +117,8 @@ def adam_attack(
             and the adversary must have been told (``knows={"batch_stats"}``); the model's ``"running"`` ones, which
             everybody has; ``"none"``. None: exact if told, else none.
         bn_weight: None: 0.1 where statistics are matched.
-        tv_weight, tv_kind: total variation, see :func:`glutils.priors.tv` (reference code: 1e-4, ``"l1sum"``).
+        tv_weight, tv_kind: total variation, see :func:`glutils.priors.tv` (reference code: 1e-4, ``"l1sum"``). Default
+            weight: 1e-4 for images, 0 for tables, which allow no other.
         l2_weight: weight of the length of x, not squared (reference code: 1e-6).
         lr: step size.
         noise: standard deviation of the noise added after each step, in units of the step size.
@@ -136,16 +137,15 @@ def adam_attack(
     """
     terms = Terms(scalar_weight, bn, bn_weight, tv_weight, tv_kind, l2_weight)
     quirks, lr = _quirks(quirks), _validate.number("lr", lr, above=0)
-    noise, box = _noise(noise, quirks), "no_clamp" not in quirks
+    noise, box = _noise(noise, quirks), "no_clamp" not in quirks and seen.record.bounds is not None
 
     def descent(objective: Objective) -> Callable:
         def solve(trace, generator):
-            start = normal_start(seen, generator)
-            start = start if "start" in quirks else 0.5 + 0.25 * start
-            start = start.clamp(0, 1) if box else start
+            first = normal_start(seen, generator) if "start" in quirks else start(seen, generator)
+            first = first.clamp(0, 1) if box else first
             how = {"warmup": 50, "period": 20_000} if "schedule" in quirks else {"warmup": min(50, iterations // 4)}
             how |= {"lr": lr, "schedule": "cosine", "box": box, "late": "late" in quirks}
-            adam(objective, (start,), trace, iterations=iterations, noise=noise, generator=generator, **how)
+            adam(objective, (first,), trace, iterations=iterations, noise=noise, generator=generator, **how)
 
         return solve
 
@@ -161,15 +161,15 @@ class Terms:
     scalar_weight: str | float | int
     bn: str | None
     bn_weight: float | int | None
-    tv_weight: float | int
+    tv_weight: float | int | None
     tv_kind: str
     l2_weight: float | int
 
-    def priors(self) -> list[tuple[float, Callable]]:
+    def priors(self, record: Kind) -> list[tuple[float, Callable]]:
         """Those on pixels alone, with their weights."""
         _validate.choice("tv_kind", self.tv_kind, priors.TV_KINDS)
         return [
-            (_validate.number("tv_weight", self.tv_weight, at_least=0), lambda x: priors.tv(x, self.tv_kind)),
+            (record.weight("tv_weight", self.tv_weight, 1e-4), lambda x: priors.tv(x, self.tv_kind)),
             (_validate.number("l2_weight", self.l2_weight, at_least=0), torch.linalg.vector_norm),
         ]
 
@@ -178,7 +178,7 @@ def _minimised(
     seen: Observation, terms: Terms, descent: Callable[[Objective], Callable], dtype: torch.dtype, **how: Any
 ) -> Reconstruction:
     """Search with what ``descent`` makes of the objective; ``how`` is handed to :func:`glutils.solvers.search`."""
-    parts = terms.priors()
+    parts = terms.priors(seen.record)
     labels = need_labels(seen, "zerogla")
     target, factor = batchnorm.to_match(seen, terms.bn, terms.bn_weight)
     weight = _scalar_weight(seen, terms.scalar_weight)

@@ -17,7 +17,7 @@ from ...priors import latent, smoothness
 from ...solvers import Solution, Trace, gauss_newton, search
 from ...solvers.boxed import boxed
 from ..base import Reconstruction, reconstruction
-from ..matching.objective import normal_start
+from ..matching.objective import start as start_of
 from .coarse_to_fine import DAMPING, STEPS, climb, halvings
 from .consistency import check_rounds
 from .equations import ScalarEquations
@@ -44,7 +44,7 @@ def gauss_newton_attack(
     seed: int = 0,
     iterations: int = 40,
     restarts: int | None = None,
-    prior: str | latent.Latent = "tv",
+    prior: str | latent.Latent | None = None,
     components: int | None = None,
     spread: float | int | None = None,
     soften: bool | None = None,
@@ -65,11 +65,13 @@ def gauss_newton_attack(
         iterations: of the last stage. Soft labels and weights take up to 60 before it.
         restarts: random starts, ranked by the attacker's own loss; the search ends with the first whose scalars fit to
             ten times their noise. Default: 1; 4 for several images, which may fall into a false minimum where two
-            images of a class are mixed, or unknown labels; 3 for a network with kinks.
+            images of a class are mixed, or unknown labels; 3 for a network with kinks; 12 for several
+            records of a table, which fall into false minima more often and cost little.
         spread: standard deviation of the start around grey. Default: 0.01, and 0.1 for several images, which have to
             become different.
         prior: what decides where the scalars do not: ``"tv"`` (total variation), ``"smooth"`` (squared differences) or
-            ``"none"`` (distance from grey). Its weight follows from the noise that the attacker finds in its own
+            ``"none"`` (distance from grey, or from a table's public means). Default: ``"tv"`` for images, ``"none"``
+            for tables, which allow no other. Its weight follows from the noise that the attacker finds in its own
             simulation of the client; no truth enters. Priors learned from public images, which the adversary must hold,
             replace the pixels as unknowns: a :class:`~glutils.priors.latent.Latent` or the name of one, see
             :func:`~glutils.attacks.zerogla.latent_space.latent_gauss_newton`; ``components`` is theirs.
@@ -93,6 +95,7 @@ def gauss_newton_attack(
     for entry in seen.protocol.defenses:
         if not entry.keeps_linearity:
             raise ValueError(f"solver must be 'lbfgs' or 'adam' for scalars behind {entry}: Gauss-Newton needs slopes")
+    prior = _prior(seen, prior)
     if isinstance(prior, latent.Latent) or latent.choice("prior", prior, (*PRIORS, *LEARNED)) in LEARNED:
         if soften:
             raise ValueError(f"soften does nothing with the learned prior {prior!r}; got {soften!r}")
@@ -105,6 +108,7 @@ def gauss_newton_attack(
         raise ValueError("soften needs a model with ReLU layers, which this one has not; got True")
     several = seen.shape[0] > 1 or seen.labels is None
     spread = (0.1 if several else 0.01) if spread is None else _validate.number("spread", spread, at_least=0)
+    box = box and seen.record.box(box)
     search_for = _Search(seen, prior, iterations, kinks and soften is not False, box, coarse)
     notes, extra = count_equations(seen, search_for.unknowns)
     if box and seen.scalars < search_for.unknowns:
@@ -112,8 +116,7 @@ def gauss_newton_attack(
     state = {"noise": 0.0} | ({"sure": 0.0} if search_for.drawn else {})
 
     def solve(trace, generator):
-        start = 0.5 + spread * normal_start(seen, generator, torch.float64).flatten()
-        outcome = search_for.solve(start, trace)
+        outcome = search_for.solve(start_of(seen, generator, torch.float64, spread).flatten(), trace)
         if not trace.ending:
             state["noise"] = outcome.noise
             if search_for.drawn:
@@ -122,7 +125,7 @@ def gauss_newton_attack(
     found = search(
         solve,
         iterations=search_for.steps,
-        restarts=(4 if several else 3 if kinks else 1) if restarts is None else restarts,
+        restarts=_restarts(seen, several, kinks) if restarts is None else restarts,
         seed=seed,
         seconds=seconds,
         keep="last",  # the weight of the prior changes on the way, so losses of different steps do not compare
@@ -135,6 +138,22 @@ def gauss_newton_attack(
     tally = search_for.equations.tally
     result = reconstruction(found, images.view(seen.shape), labels, *notes, tally=tally, **extra, **state)
     return check_rounds(result, seen) if check else result
+
+
+def _prior(seen: Observation, asked: str | latent.Latent | None) -> str | latent.Latent:
+    """The prior as asked, or the default of the records; ``ValueError`` for one that is about pixels, without any."""
+    if seen.record.neighbours:
+        return "tv" if asked is None else asked
+    if asked not in (None, "none"):
+        raise ValueError(f"prior must be 'none' or left alone for {seen.record.name}: others are about pixels; got {asked!r}")
+    return "none"
+
+
+def _restarts(seen: Observation, several: bool, kinks: bool) -> int:
+    """As many as are tried by default."""
+    if several:
+        return 4 if seen.record.neighbours else 12
+    return 3 if kinks else 1
 
 
 @dataclass(frozen=True)
@@ -235,7 +254,7 @@ class _Search:
         return labels, memberships, sure
 
     def _stage(self, equations: ScalarEquations, u: torch.Tensor, trace: Trace, iterations: int, **options) -> Solution:
-        centre = torch.cat([torch.full_like(u[: self.pixels], 0.5), torch.zeros_like(u[self.pixels :])])
+        centre = torch.cat([self.seen.blank.flatten(), torch.zeros_like(u[self.pixels :])])
         stage = trace.stage(self._lift(equations))
         return gauss_newton(equations, u, stage, iterations=iterations, prior=self._matrix, centre=centre, **options)
 
