@@ -42,7 +42,9 @@ class Pool:
 
     def batch(self, indices: list[int], size: int | None) -> Batch:
         """The chosen images, fitted to ``size``."""
-        images = torch.stack([fit(self.read(i), size or self.native) for i in indices])
+        side = size or self.native
+        images = [self.read(i) for i in indices]
+        images = torch.stack([image if image.shape[1:] == (side, side) else fit(image, side) for image in images])
         return Batch(images, self.targets[indices], self.classes, source(self.name, self.split))
 
 
