@@ -59,11 +59,12 @@ links: $(STAMP)
 
 # nbval executes the executed notebooks once more and compares what they print: with one thread, as they were executed,
 # because the order of sums decides the last digits of what is exact; so a few notebooks at a time, one on each core.
+# The unit tests do without its plugin, which takes seconds to load in every process.
 # Style and types (of the rooms that pyproject.toml lists) come first: they take seconds.
 test: $(STAMP)
 	$(BIN)/ruff check glutils tests tools benchmarks
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	$(BIN)/python -m pytest -p no:nbval -n $(JOBS) --dist worksteal
 	$(BIN)/python tools/stage.py --profile fast --to _build/fast
 	ls _build/fast/notebooks/*.ipynb | TQDM_DISABLE=1 OMP_NUM_THREADS=1 GLUTILS_RECORDS=$(CURDIR)/_build/fast/records \
 	    xargs -P $(JOBS) -n 3 $(BIN)/python -m pytest -o norecursedirs= -o filterwarnings=default -p no:cacheprovider \

@@ -6,7 +6,6 @@ import re
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
 
 import glutils as gl
@@ -124,13 +123,24 @@ def test_every_check_belongs_to_one_exercise():
     assert sorted(used) == sorted(gl.exercises.names())
 
 
+def test_every_notebook_and_both_editions_of_a_chapter_are_valid():
+    import nbformat  # here, in one test: it costs seconds, in every process that collects
+
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        books = [editions.make(read(path), path.stem, edition) for edition in editions.EDITIONS if path in CHAPTERS]
+        for book in (read(path), *books):
+            try:
+                nbformat.validate(nbformat.from_dict(book))
+            except nbformat.ValidationError as error:
+                raise AssertionError(f"{path.name} is no valid notebook") from error
+
+
 @each_chapter
 def test_students_see_no_solution_and_instructors_see_all(path):
     student, instructor = (editions.make(read(path), path.stem, edition) for edition in editions.EDITIONS)
     shown = {name: [editions.source(cell) for cell in book["cells"]] for name, book in
              (("student", student), ("instructor", instructor))}  # fmt: skip
-    for book, texts in zip((student, instructor), shown.values(), strict=True):
-        nbformat.validate(nbformat.from_dict(book))
+    for texts in shown.values():
         assert not re.search(r"\{(exercise|solution|term|cite)", "".join(texts))
     entries = exercises(path)
     for entry in entries.values():

@@ -24,6 +24,11 @@ def test_the_rooms_whose_types_are_checked_exist():
     assert settings["include"] and [part for part in settings["include"] if not (root / part).exists()] == []
 
 
+def test_annotations_are_checked_in_every_room(pytestconfig):
+    rooms = {f"glutils.{path.parent.name}" for path in Path(gl.__file__).parent.glob("*/__init__.py")}
+    assert set(pytestconfig.getoption("--jaxtyping-packages").split(",")) == {*rooms, "_typecheck.check"}
+
+
 def test_a_wrong_shape_in_the_package_is_caught():
     assert gl.metrics.mean_psnr(torch.tensor([10.0, 20.0])) == 15
     with pytest.raises(TypeCheckError, match="mean_psnr"):

@@ -46,8 +46,10 @@ class Pool:
     def batch(self, indices: list[int], size: int | None) -> Batch:
         """The chosen records, images fitted to ``size``."""
         side = size or self.native
-        records = torch.stack([self.read(i) if side is None else fit(self.read(i), side) for i in indices])
-        return Batch(records, self.targets[indices], self.classes, source(self.name, self.split), self.columns)
+        records = [self.read(i) for i in indices]
+        if side is not None:
+            records = [image if image.shape[1:] == (side, side) else fit(image, side) for image in records]
+        return Batch(torch.stack(records), self.targets[indices], self.classes, source(self.name, self.split), self.columns)
 
 
 def source(name: str, split: str) -> str:
