@@ -1,4 +1,4 @@
-"""Messages that cannot be what they are said to be: wrong sign, a sum for a mean, another step size; and honest ones."""
+"""Messages that cannot be what they are said to be: wrong sign, a sum for a mean, another step size; honest ones."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ PROTOCOLS = [
     FedSGD(), FedAvg(epochs=1, batch_size=99, lr=0.1), FedAvg(epochs=3, batch_size=2, lr=0.05),
     FedAvg(epochs=2, batch_size=2, lr=0.2, momentum=0.9), FedAvg(epochs=1, batch_size=99, lr=0.1, weight_decay=0.01),
 ]  # fmt: skip
-NETWORKS = [("mlp", {}), ("mlp", {"hidden": ()}), ("lenet", {}), ("convnet", {"hidden": None}), ("resnet8", {"width": 2})]
+NETWORKS = [("mlp", {"hidden": ()}), ("lenet", {}), ("convnet", {"hidden": None}), ("resnet8", {"width": 2})]
 
 
 def told(batch, **more):
@@ -50,7 +50,8 @@ def test_the_error_names_the_sign(protocol):
     batch = gl.data.sample("digits", count=2, seed=0, device="cpu")
     model, payload = sent(protocol, "mlp", {}, batch)
     asked = "the gradient itself" if protocol == FedSGD() else r"start less end \(theta_0 - theta_U\)"
-    with pytest.raises(ValueError, match=rf"payload has the wrong sign, it must be {asked}.*in '3.bias' \d of 10 entries"):
+    text = rf"payload has the wrong sign, it must be {asked}.*in '3.bias' \d of 10 entries"
+    with pytest.raises(ValueError, match=text):
         gl.observe(model, protocol, {n: -t for n, t in payload.items()}, batch)
 
 
@@ -84,7 +85,8 @@ def test_parameters_in_place_of_a_difference_are_refused(digits):
 
 
 DEFENSES = {
-    "gaussian_noise": {"sigma": 0.3}, "clip": {"bound": 0.01}, "topk": {"keep": 0.1}, "sign": {}, "half": {}, "mixup": {},
+    "gaussian_noise": {"sigma": 0.3}, "clip": {"bound": 0.01}, "topk": {"keep": 0.1}, "sign": {},
+    "half": {}, "mixup": {},
 }  # fmt: skip
 
 

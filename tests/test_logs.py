@@ -164,7 +164,8 @@ WRONG = {
     "sign": (lambda log: log | {"scalars": -log["scalars"]}, {}, "opposite sign of all scalars.*from round 0 on"),
     "seed": (lambda log: edited(log, "seeds", lambda s: s.__setitem__((7, 1), 4242)), {}, r"messages of round 7 \("),
     "scalar": (
-        lambda log: edited(log, "scalars", lambda s: s.__setitem__((3, ..., 0), 2 * s[3, ..., 0])), {}, r"of round 3 \(",
+        lambda log: edited(log, "scalars", lambda s: s.__setitem__((3, ..., 0), 2 * s[3, ..., 0])), {},
+        r"of round 3 \(",
     ),
     "rounds exchanged": (
         lambda log: edited(log, "seeds", lambda s: s.__setitem__([2, 9], s[[9, 2]])), {}, r"of round 2 \(.*, 9 \(",
@@ -182,7 +183,7 @@ WRONG = {
     "round of NaN": (
         lambda log: edited(log, "scalars", lambda s: s.__setitem__(5, np.nan)), {}, "round 5 is missing: no client's",
     ),
-    "start": (lambda log: log | {"start/3.bias": log["start/3.bias"] + 0.01}, {}, "start or the end are those of another"),
+    "start": (lambda log: log | {"start/3.bias": log["start/3.bias"] + 0.01}, {}, "or the end are those of another"),
 }  # fmt: skip
 
 
@@ -215,14 +216,14 @@ def test_bad_arrays_are_refused_by_name(log, model, tmp_path):
         (log | {"scalars": log["scalars"][1:]}, ValueError, r"scalars must have shape .* with 12 rounds"),
         (log | {"scalars": log["seeds"]}, TypeError, "scalars must be floating-point numbers"),
         (log | {"sizes": [1, 2]}, ValueError, "sizes must be 3 numbers of images"),
-        (log | {"start/3.bias": log["start/3.bias"][:5]}, ValueError, r"start/3.bias must have shape \(10,\), got \(5,\)"),
+        (log | {"start/3.bias": log["start/3.bias"][:5]}, ValueError, r"start/3.bias must have shape \(10,\), got"),
         ({n: a for n, a in log.items() if n != "end/3.bias"}, ValueError, r"end must name .* lacks \['3.bias'\]"),
     ]:
         with pytest.raises(error, match=said):
             read(source, model)
     for options, error, said in [
         ({"lr": 0}, ValueError, "lr must be greater than 0"),
-        ({"protocol": gl.protocols.FedSGD()}, ValueError, "protocol must send scalars along directions of a public seed"),
+        ({"protocol": gl.protocols.FedSGD()}, ValueError, "protocol must send scalars along directions"),
         ({"protocol": "decomfl"}, TypeError, "protocol must be a Protocol"),
     ]:
         with pytest.raises(error, match=said):
@@ -260,7 +261,7 @@ def test_shape_and_classes_stand_in_place_of_a_batch(log, model, clients):
 
 
 def test_a_wrong_law_without_end_weights_is_noted_by_the_attack(log, model, clients, no_lpips):
-    """It cannot be seen before; then the result says that the scalars are not explained. Under the right law they are."""
+    """It cannot be seen before; then the result says that the scalars are not explained. By the right law they are."""
     for law, explained in (("decomfl", True), ("gaussian", False)):
         found = read(without_end(log), model, replace(PROTOCOL, law=law))
         k = max(range(CLIENTS), key=found.sent)

@@ -16,7 +16,7 @@ from ..protocols import ZerothOrder
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "logs"
 RECORDED = ("decomfl_central", "decomfl_forward_local2")
-"""Names that :func:`~glutils.observation.recorded.recorded` takes: runs of the public DeComFL program with central and with forward differences."""
+"""Names of recorded runs: of the public DeComFL program, with central and with forward differences."""
 
 
 @dataclass(frozen=True, eq=False)
