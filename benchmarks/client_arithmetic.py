@@ -58,14 +58,14 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[dict, gl.protocols.Prot
     """What the row says, the protocol, how it trains, and the observations that are attacked, by name of attacker."""
     mezo = gl.protocols.ZerothOrder(directions=1, mu=options.mu, law="mezo", in_place=True)
     for dtype, loss, lr in MEZO:
-        about = {"table": "arithmetic", "law": "mezo", "dtype": dtype, "loss": loss or dtype, "lr": lr}
+        about = {"table": "arithmetic", "law": "mezo", "dtype": dtype, "loss dtype": loss or dtype, "lr": lr}
         attackers = {"same arithmetic": lambda seen: seen, "directions as drawn": unaware}
         if (dtype, lr) == ("float32", 1e-6):
             attackers["wrong seed"] = lambda seen: gl.tamper(seen, "wrong_seed")
         how = {"rounds": options.steps, "lr": lr}
         yield about, replace(mezo, dtype=dtype, loss_dtype=loss), how, attackers
     for law in LAWS:
-        about = {"table": "laws", "law": law, "dtype": "float32", "loss": "float32", "lr": 1e-6}
+        about = {"table": "laws", "law": law, "dtype": "float32", "loss dtype": "float32", "lr": 1e-6}
         protocol = gl.protocols.ZerothOrder(directions=10, mu=options.mu, law=law)
         how = {"rounds": options.steps // 10, "lr": 1e-6}
         yield about, protocol, how, {"same arithmetic": lambda seen: seen}

@@ -306,7 +306,19 @@ def defenses_reference() -> str:
     return "\n".join(parts)
 
 
+def laws_table() -> str:
+    """Each law of directions: what direction i of a step with seed s is, and where that comes from."""
+    from glutils.zo.laws import KNOWN
+
+    rows = []
+    for law in KNOWN.values():
+        source = f"{{cite}}`{law.source}`, {law.program}" if law.source else "this book"
+        rows.append((f"`{law.name}`", law.meaning, "d" if law.factor(2) == 2 else "1", source))
+    return table(["Law", "Direction i of a step with seed s", "Factor of the estimate", "Source"], rows)
+
+
 MAKERS: dict[str, Callable[[], str]] = {
+    "direction laws": laws_table,
     "map of attacks": map_tables,
     "threat models": threat_table,
     "attacks": attacks_reference,

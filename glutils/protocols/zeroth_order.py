@@ -71,13 +71,13 @@ class ZerothOrder(Protocol):
         _validate.integer("seed", self.seed, at_least=0)
         _validate.integer("memory", self.memory, at_least=0)
         _validate.instance("in_place", self.in_place, bool)
-        if self.in_place and self.scheme == "exact":
-            raise ValueError("in_place must be False with scheme='exact', which perturbs nothing; got True")
-        half = self.dtype in zo.HALF and self.scheme != "exact"
-        allowed = (None, "float32") if half else (None,)
-        if self.loss_dtype not in allowed:
-            why = "" if half else f" with dtype={self.dtype!r} and scheme={self.scheme!r}"
-            raise ValueError(f"loss_dtype must be {' or '.join(map(repr, allowed))}{why}, got {self.loss_dtype!r}")
+        half = self.dtype in zo.HALF
+        if self.scheme == "exact" and (half or self.in_place):
+            what = f"dtype={self.dtype!r} and in_place={self.in_place}"
+            raise ValueError(f"scheme must be 'central' or 'forward' with {what}, got 'exact'")
+        if self.loss_dtype is not None and (not half or self.loss_dtype != "float32"):
+            allowed = "None or 'float32'" if half else "None"
+            raise ValueError(f"loss_dtype must be {allowed} with dtype={self.dtype!r}, got {self.loss_dtype!r}")
 
     def for_round(self, step: int) -> ZerothOrder:
         return replace(self, seed=self.seed + SEEDS_APART * step)

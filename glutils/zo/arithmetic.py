@@ -45,7 +45,7 @@ class Arithmetic:
     @property
     def plain(self) -> bool:
         """Whether round-off lies in the losses alone, as far as it matters, so that :func:`slopes` says all."""
-        return self.scheme == "exact" or not (self.in_place or self.dtype in HALF)
+        return not (self.in_place or self.dtype in HALF)
 
     def slopes(
         self,
