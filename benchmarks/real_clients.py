@@ -66,7 +66,8 @@ def main() -> None:
         for client in range(len(run.clients)):
             for told in (True, False):
                 rows.append(attacked(name, run, client, told))
-                print({key: rows[-1][key] for key in ("log", "client", "labels told", "worst PSNR", "seconds")}, flush=True)
+                shown = ("log", "client", "labels told", "worst PSNR", "seconds")
+                print({key: rows[-1][key] for key in shown}, flush=True)
         rows += refused(name, run)
     parameters = {"logs": options.only, "threads": torch.get_num_threads()}
     seconds = time.perf_counter() - begin
