@@ -9,6 +9,7 @@ import glutils as gl
 CALLS = (
     gl.data.sample, gl.data.partition, gl.models.build, gl.protocols.ZerothOrder, gl.observe, gl.attack, gl.score,
     gl.federation.train, gl.labels.infer, gl.defenses.get, gl.runs.record,
+    gl.transcripts.read, gl.transcripts.recorded,
 )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def dump(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
         _files.write(path, json.dumps({name: entry for name, entry in found.items() if entry != {}}, allow_nan=False))
     elif path.suffix == ".npz":
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
+        np.savez(buffer, allow_pickle=False, **arrays)
         _files.write(path, buffer.getvalue())
     else:
         raise ValueError(f"path must end in .npz or .json, got {str(path)!r}")
@@ -102,7 +102,7 @@ def _of_lines(text: str) -> dict[str, Any]:
             arrays |= _flat(entry)
             continue
         try:
-            at = tuple(int(entry[key]) for key in ("round", "client")) + (int(entry.get("step", 0)),)
+            at = (int(entry["round"]), int(entry["client"]), int(entry.get("step", 0)))
             seed, scalars = entry["seed"], entry["scalars"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"line {number} must have round, client, seed and scalars") from error

@@ -95,9 +95,11 @@ def read(
         for name, tensor in network.state_dict().items():
             if name in log.start:
                 tensor.copy_(log.start[name])
+    messages, states = _replayed(log, network, protocol, lr, decay, unbiased)
     transcript = Transcript(
         model=network,
-        **_replayed(log, network, protocol, lr, decay, unbiased),
+        messages=messages,
+        states=states,
         accuracy=torch.full((len(log.seeds),), torch.nan),
         clients=(None,) * log.scalars.shape[1],
         lr=lr,
@@ -140,7 +142,7 @@ def write(transcript: Transcript, path: str | Path) -> None:
     for turn, k, said in spoken:
         for step, message in enumerate(said):
             scalars[turn, k, step] = message.payload.scalars.detach().cpu()
-            seeds[turn, step] = message.protocol.public_seed
+            seeds[turn, step] = message.protocol.public_seed or 0
     first, last = transcript.states[0], transcript.states[-1]
     start = dict(transcript.model.state_dict()) | (first or {})
     arrays = {"seeds": seeds, "scalars": _numpy(scalars)} | {f"start/{name}": _numpy(p) for name, p in start.items()}
@@ -262,7 +264,7 @@ def _parameter(name: str, value: Any, like: torch.Tensor) -> torch.Tensor:
 
 def _replayed(
     log: Log, model: nn.Module, protocol: Protocol, lr: float, decay: float, unbiased: bool
-) -> dict[str, tuple]:
+) -> tuple[tuple[tuple[tuple[Round, ...], ...], ...], tuple[models.Parameters, ...]]:
     """Messages and states of a run: every client's own between two local steps, and the server's."""
     states: list[models.Parameters] = [{name: p.clone() for name, p in models.parameters(model).items()}]
     sizes, messages, device = log.sizes or (1,) * log.scalars.shape[1], [], next(model.parameters()).device
@@ -284,4 +286,4 @@ def _replayed(
             state = move(state, said, [sizes[k] for k in active], directions, rate, unbiased)
         messages.append(tuple(map(tuple, entry)))
         states.append(state)
-    return {"messages": tuple(messages), "states": tuple(states)}
+    return tuple(messages), tuple(states)

@@ -16,7 +16,7 @@ from ..protocols import ZerothOrder
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "logs"
 RECORDED = ("decomfl_central", "decomfl_forward_local2")
-"""Names that :func:`recorded` takes: runs of the public DeComFL program with central and with forward differences."""
+"""Names of recorded runs: of the public DeComFL program, with central and with forward differences."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Recording:
     """A run of a real program.
 
     Attributes:
-        path: its log, for :func:`glutils.transcripts.read`.
+        path: its log, for :func:`glutils.observation.logs.read`.
         model: the network; its weights are not those of the log.
         protocol: how the program's clients make their scalars.
         lr: step size of clients and server.
@@ -44,7 +44,7 @@ def recorded(name: str) -> Recording:
     """A run of a real program, recorded on its server: the log, and what reads and scores it.
 
     Args:
-        name: one of :data:`RECORDED`.
+        name: one of :data:`~glutils.observation.recorded.RECORDED`.
 
     Raises:
         ValueError: an unknown name.
