@@ -1,5 +1,4 @@
-"""Private and public records, images or tables: embedded sets, sets in a folder of the reader's, and how they are dealt to
-clients."""
+"""Private and public records, images or tables: embedded sets, sets in a reader's folder, how they are dealt out."""
 
 from .batch import Batch
 from .columns import Columns, Variable

@@ -128,7 +128,8 @@ def observe(
     """What an honest-but-curious server holds: after one message, or of one client after a whole training run.
 
     ``observe(model, protocol, payload, batch, knows=...)`` or ``observe(transcript, client=k, knows=...)``. Whoever
-    holds no private batch, only messages, gives ``shape`` and ``classes`` in its place, and ``labels`` if they are known.
+    holds no private batch, only messages, gives ``shape`` and ``classes`` in its place, and ``labels`` if they are
+    known.
 
     A gradient or a parameter difference that no batch of this size gives at this sign, or with this step size, is
     refused (:func:`~glutils.observation.contradictions.contradiction`). Where either sign would do, and the message is
