@@ -78,7 +78,8 @@ def instance(name: str, value: object, kind: type[T] | tuple[type[T], ...]) -> T
 def images_and_labels(images: torch.Tensor, labels: torch.Tensor, classes: int | None = None) -> None:
     """Check shapes, dtypes and label range of a batch. Pixel range is *not* checked: dummy images may leave [0,1].
 
-    ``images`` are of any kind of record (:mod:`glutils.data.kinds`). ``labels`` are ``(B,)`` int64 class indices, or ``(B, C)`` floating soft labels.
+    ``images`` are of any kind of record (:mod:`glutils.data.kinds`). ``labels`` are ``(B,)`` int64 class indices, or
+    ``(B, C)`` floating soft labels.
     """
     instance("images", images, torch.Tensor)
     instance("labels", labels, torch.Tensor)

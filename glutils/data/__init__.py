@@ -1,5 +1,4 @@
-"""Private and public records, images or tables: embedded sets, sets in a folder of the reader's, and how they are dealt to
-clients."""
+"""Private and public records, images or tables: embedded sets, sets in a reader's folder, how they are dealt out."""
 
 from .batch import Batch
 from .columns import Columns, Variable
@@ -9,6 +8,6 @@ from .partition import partition
 from .sampling import available, load, names, public, sample
 
 __all__ = [
-    "Batch", "Columns", "Kind", "Variable", "available", "concatenate", "hold_out", "load", "names", "partition", "public",
-    "sample",
+    "Batch", "Columns", "Kind", "Variable", "available", "concatenate", "hold_out", "load", "names", "partition",
+    "public", "sample",
 ]  # fmt: skip

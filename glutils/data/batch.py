@@ -42,7 +42,7 @@ class Batch:
         ('tables', torch.Size([8, 13]), ('alcohol', 'malic_acid'))
     """
 
-    images: Float32[Tensor, "batch *record"]
+    images: Float32[Tensor, "batch ..."]
     labels: Int64[Tensor, " batch"]
     classes: tuple[str, ...]
     source: str = ""
@@ -74,7 +74,7 @@ class Batch:
         return replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
     @property
-    def records(self) -> Float32[Tensor, "batch *record"]:
+    def records(self) -> Float32[Tensor, "batch ..."]:
         """``images`` by the name that fits every kind of record."""
         return self.images
 

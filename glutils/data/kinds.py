@@ -1,4 +1,4 @@
-"""The kinds of records that a client may hold, each declared once: what a stack of them looks like, and what is allowed.
+"""The kinds of records that a client may hold, each declared once: how a stack of them looks, and what is allowed.
 
 Whoever treats kinds differently asks these declarations: an attack where its search begins and whether there is a box,
 a prior whether neighbours mean anything. A further kind is a further declaration here, a measure in
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from .. import _validate

@@ -49,7 +49,8 @@ class Pool:
         records = [self.read(i) for i in indices]
         if side is not None:
             records = [image if image.shape[1:] == (side, side) else fit(image, side) for image in records]
-        return Batch(torch.stack(records), self.targets[indices], self.classes, source(self.name, self.split), self.columns)
+        where = source(self.name, self.split)
+        return Batch(torch.stack(records), self.targets[indices], self.classes, where, self.columns)
 
 
 def source(name: str, split: str) -> str:

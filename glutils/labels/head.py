@@ -98,8 +98,8 @@ def need_bias(head: Head, rule: str, other: str) -> torch.Tensor:
 def dummies(seen: Observation, kind: str, samples: int, seed: int) -> torch.Tensor:
     """Records (samples, ...) of a kind named in :data:`DUMMIES`; all the public ones for ``"public"``.
 
-    Of a table, whose columns have no bounds and no neighbours, ``"flat"``, ``"uniform"`` and ``"normal"`` are all normal
-    around the public means.
+    Of a table, whose columns have no bounds and no neighbours, ``"flat"``, ``"uniform"`` and ``"normal"`` are all
+    normal around the public means.
 
     Raises:
         ValueError: an unknown kind, or ``"public"`` where the observation holds none.

@@ -1,7 +1,8 @@
 """How close a reconstruction is, and how close one gets without any attack.
 
-Every metric is taken per record and in float64: of an image on pixels in [0, 1], of a table on standardised columns. A reconstructed batch has no order, so `score`
-matches it to the truth once (Hungarian, least MSE), and that one matching serves every metric and the labels.
+Every metric is taken per record and in float64: of an image on pixels in [0, 1], of a table on standardised columns.
+A reconstructed batch has no order, so `score` matches it to the truth once (Hungarian, least MSE), and that one
+matching serves every metric and the labels.
 """
 
 from .labels import count_accuracy, existence_f1, existence_jaccard

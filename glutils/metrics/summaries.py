@@ -31,7 +31,8 @@ class Summary(NamedTuple):
 def summary(scores: Iterable[Score | float | Float[Tensor, ""]], metric: str = "psnr") -> Summary:
     """Median and range across runs (seeds): of numbers, or of ``metric`` in each `Score`'s ``mean()``.
 
-    ``metric`` is "psnr" (dB), "ssim", "mse", "lpips" or "label_accuracy"; of tables also "cells" or "numeric_error". A NaN run makes all three NaN.
+    ``metric`` is "psnr" (dB), "ssim", "mse", "lpips" or "label_accuracy"; of tables also "cells" or "numeric_error". A
+    NaN run makes all three NaN.
     """
     _validate.choice("metric", metric, (*METRICS, *OF_TABLES, "label_accuracy"))
     _validate.instance("scores", scores, Iterable)

@@ -1,4 +1,4 @@
-"""Metrics of two stacks of table records, one number per record, in float64: cells that are right, numbers that are near.
+"""Metrics of two stacks of table records, one number per record, float64: cells that are right, numbers that are near.
 
 Records are as a Batch holds them: numbers in standard deviations from the public mean, levels one-hot. What an attack
 returns holds a real number for every level; the largest of a variable counts.
@@ -68,7 +68,7 @@ def numeric_error(records: Records, truth: Records, columns: Columns) -> Float64
 
 
 def square_error(records: Records, truth: Records, columns: Columns) -> Float64[Tensor, " batch"]:
-    """Mean over all columns of the squared difference, (B,) float64: numbers in standard deviations, levels as they are.
+    """Mean over all columns of the squared difference, (B,) float64: numbers in standard deviations, levels as such.
 
     Arguments as in `cells`.
     """

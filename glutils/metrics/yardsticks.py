@@ -45,7 +45,7 @@ class Pixels:
 
     def __init__(self, batch: Batch, lpips_net: str | None, tolerance: float | None):
         if tolerance is not None:
-            raise ValueError(f"tolerance must be left alone for images: it is about cells of a table; got {tolerance!r}")
+            raise ValueError(f"tolerance must be left alone for images: it is about tables' cells; got {tolerance!r}")
         self.batch, self.truth = batch, batch.images.cpu()
         self.net, self.notes = _backbone(lpips_net, self.truth.shape[1])
 

@@ -90,7 +90,7 @@ def build(
     seed = _validate.integer("seed", seed, at_least=0)
     if batch.kind not in (kinds := TAKES.get(name, ("images",))):
         able = ", ".join(other for other, taken in TAKES.items() if batch.kind in taken)
-        raise ValueError(f"batch must hold {' or '.join(kinds)} for model {name!r}, got {batch.kind}; {able} takes them")
+        raise ValueError(f"batch must hold {' or '.join(kinds)} for model {name!r}, got {batch.kind}, as {able} takes")
     allowed = list(inspect.signature(make).parameters)[2:]
     for option in sorted(options.keys() - set(allowed)):
         raise TypeError(f"model {name!r} has no option {option!r}; its options: {', '.join(allowed)}")

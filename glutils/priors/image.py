@@ -92,7 +92,8 @@ def smoothness(
 
     With ``images`` the weights are 1 / sqrt(difference^2 + eps^2), taken at these images and shared by the channels:
     x.T R x then is their total variation, and the quadratic form bounds it elsewhere (lagged diffusivity, Vogel and
-    Oman 1996). Records without neighbours, of shape (B, columns), have the hundredth alone. ``others`` unknowns that are not pixels may follow; of them the hundredth alone counts.
+    Oman 1996). Records without neighbours, of shape (B, columns), have the hundredth alone. ``others`` unknowns that
+    are not pixels may follow; of them the hundredth alone counts.
     """
     index = torch.arange(math.prod(shape)).view(shape)
     size = index.numel() + others

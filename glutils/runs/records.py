@@ -218,8 +218,9 @@ def rows_from(result: object, score: metrics.Score, **extra: Any) -> list[dict[s
     """One row per attacked image, in the order of the truth, for `record` and for tables.
 
     Each row holds ``extra``, then the attack's name, its loss and seconds (those of the whole batch, as far as
-    ``result`` has them), the image's index, PSNR (dB), SSIM, MSE and LPIPS, and of a table cells and numeric error, the label found and whether it is right,
-    ``controls`` (name to the same metrics), and ``beaten_by``, the controls with at least the image's PSNR.
+    ``result`` has them), the image's index, PSNR (dB), SSIM, MSE and LPIPS, and of a table cells and numeric error,
+    the label found and whether it is right, ``controls`` (name to the same metrics), and ``beaten_by``, the controls
+    with at least the image's PSNR.
     """
     if not isinstance(score, metrics.Score):
         raise TypeError(f"score must be a Score, got {type(score).__name__}")

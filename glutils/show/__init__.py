@@ -14,6 +14,6 @@ from .records import records
 from .tables import table, table_html
 
 __all__ = [
-    "Frame", "choice", "choice_html", "curves", "decibels", "figure", "frame", "frames_html", "gallery", "heat", "records",
-    "scrubber", "strengths", "style", "table", "table_html",
+    "Frame", "choice", "choice_html", "curves", "decibels", "figure", "frame", "frames_html", "gallery", "heat",
+    "records", "scrubber", "strengths", "style", "table", "table_html",
 ]  # fmt: skip

@@ -184,7 +184,9 @@ def _by_lbfgs(seen: Observation, known: torch.Tensor | None, attack: str, lr: fl
     return search(solve, success=lambda loss: loss < CONVERGED * scale, label=attack, **how)
 
 
-def _by_adam(seen: Observation, distance: Distance, attack: str, lr: float, box: bool | None, how: dict) -> Reconstruction:
+def _by_adam(
+    seen: Observation, distance: Distance, attack: str, lr: float, box: bool | None, how: dict
+) -> Reconstruction:
     """Pixels and soft labels by Adam, whatever the distance."""
     _validate.number("lr", lr, above=0)
     box = seen.record.box(box)

@@ -63,8 +63,8 @@ def ig(
     Args:
         tv_weight: weight of the total variation, mean form. Default: 1e-2 for images, 0 for tables, which allow no
             other.
-        sign, box: False leaves the sign, or the projection, out; records without bounds are never projected. Without both and with ``tv_weight=0.1`` this is what
-            the code of FGLA and ZeroGLA calls "ig".
+        sign, box: False leaves the sign, or the projection, out; records without bounds are never projected. Without
+            both and with ``tv_weight=0.1`` this is what the code of FGLA and ZeroGLA calls "ig".
         labels: where they come from. None: as told; else, for one image, the iDLG rule. ``"joint"``: soft labels are
             optimised along with the pixels, for batches, and the likeliest classes are reported; or a rule's name, one
             of ``glutils.labels.names()``.

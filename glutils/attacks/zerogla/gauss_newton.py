@@ -145,7 +145,8 @@ def _prior(seen: Observation, asked: str | latent.Latent | None) -> str | latent
     if seen.record.neighbours:
         return "tv" if asked is None else asked
     if asked not in (None, "none"):
-        raise ValueError(f"prior must be 'none' or left alone for {seen.record.name}: others are about pixels; got {asked!r}")
+        kind = seen.record.name
+        raise ValueError(f"prior must be 'none' or left alone for {kind}: others are about pixels; got {asked!r}")
     return "none"
 
 
