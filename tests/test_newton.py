@@ -44,8 +44,8 @@ def test_local_steps_are_replayed():
 def test_kinks_resist_until_smooth_networks_lead_around_them():
     clients = gl.data.partition("digits", clients=2, per_client=1, seed=1)
     model = gl.models.build("convnet", clients[0], seed=1, channels=(8, 16), hidden=None)
-    seen = gl.observe(taught(clients, model, rounds=20, directions=16), client=0, knows={"labels"})
-    plain = gl.score(gl.attack("zerogla", seen, soften=False, restarts=1, iterations=20, check=False), clients[0])
+    seen = gl.observe(taught(clients, model, rounds=12, directions=16), client=0, knows={"labels"})
+    plain = gl.score(gl.attack("zerogla", seen, soften=False, restarts=1, iterations=12, check=False), clients[0])
     led = gl.score(gl.attack("zerogla", seen, restarts=1), clients[0])
     assert float(led.psnr[0]) >= 40 > float(plain.psnr[0])
     assert isinstance(seen.model[1], torch.nn.ReLU)
