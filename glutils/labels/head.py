@@ -53,7 +53,7 @@ def read_head(seen: Observation) -> Head:
     Raises:
         ValueError: the model's last linear layer does not give the classes.
     """
-    name, layer = models.last_linear(seen.model)
+    name, layer = models.last_linear(seen.model, seen.shape)
     if layer.out_features != seen.classes:
         raise ValueError(f"model's last linear layer must give {seen.classes} classes, got {layer.out_features}")
     message = seen.rounds[0]

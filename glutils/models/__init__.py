@@ -1,20 +1,22 @@
 """Networks that clients train (:func:`build`), and pure functions of their parameters and of images."""
 
-from .features import before_layers, layer_input, layers_with_parameters, record_inputs
+from .features import before_layers, layer_input, record_inputs
 from .functional import (
     Parameters,
     batchnorm_mode,
     check_deterministic,
     flatten,
     gradient,
-    last_linear,
     logits,
     loss,
+    output_tensor,
     own_precision,
     parameters,
     stateless,
     unflatten,
 )
+from .probe import last_linear, layers_with_parameters, probe
+from .vectorised import vectorised
 from .zoo import (
     ACTIVATIONS,
     Normalise,
@@ -36,6 +38,6 @@ from .zoo import (
 __all__ = [
     "ACTIVATIONS", "Normalise", "Parameters", "batchnorm_mode", "before_layers", "build", "check_deterministic",
     "class_count", "cnn", "convnet", "describe", "flatten", "gradient", "image_shape", "last_linear", "layer_input",
-    "layers_with_parameters", "lenet", "logits", "loss", "mlp", "names", "own_precision", "parameters", "record_inputs",
-    "resnet18", "resnet50", "resnet8", "stateless", "unflatten", "vgg16",
+    "layers_with_parameters", "lenet", "logits", "loss", "mlp", "names", "output_tensor", "own_precision", "parameters",
+    "probe", "record_inputs", "resnet18", "resnet50", "resnet8", "stateless", "unflatten", "vectorised", "vgg16",
 ]  # fmt: skip

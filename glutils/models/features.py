@@ -11,11 +11,6 @@ from torch import nn
 from . import functional
 
 
-def layers_with_parameters(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Names and modules that own parameters, in the model's order; the first is what the pixels meet first."""
-    return [(name, m) for name, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))]
-
-
 @contextlib.contextmanager
 def before_layers(layers: Mapping[str, nn.Module], note: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
     """Within this context ``note(name, input)`` is called whenever one of the layers is about to run.

@@ -6,8 +6,9 @@ Importing this module has one effect on the whole process: cuDNN no longer convo
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,7 @@ Images = Float[Tensor, "batch *image"]
 Labels = Int64[Tensor, " batch"] | Float[Tensor, "batch classes"]
 """Class indices, or probabilities of the classes."""
 _TRACKING = "track_running_stats"
+_NO_CODE = compile("", "", "exec")
 
 
 @runtime_checkable
@@ -57,26 +59,100 @@ def unflatten(vector: Float[Tensor, " d"], like: Mapping[str, Tensor]) -> Parame
 
 @contextlib.contextmanager
 def stateless(model: nn.Module) -> Iterator[None]:
-    """Within this context batch norm layers in training mode leave their running statistics alone, so that a forward
-    pass is a pure function (and may be transformed by ``torch.func``)."""
+    """Within this context a forward pass is a pure function (and may be transformed by ``torch.func``): no buffer is
+    the same tensor afterwards that was written to, whatever layer owns it.
+
+    Batch norm in training mode is told not to track, instance norm has no statistics to write to (it reads none in that
+    mode), and every other layer works on copies of its buffers."""
     tracking = [m for m in model.modules() if getattr(m, _TRACKING, False) and m.training]
+    kept: list[tuple[dict[str, Tensor | None], dict[str, Tensor | None]]] = []
     try:
+        for module in model.modules():
+            if module._buffers and not isinstance(module, nn.modules.batchnorm._BatchNorm):
+                kept.append((module._buffers, dict(module._buffers)))
+                unread = isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.training
+                for name, buffer in kept[-1][1].items():
+                    module._buffers[name] = None if unread or buffer is None else buffer.clone()
         for module in tracking:
             setattr(module, _TRACKING, False)
         yield
     finally:
         for module in tracking:
             setattr(module, _TRACKING, True)
+        for buffers, before in kept:
+            buffers.update(before)
 
 
-def logits(model: nn.Module, params: Parameters, images: Images) -> Float[Tensor, "batch classes"]:
+@contextlib.contextmanager
+def differentiable_attention() -> Iterator[None]:
+    """Within this context attention is plain matrix products, whose gradient can be differentiated again.
+
+    The fused kernels, and the short cut of ``nn.MultiheadAttention`` for evaluation, have no second derivative and no
+    rule for ``vmap``. Client and attacker are both computed so: what they compare differs by nothing but what it holds.
+    """
+    cuda, mha = torch.backends.cuda, torch.backends.mha
+    switches = (
+        (cuda.flash_sdp_enabled, cuda.enable_flash_sdp),
+        (cuda.mem_efficient_sdp_enabled, cuda.enable_mem_efficient_sdp),
+        (cuda.cudnn_sdp_enabled, cuda.enable_cudnn_sdp),
+        (mha.get_fastpath_enabled, mha.set_fastpath_enabled),
+    )
+    before, math = [read() for read, _ in switches], cuda.math_sdp_enabled()
+    try:
+        cuda.enable_math_sdp(True)
+        for _, write in switches:
+            write(False)
+        yield
+    finally:
+        cuda.enable_math_sdp(math)
+        for (_, write), value in zip(switches, before, strict=True):
+            write(value)
+
+
+def unwrapped(model: nn.Module) -> tuple[nn.Module, str]:
+    """The network inside ``DataParallel`` and ``torch.compile``, and what these put before its parameters' names.
+
+    Attacks differentiate twice, which compiled code cannot, and replace parameters, which those wrappers do not allow.
+    """
+    prefix = ""
+    while True:
+        if "_orig_mod" in model._modules:
+            own = "_orig_mod"
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            own = "module"
+        else:
+            return model, prefix
+        model, prefix = model._modules[own], f"{prefix}{own}."
+
+
+def output_tensor(output: Any) -> Tensor:
+    """The logits in what a network returned: the tensor itself, or the one called ``logits`` of a mapping or object."""
+    if isinstance(output, Tensor):
+        return output
+    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(found, Tensor):
+        return found
+    if isinstance(output, (tuple, list)):
+        held = ", ".join(str(tuple(o.shape)) if isinstance(o, Tensor) else type(o).__name__ for o in output)
+        kind = f"a {type(output).__name__} of {held}"
+    else:
+        kind = f"a {type(output).__name__}"
+    raise ValueError(f"model must return one tensor (B, classes), or an object with one tensor 'logits'; got {kind}")
+
+
+def logits(model: nn.Module, params: Parameters, images: Images) -> Tensor:
     """Outputs (B, classes) of ``model`` with its parameters replaced by ``params``.
 
-    Buffers and frozen parameters follow the images' dtype."""
-    rest = dict(model.named_buffers()) | {n: p.detach() for n, p in model.named_parameters() if n not in params}
-    rest = {name: t.to(images.dtype) if t.is_floating_point() else t for name, t in rest.items()}
-    with stateless(model):
-        return functional_call(model, (params, rest), (images,))
+    Buffers and frozen parameters follow the images' dtype. A network that returns an object hands over its ``logits``;
+    one in ``DataParallel`` or ``torch.compile`` is called without that wrapper."""
+    model, prefix = unwrapped(model)
+    if prefix:
+        params = {name.removeprefix(prefix): p for name, p in params.items()}
+    with stateless(model), differentiable_attention():
+        rest = dict(model.named_buffers()) | {n: p.detach() for n, p in model.named_parameters() if n not in params}
+        if images.is_floating_point():
+            rest = {name: t.to(images.dtype) if t.is_floating_point() else t for name, t in rest.items()}
+        return output_tensor(functional_call(model, (params, rest), (images,)))
 
 
 def loss(
@@ -113,11 +189,15 @@ def gradient(
         leaves = {name: p if p.requires_grad else p.detach().requires_grad_() for name, p in params.items()}
     with torch.enable_grad():
         if params is None:
-            with stateless(model):
-                value = F.cross_entropy(model(images), labels)
+            inner = unwrapped(model)[0]
+            with stateless(inner), differentiable_attention():
+                value = F.cross_entropy(output_tensor(inner(images)), labels)
         else:
             value = loss(model, leaves, images, labels)
-        grads = torch.autograd.grad(value, list(leaves.values()), create_graph=create_graph)
+        # a parameter that takes no part has a gradient of zero
+        grads = torch.autograd.grad(
+            value, list(leaves.values()), create_graph=create_graph, materialize_grads=True
+        )
     return dict(zip(leaves, grads, strict=True))
 
 
@@ -126,20 +206,26 @@ def own_precision(model: nn.Module, dtype: torch.dtype) -> bool:
     return all(p.dtype == dtype for p in model.parameters() if p.requires_grad)
 
 
-def last_linear(model: nn.Module) -> tuple[str, nn.Linear]:
-    """Name and module of the last linear layer; ``ValueError`` if there is none, or if it is frozen."""
-    found = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not found or f"{found[-1][0]}.weight" not in parameters(model):
-        raise ValueError("model has no trainable linear layer")
-    return found[-1]
-
-
 def batchnorm_mode(model: nn.Module) -> str | None:
-    """``"train"`` or ``"eval"`` where the model has batch norm layers, else None; ``ValueError`` if they disagree."""
-    modes = {m.training for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    """``"train"`` or ``"eval"`` where the model has batch norm layers, or others that keep statistics and act by their
+    mode, else None; ``ValueError`` if they disagree."""
+    modes = {m.training for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) or _keeps(m)}
     if len(modes) > 1:
         raise ValueError("model has batch norm layers in different modes; call model.train() or model.eval()")
     return {True: "train", False: "eval"}[modes.pop()] if modes else None
+
+
+def _keeps(module: nn.Module) -> bool:
+    """Whether a module owns numbers that are no parameters, and asks in which mode it is."""
+    owns = any(b is not None and b.is_floating_point() for b in module._buffers.values())
+    return owns and _asks_for_mode(module.__class__)
+
+
+@functools.cache
+def _asks_for_mode(kind: type[nn.Module]) -> bool:
+    """Whether a method of the class, or of one that it stands on below ``nn.Module``, reads ``training``."""
+    own = [cls for cls in kind.__mro__ if issubclass(cls, nn.Module) and cls is not nn.Module]
+    return any("training" in getattr(m, "__code__", _NO_CODE).co_names for cls in own for m in vars(cls).values())
 
 
 def check_deterministic(model: nn.Module) -> None:

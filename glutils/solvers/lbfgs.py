@@ -56,7 +56,7 @@ def lbfgs(
         if float(loss) < evaluated[0]:  # inner iterates count too
             evaluated = (float(loss), tuple(v.detach().clone() for v in variables))
         for variable, grad in zip(variables, grads, strict=True):
-            variable.grad = grad
+            variable.grad = grad.contiguous()  # of a network in channels_last it is not
         return loss
 
     closure()

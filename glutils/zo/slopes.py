@@ -8,7 +8,6 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.func import vmap
 
 from .. import _validate, models
 from .directions import LONG, Directions
@@ -58,7 +57,7 @@ def slopes(
         parts = []
         for start, stop in directions.blocks(size):
             z = directions.rows(start, stop, dtype)
-            parts.append(vmap(slope)(z) if stop - start > 1 else slope(z[0])[None])
+            parts.append(models.vectorised(model, slope)(z) if stop - start > 1 else slope(z[0])[None])
         return torch.cat(parts)
 
 

@@ -186,7 +186,7 @@ def cpa_fi(
 
 
 def _first_layer(seen: Observation) -> tuple[str, nn.Linear]:
-    name, layer = next(iter(models.layers_with_parameters(seen.model)), ("", None))
+    name, layer = next(iter(models.layers_with_parameters(seen.model, seen.shape)), ("", None))
     if not isinstance(layer, nn.Linear) or layer.in_features != math.prod(seen.shape[1:]):
         raise ValueError(
             f"attack 'cpa' needs a fully connected layer of the pixels in front, got {layer}; for a fully connected "
@@ -197,7 +197,7 @@ def _first_layer(seen: Observation) -> tuple[str, nn.Linear]:
 
 def _layer_behind_convolutions(seen: Observation) -> tuple[str, nn.Linear]:
     """The first fully connected layer, unless it is the model's first layer."""
-    for place, (name, layer) in enumerate(models.layers_with_parameters(seen.model)):
+    for place, (name, layer) in enumerate(models.layers_with_parameters(seen.model, seen.shape)):
         if isinstance(layer, nn.Linear):
             if place == 0:
                 raise ValueError("attack 'cpa_fi' needs layers before the fully connected one; here 'cpa' is enough")

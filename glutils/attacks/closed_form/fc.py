@@ -36,7 +36,7 @@ def fc_inversion(seen: Observation, *, seed: int = 0) -> Reconstruction:
         ValueError: the first layer with parameters is not ``nn.Linear`` with a bias, or has fewer neurons than there
             are images.
     """
-    if not (layers := models.layers_with_parameters(seen.model)):
+    if not (layers := models.layers_with_parameters(seen.model, seen.shape)):
         raise ValueError("model has no parameters")
     name, layer = layers[0]
     if not isinstance(layer, nn.Linear) or layer.bias is None:

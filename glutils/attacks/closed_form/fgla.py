@@ -153,7 +153,7 @@ def fgla(
         )
     device = next(seen.model.parameters()).device
     decoder = _load_decoder(decoder, seen, device)
-    name, layer = models.last_linear(seen.model)
+    name, layer = models.last_linear(seen.model, seen.shape)
     W_grad, b_grad = (seen.payload.get(f"{name}.{part}") for part in ("weight", "bias"))
     notes = []
     if seen.labels is not None:

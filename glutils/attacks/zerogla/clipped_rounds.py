@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch.func import vjp, vmap
+from torch.func import vjp
 
 from ... import models, zo
 from .rounds import StackedRounds, directional_derivative
@@ -36,13 +36,14 @@ class ClippedRounds(StackedRounds):
         def slope(z: torch.Tensor) -> torch.Tensor:
             return directional_derivative(losses, params, models.unflatten(z, params))
 
-        cut = vmap(slope)(directions).clamp(-self.each, self.each)
+        cut = models.vectorised(self.model, slope)(directions).clamp(-self.each, self.each)
         return (cut.mean(1) if weights is None else cut @ weights).clamp(-self.mean, self.mean)
 
     def _scalars(self, u: torch.Tensor) -> torch.Tensor:
         images, labels, weights = self._decoded(u)
         in_dims = (0, 0, None, None, None if weights is None else 0)
-        return vmap(self._of_one, in_dims)(self.params, self.directions, images, labels, weights).flatten()
+        together = models.vectorised(self.model, self._of_one, in_dims)
+        return together(self.params, self.directions, images, labels, weights).flatten()
 
     def evaluate(self, u, target):
         found, pull = vjp(self._scalars, u)
@@ -57,7 +58,7 @@ class ClippedRounds(StackedRounds):
 
     def _rows_of_one(self, u, params, directions, number):
         found, pull = vjp(lambda v: self._of_one(params, directions, *self._decoded_for_one(v, number)), u)
-        return vmap(pull)(torch.eye(len(found), dtype=u.dtype, device=u.device))[0]
+        return models.vectorised(self.model, pull)(torch.eye(len(found), dtype=u.dtype, device=u.device))[0]
 
     def differences(self, u):
         exact = self._scalars(u).detach()

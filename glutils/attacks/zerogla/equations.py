@@ -254,7 +254,7 @@ def _gradients_jacobian(seen: Observation, u: torch.Tensor) -> torch.Tensor:
         return torch.cat([models.flatten(of(state)) for state in states])
 
     unit = torch.eye(len(u), dtype=u.dtype, device=u.device)
-    return torch.func.vmap(lambda v: directional_derivative(gradients, u, v), chunk_size=64)(unit)
+    return models.vectorised(seen.model, lambda v: directional_derivative(gradients, u, v), chunk_size=64)(unit)
 
 
 def add_gram(total: torch.Tensor, rows: torch.Tensor, blocks: int = 16) -> None:

@@ -101,7 +101,7 @@ def _traced(model: nn.Module, shape: tuple[int, ...]) -> tuple[list[str], list[i
     x = torch.zeros(2, *shape).to(next(model.parameters()))  # two: batch norm in training mode refuses a single value
     with torch.no_grad(), models.stateless(model), _listening(model, outputs):
         for name, module in modules_in_order(model):
-            x = module(x)
+            x = models.output_tensor(module(x))
             names.append(name)
             passing.append(x.numel() // 2)
     once = {name: found[0] for name, found in outputs.items() if len(found) == 1}

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.func import jvp, vjp, vmap
+from torch.func import jvp, vjp
 
 from ... import models, zo
 from ...observation.transcripts import Round
@@ -73,7 +73,7 @@ class StreamedRound(Block):
         params = {name: p.to(dtype) for name, p in self.params.items()}
         _, pull = vjp(lambda v: self._gradient(v, params), u.to(dtype))
         for start, stop in self.directions.blocks(self.chunk):
-            yield vmap(pull)(self.directions.rows(start, stop, dtype))[0]
+            yield models.vectorised(self.model, pull)(self.directions.rows(start, stop, dtype))[0]
 
     def differences(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """At u: exact slopes, the client's differences in float64, and its round-off, each (K,)."""
@@ -122,7 +122,7 @@ class StackedRounds(Block):
     def _gradients(self, u: torch.Tensor) -> torch.Tensor:
         images, labels, weights = self._decoded(u)
         grad = torch.func.grad(lambda p, w: models.loss(self.model, p, images, labels, w))
-        grads = vmap(grad, in_dims=(0, None if weights is None else 0))(self.params, weights)
+        grads = models.vectorised(self.model, grad, in_dims=(0, None if weights is None else 0))(self.params, weights)
         return torch.cat([part.flatten(1) for part in grads.values()], 1)
 
     def _project(self, vectors: torch.Tensor) -> torch.Tensor:
@@ -156,14 +156,15 @@ class StackedRounds(Block):
         for start in range(0, self.shape[0], size):
             params = {name: p[start : start + size].to(dtype) for name, p in self.params.items()}
             numbers = torch.arange(self.shape[0], device=u.device)[start : start + size]
-            yield vmap(of)(params, self.directions[start : start + size].to(dtype), numbers).flatten(0, 1)
+            directions = self.directions[start : start + size].to(dtype)
+            yield models.vectorised(self.model, of)(params, directions, numbers).flatten(0, 1)
 
     def _rows_of_one(
         self, u: torch.Tensor, params: models.Parameters, directions: torch.Tensor, number: torch.Tensor
     ) -> torch.Tensor:
         """The rows (K, D) of one message, the ``number``-th of the stack."""
         pull = vjp(lambda v: self._gradient_of_one(v, params, number), u)[1]
-        return vmap(pull)(directions)[0]
+        return models.vectorised(self.model, pull)(directions)[0]
 
     def _gradient_of_one(self, u: torch.Tensor, params: models.Parameters, number: torch.Tensor) -> torch.Tensor:
         images, labels, own = self._decoded_for_one(u, number)
@@ -180,7 +181,8 @@ class StackedRounds(Block):
         if protocol.dtype == "float64":
             images, labels, weights = batch
             in_dims = (0, None if weights is None else 0)
-            losses = vmap(lambda p, w: models.loss(self.model, p, images, labels, w), in_dims)(self.params, weights)
+            of = models.vectorised(self.model, lambda p, w: models.loss(self.model, p, images, labels, w), in_dims)
+            losses = of(self.params, weights)
             unit = zo.roundoff(1.0, protocol.mu, torch.float64, protocol.scheme)
             return exact, fine, (unit * losses.abs())[:, None].expand(self.shape).flatten()
         return exact, fine, self._differences(batch, torch.float32).double() - fine
@@ -200,11 +202,12 @@ class StackedRounds(Block):
                 grad = torch.func.grad(lambda p: models.loss(self.model, p, images, labels, own))(params)
                 return directions @ models.flatten(grad)
             here = loss(theta) if self.protocol.scheme == "forward" else None
-            return vmap(partial(zo.difference, loss, theta, mu, here))(directions)
+            return models.vectorised(self.model, partial(zo.difference, loss, theta, mu, here))(directions)
 
         params = {name: p.to(dtype) for name, p in self.params.items()}
         in_dims = (0, 0, None if weights is None else 0)
-        return vmap(slopes, in_dims, chunk_size=16)(params, self.directions.to(dtype), weights).flatten().detach()
+        together = models.vectorised(self.model, slopes, in_dims, chunk_size=16)
+        return together(params, self.directions.to(dtype), weights).flatten().detach()
 
 
 def _directions(model: nn.Module, entry: Round) -> zo.Directions:

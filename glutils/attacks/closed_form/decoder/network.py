@@ -22,7 +22,7 @@ SLOPE = 0.2  # of the leaky ReLU
 def _features_and_shape(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...] | None]:
     """Input (B, m) of the last linear layer, and the shape of the last map (B, c, h, w) with m entries an image."""
     maps = []
-    _, layer = models.last_linear(model)
+    _, layer = models.last_linear(model, tuple(images.shape))
 
     def note_map(module, inputs, output):
         if isinstance(output, torch.Tensor) and output.ndim == 4:
@@ -73,9 +73,9 @@ def remove_pooling(model: nn.Module, *, seed: int = 0) -> nn.Module:
     pools = [name for name, module in model.named_modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
     if not pools or not hasattr(model, "shape"):
         raise ValueError("model must be built by glutils.models.build and have an average pool to take away")
+    name, layer = models.last_linear(model)
     changed = copy.deepcopy(model)
     changed.set_submodule(pools[-1], nn.Identity())
-    name, layer = models.last_linear(changed)
     probe = nn.Identity()
     changed.set_submodule(name, probe)
     with models.record_inputs(probe) as inputs, torch.no_grad(), models.stateless(changed):
