@@ -117,6 +117,11 @@ class Tied(nn.Module):
         return self.head(torch.tanh(self.second(torch.tanh(self.first(x.flatten(1))))))
 
 
+def one_module_twice():
+    shared = nn.Linear(16, 16)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), shared, nn.Tanh(), shared, nn.Linear(16, 10))
+
+
 class HeadFirst(nn.Module):
     """The head is registered before the body."""
 
@@ -157,6 +162,7 @@ CLIENTS = {
     "mapping with logits": lambda: Wrapped(lambda y: OrderedDict(logits=y, hidden=(y, y))),
     "DataParallel": lambda: nn.DataParallel(Net()),
     "tied": Tied,
+    "one module twice": one_module_twice,
     "frozen backbone": frozen_backbone,
     "unused parameters": with_unused,
     "channels last": channels_last,
@@ -172,7 +178,7 @@ def built(make):
 @pytest.mark.parametrize("name", CLIENTS)
 def test_any_network_of_ours_or_others_sends_and_is_attacked(name, digit):
     model = built(CLIENTS[name])
-    before = [t.clone() for t in (*model.parameters(), *model.buffers())]
+    before = [(t, t.clone()) for t in (*model.parameters(), *model.buffers())]
     seen = gl.observe(model, FEDSGD, FEDSGD.transmit(model, digit.images, digit.labels), digit, knows={"labels"})
     found = gl.attack("ig", seen, iterations=2)
     assert found.images.shape == digit.images.shape and math.isfinite(found.loss)
@@ -184,7 +190,8 @@ def test_any_network_of_ours_or_others_sends_and_is_attacked(name, digit):
     told = gl.observe(model, SCALARS, scalars, digit, knows={"labels"})
     for solver in ("adam", "gauss-newton"):
         assert math.isfinite(gl.attack("zerogla", told, solver=solver, iterations=2, restarts=1).loss)
-    assert all(map(torch.equal, before, (*model.parameters(), *model.buffers())))
+    for now, (tensor, value) in zip((*model.parameters(), *model.buffers()), before, strict=True):
+        assert now is tensor and torch.equal(now, value)
 
 
 @pytest.mark.parametrize("make", [lambda: Net(Recurrent), lambda: Net(LooksAtValues)], ids=["GRU", "looks at values"])
@@ -195,7 +202,7 @@ def test_what_cannot_be_vectorised_gives_the_same_scalars_one_by_one(make, digit
     assert torch.equal(many.scalars, SCALARS.transmit(model, digit.images, digit.labels).scalars)
 
 
-@pytest.mark.parametrize("name", ["frozen backbone", "unused parameters", "tied"])
+@pytest.mark.parametrize("name", ["frozen backbone", "unused parameters", "tied", "one module twice"])
 def test_the_message_names_what_is_trained_and_no_more(name, digit):
     model = built(CLIENTS[name])
     sent = FEDSGD.transmit(model, digit.images, digit.labels)

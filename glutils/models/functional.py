@@ -148,11 +148,26 @@ def logits(model: nn.Module, params: Parameters, images: Images) -> Tensor:
     model, prefix = unwrapped(model)
     if prefix:
         params = {name.removeprefix(prefix): p for name, p in params.items()}
+    dtype = images.dtype if images.is_floating_point() else None
     with stateless(model), differentiable_attention():
-        rest = dict(model.named_buffers()) | {n: p.detach() for n, p in model.named_parameters() if n not in params}
-        if images.is_floating_point():
-            rest = {name: t.to(images.dtype) if t.is_floating_point() else t for name, t in rest.items()}
-        return output_tensor(functional_call(model, (params, rest), (images,)))
+        state = {name: _cast(buffer, dtype) for name, buffer in model.named_buffers()}
+        # functional_call would tie what is shared, and leave the replacement behind in a module that stands at two places
+        return output_tensor(functional_call(model, state | _untied(model, params, dtype), (images,), tie_weights=False))
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+
+
+def _untied(model: nn.Module, params: Parameters, dtype: torch.dtype | None) -> Parameters:
+    """A tensor for every parameter of every module, each module once: that in ``params``, or else its own, detached."""
+    known = {id(p): params[name] if name in params else _cast(p.detach(), dtype) for name, p in model.named_parameters()}
+    return {
+        f"{prefix}.{name}" if prefix else name: known[id(p)]
+        for prefix, module in model.named_modules()
+        for name, p in module._parameters.items()
+        if p is not None
+    }
 
 
 def loss(
