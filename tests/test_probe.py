@@ -1,4 +1,4 @@
-"""A network is tried, not judged by its type: whatever can be attacked runs, and the rest is refused in one sentence."""
+"""A network is tried, not judged by its type: what can be attacked runs, the rest is refused in one sentence."""
 
 import math
 from collections import OrderedDict

@@ -1,5 +1,7 @@
 """Networks that clients train (:func:`build`), and pure functions of their parameters and of images."""
 
+from .building import build
+from .factories import names, register
 from .features import before_layers, layer_input, record_inputs
 from .functional import (
     Parameters,
@@ -15,12 +17,13 @@ from .functional import (
     stateless,
     unflatten,
 )
+from .loading import load
 from .probe import last_linear, layers_with_parameters, probe
 from .vectorised import vectorised
+from .vision_transformer import vit
 from .zoo import (
     ACTIVATIONS,
     Normalise,
-    build,
     class_count,
     cnn,
     convnet,
@@ -28,7 +31,6 @@ from .zoo import (
     image_shape,
     lenet,
     mlp,
-    names,
     resnet8,
     resnet18,
     resnet50,
@@ -38,6 +40,7 @@ from .zoo import (
 __all__ = [
     "ACTIVATIONS", "Normalise", "Parameters", "batchnorm_mode", "before_layers", "build", "check_deterministic",
     "class_count", "cnn", "convnet", "describe", "flatten", "gradient", "image_shape", "last_linear", "layer_input",
-    "layers_with_parameters", "lenet", "logits", "loss", "mlp", "names", "output_tensor", "own_precision", "parameters",
-    "probe", "record_inputs", "resnet18", "resnet50", "resnet8", "stateless", "unflatten", "vectorised", "vgg16",
+    "layers_with_parameters", "lenet", "load", "logits", "loss", "mlp", "names", "output_tensor", "own_precision",
+    "parameters", "probe", "record_inputs", "register", "resnet18", "resnet50", "resnet8", "stateless", "unflatten",
+    "vectorised", "vgg16", "vit",
 ]  # fmt: skip

@@ -122,7 +122,7 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, str]:
             own = "module"
         else:
             return model, prefix
-        model, prefix = model._modules[own], f"{prefix}{own}."
+        model, prefix = model.get_submodule(own), f"{prefix}{own}."
 
 
 def output_tensor(output: Any) -> Tensor:
@@ -151,8 +151,9 @@ def logits(model: nn.Module, params: Parameters, images: Images) -> Tensor:
     dtype = images.dtype if images.is_floating_point() else None
     with stateless(model), differentiable_attention():
         state = {name: _cast(buffer, dtype) for name, buffer in model.named_buffers()}
-        # functional_call would tie what is shared, and leave the replacement behind in a module that stands at two places
-        return output_tensor(functional_call(model, state | _untied(model, params, dtype), (images,), tie_weights=False))
+        state |= _untied(model, params, dtype)
+        # not tied by torch, which would leave the replacement behind in a module that stands at two places
+        return output_tensor(functional_call(model, state, (images,), tie_weights=False))
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -161,7 +162,9 @@ def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 def _untied(model: nn.Module, params: Parameters, dtype: torch.dtype | None) -> Parameters:
     """A tensor for every parameter of every module, each module once: that in ``params``, or else its own, detached."""
-    known = {id(p): params[name] if name in params else _cast(p.detach(), dtype) for name, p in model.named_parameters()}
+    own = {name: (params[name] if name in params else _cast(p.detach(), dtype), id(p))
+           for name, p in model.named_parameters()}  # fmt: skip
+    known = {number: tensor for tensor, number in own.values()}
     return {
         f"{prefix}.{name}" if prefix else name: known[id(p)]
         for prefix, module in model.named_modules()

@@ -5,11 +5,10 @@ Pixels live in [0, 1] everywhere; a network that wants normalised input carries 
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 from collections.abc import Callable
-from typing import TypedDict, Unpack, cast
+from typing import TypedDict, cast
 
 import torch
 from jaxtyping import Float
@@ -17,10 +16,10 @@ from torch import Tensor, nn
 
 from .. import _validate
 from .._registry import Registry
-from ..data.batch import Batch
+from . import loading
 
 Shape = tuple[int, int, int]
-_MODELS = Registry[Callable[..., nn.Module]]("model")
+MODELS = Registry[Callable[..., nn.Module]]("model")
 TAKES = {"mlp": ("images", "tables")}
 """Kinds of records of the networks that take others than images."""
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -35,70 +34,18 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Options(TypedDict, total=False):
-    """What :func:`build` hands on to the network; which of them it takes, its docstring and an error say."""
+    """What :func:`glutils.models.build` hands on to the network; which of them it takes, its docstring and an error
+    say."""
 
     activation: str
+    blocks: int
     channels: tuple[int, int]
+    heads: int
     hidden: tuple[int, ...] | int | None
     norm: str
+    patch: int | None
     weights: str | os.PathLike[str] | None
     width: int
-
-
-def names() -> list[str]:
-    """Names that :func:`build` accepts."""
-    return _MODELS.names()
-
-
-def build(
-    name: str,
-    batch: Batch,
-    *,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    **options: Unpack[Options],
-) -> nn.Module:
-    """A network whose input shape and classes come from ``batch``.
-
-    Args:
-        name: one of :func:`names`.
-        batch: decides channels, height and width, or columns, number of classes and, by default, the device.
-        seed: of the initial weights; the global random state is left as it was.
-        device: where the network lives; default: where the batch's images are.
-        options: ``activation`` (one of tanh, sigmoid, gelu, softplus, relu, leaky_relu) for ``lenet``, ``mlp``,
-            ``convnet``, ``cnn`` and ``resnet8``; ``hidden`` (tuple of layer widths) for ``mlp``; ``width`` (channels)
-            for ``lenet`` and ``resnet8``; ``norm`` ("batch" or "group") for ``resnet8``; ``weights`` (path of a state
-            dict) for torchvision's nets.
-
-    Returns:
-        The network in ``eval`` mode (batch norm uses its running statistics, dropout is off), float32. Attribute
-        ``classes`` holds the number of classes, ``name`` the name.
-
-    Raises:
-        TypeError: ``batch`` is not a :class:`~glutils.data.Batch`, or an unknown option.
-        ValueError: an unknown name or activation, records of a kind that the network does not take, or images too
-            small for it.
-
-    Example:
-        >>> import glutils as gl
-        >>> model = gl.models.build("mlp", gl.data.sample("digits"), hidden=(16,), activation="relu", seed=0)
-        >>> sum(parameter.numel() for parameter in model.parameters()), model.training
-        (1210, False)
-    """
-    make = _MODELS.get(name)
-    _validate.instance("batch", batch, Batch)
-    seed = _validate.integer("seed", seed, at_least=0)
-    if batch.kind not in (kinds := TAKES.get(name, ("images",))):
-        able = ", ".join(other for other, taken in TAKES.items() if batch.kind in taken)
-        raise ValueError(f"batch must hold {' or '.join(kinds)} for model {name!r}, got {batch.kind}, as {able} takes")
-    allowed = list(inspect.signature(make).parameters)[2:]
-    for option in sorted(options.keys() - set(allowed)):
-        raise TypeError(f"model {name!r} has no option {option!r}; its options: {', '.join(allowed)}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = make(batch.shape, len(batch.classes), **options)
-    describe(model, name=name, shape=batch.shape, classes=len(batch.classes))
-    return model.to(batch.images.device if device is None else device).eval()
 
 
 def describe(model: nn.Module, *, name: str, shape: tuple[int, ...], classes: int) -> None:
@@ -111,12 +58,12 @@ def describe(model: nn.Module, *, name: str, shape: tuple[int, ...], classes: in
 
 
 def image_shape(model: nn.Module) -> Shape:
-    """Shape (C, H, W) of the images that a network of :func:`build` takes."""
+    """Shape (C, H, W) of the images that a network of :func:`glutils.models.build` takes."""
     return cast("Shape", model.shape)
 
 
 def class_count(model: nn.Module) -> int:
-    """Number of classes of a network of :func:`build`."""
+    """Number of classes of a network of :func:`glutils.models.build`."""
     return cast("int", model.classes)
 
 
@@ -124,7 +71,7 @@ def _activation(name: str) -> nn.Module:
     return ACTIVATIONS[_validate.choice("activation", name, ACTIVATIONS)]()
 
 
-@_MODELS.register("lenet")
+@MODELS.register("lenet")
 def lenet(shape: Shape, classes: int, activation: str = "sigmoid", width: int = 12) -> nn.Module:
     """The network of DLG (Zhu et al. 2019): three 5x5 convolutions of 12 channels, strides 2, 2, 1, and one linear
     layer, with all weights and biases uniform in [-0.5, 0.5]. 15,826 parameters at 3x32x32 and 10 classes.
@@ -144,7 +91,7 @@ def lenet(shape: Shape, classes: int, activation: str = "sigmoid", width: int = 
     return model
 
 
-@_MODELS.register("mlp")
+@MODELS.register("mlp")
 def mlp(shape: tuple[int, ...], classes: int, hidden: tuple[int, ...] = (64,), activation: str = "tanh") -> nn.Module:
     """Fully connected layers of the given widths, PyTorch's default initialisation; for images and for tables."""
     features = math.prod(shape)
@@ -155,7 +102,7 @@ def mlp(shape: tuple[int, ...], classes: int, hidden: tuple[int, ...] = (64,), a
     return nn.Sequential(*layers, nn.Linear(features, classes))
 
 
-@_MODELS.register("convnet")
+@MODELS.register("convnet")
 def convnet(
     shape: Shape, classes: int, activation: str = "relu", channels: tuple[int, int] = (16, 32), hidden: int | None = 128
 ) -> nn.Module:
@@ -179,7 +126,7 @@ def convnet(
     )
 
 
-@_MODELS.register("cnn")
+@MODELS.register("cnn")
 def cnn(shape: Shape, classes: int, activation: str = "relu", hidden: int = 512) -> nn.Module:
     """The CNN of a survey of attacks on federated learning (Zhu, Huang, Xie 2024): conv3x3-32, conv3x3-64, 2x2 maximum
     pooling, a linear layer of 512, a linear layer; PyTorch's default initialisation. Padding 1 and stride 1 are this
@@ -228,7 +175,7 @@ class _Residual(nn.Module):
         return self.act(inner + self.shortcut(x))
 
 
-@_MODELS.register("resnet8")
+@MODELS.register("resnet8")
 def resnet8(
     shape: Shape, classes: int, width: int = 16, activation: str = "relu", norm: str = "batch"
 ) -> nn.Module:
@@ -269,21 +216,27 @@ def _torchvision(name: str) -> Callable[..., nn.Module]:
         if min(shape[1:]) < 32:
             raise ValueError(f"images must be at least 32x32 for {name}, got {shape[1]}x{shape[2]}")
         network = getattr(torchvision.models, name)(weights=None)
+        last = "fc" if name.startswith("resnet") else "classifier.6"
+        head = nn.Linear(network.get_submodule(last).in_features, classes)
         if weights is not None:
-            network.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
-        if name.startswith("resnet"):
-            if shape[0] != 3:
-                network.conv1 = nn.Conv2d(shape[0], 64, 7, 2, 3, bias=False)
-            network.fc = nn.Linear(network.fc.in_features, classes)
-        else:
-            if shape[0] != 3:
-                network.features[0] = nn.Conv2d(shape[0], 64, 3, padding=1)
-            network.classifier[6] = nn.Linear(4096, classes)
+            found = loading.read(weights)
+            mine = isinstance(found, dict) and any(
+                key.endswith(f"{last}.weight") and len(tensor) == classes for key, tensor in found.items()
+            )
+            if mine:  # a head for as many classes is theirs, and kept
+                network.set_submodule(last, head)
+            loading.load(found, network)
+            head = network.get_submodule(last) if mine else head
+        if shape[0] != 3 and name.startswith("resnet"):
+            network.conv1 = nn.Conv2d(shape[0], 64, 7, 2, 3, bias=False)
+        elif shape[0] != 3:
+            network.features[0] = nn.Conv2d(shape[0], 64, 3, padding=1)
+        network.set_submodule(last, head)
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if shape[0] == 3 else ((0.5,) * shape[0], (0.25,) * shape[0])
         return nn.Sequential(Normalise(mean, std), network)
 
     make.__doc__ = f"torchvision's {name} with a new last layer; ``weights`` is the path of a torchvision state dict."
-    return _MODELS.register(name)(make)
+    return MODELS.register(name)(make)
 
 
 resnet18, resnet50, vgg16 = (_torchvision(name) for name in ("resnet18", "resnet50", "vgg16"))

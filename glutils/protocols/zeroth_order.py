@@ -39,6 +39,9 @@ class ZerothOrder(Protocol):
         loss_dtype: in half precision, ``"float32"`` if the outputs are cast to it before the cross entropy; None: the
             loss is in ``dtype`` too.
 
+    Where rounding is known beforehand, in half precision and in place, Gauss-Newton replays it; what the forward pass
+    rounds, it can only estimate. Adam and L-BFGS take the directions as drawn.
+
     The global parameters keep the precision that the model has, and everybody replays in it. A model in float32 with
     clients in half precision is what mixed precision calls master weights: a client casts them for every message.
 

@@ -67,9 +67,10 @@ class Arithmetic:
         here = models.parameters(model) if params is None else params
         dtype = DTYPES[self.dtype]
         if self.plain:
-            self._check_first(here, directions)
             how = {"mu": self.mu, "scheme": self.scheme, "dtype": dtype, "params": params, "each": each}
             found = slopes(model, images, labels, directions, **how)
+            if not found.any():
+                self._check_first(here, directions)
         else:
             here = {name: p.to(dtype) for name, p in here.items()}
             loss = losses(model, here, images, labels, each=each, arithmetic=self)
@@ -132,7 +133,8 @@ class Arithmetic:
         """The middle between the client's points, in float64, and the ways from one to the other as directions.
 
         The slope at the middle, along the way as it was rounded, is what the client's difference tells, but for second
-        order in mu and the round-off of the forward pass. Several directions share the mean of their middles.
+        order in mu and the round-off of the forward pass. Several directions share the mean of their middles. All of
+        the ways are kept, as float32.
         """
         ahead, behind = (part.double() for part in self.points(params, directions))
         middle = models.unflatten((ahead + behind).mean(0) / 2, params)
