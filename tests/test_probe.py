@@ -215,6 +215,22 @@ def test_the_message_names_what_is_trained_and_no_more(name, digit):
         assert torch.allclose(part, torch.zeros_like(part) if grad is None else grad, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["GRU", "looks at values", "object with logits", "unused parameters", "attention"])
+def test_defences_and_federations_take_them_too(name, digits):
+    model, pair = built(CLIENTS[name]), digits[:2]
+    shields = gl.defenses.get("dpsgd", clip=1.0, sigma=0.1), gl.defenses.get("soteria", prune=0.3)
+    for shield in shields:
+        sent = gl.defenses.Defended(FEDSGD, shield).transmit(model, pair.images, pair.labels)
+        assert all(bool(part.isfinite().all()) for part in sent.values())
+    assert int((sent["head.weight"] == 0).all(0).sum()) >= int(0.3 * model.head.in_features)  # and no other layer's
+    clients = [digits[[i]] for i in range(3)]
+    for protocol in (FEDSGD, gl.protocols.FedAvg(1, 1, 0.1), SCALARS):
+        how = {} if protocol.kind == "delta" else {"lr": 0.1}
+        runs = [gl.federation.train(protocol, model, clients, rounds=1, record=record, **how) for record in ([0], None)]
+        for one, other in zip(runs[0].states[1].values(), runs[1].states[1].values(), strict=True):
+            torch.testing.assert_close(one, other)
+
+
 CHANCE = {
     "functional dropout": lambda x: F.dropout(x, 0.5, training=True),
     "noise of torch": lambda x: x + 0.1 * torch.randn_like(x),

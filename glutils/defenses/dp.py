@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.func import grad, vmap
+from torch.func import grad
 
 from .. import _validate, models
 from ..protocols import Payload, Protocol
@@ -66,7 +66,7 @@ class DPSGD(Defense):
 
     def _clipped(self, model, params, images, labels) -> models.Parameters:
         one = grad(lambda p, x, y: models.loss(model, p, x[None], y[None]))
-        each_one = vmap(one, in_dims=(None, 0, 0))(params, images, labels)
+        each_one = models.vectorised(model, one, in_dims=(None, 0, 0))(params, images, labels)
         squares = torch.stack([g.flatten(1).square().sum(1) for g in each_one.values()]).sum(0)
         factor = (float(self.clip) * squares.clamp_min(1e-30).rsqrt()).clamp_max(1.0)
         return {name: torch.einsum("b,b...->...", factor, g) / len(images) for name, g in each_one.items()}

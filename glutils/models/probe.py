@@ -32,6 +32,8 @@ class Trace:
 
 
 _TRIED: weakref.WeakKeyDictionary[nn.Module, dict[tuple, int]] = weakref.WeakKeyDictionary()
+_SHAPES: weakref.WeakKeyDictionary[nn.Module, tuple[int, ...]] = weakref.WeakKeyDictionary()
+"""Of the records on which a model was last tried, for who asks about its layers and holds no records."""
 _TRACED: weakref.WeakKeyDictionary[nn.Module, dict[tuple, Trace]] = weakref.WeakKeyDictionary()
 
 
@@ -60,6 +62,7 @@ def probe(model: nn.Module, images: Tensor) -> int:
     found = _TRIED.setdefault(model, {})
     if key not in found:
         found[key] = _tried(model, images)
+    _SHAPES[model] = tuple(images.shape[1:])
     return found[key]
 
 
@@ -122,8 +125,10 @@ def _own_chance(device: torch.device) -> Iterator[None]:
 
 def trace(model: nn.Module, shape: tuple[int, ...] | None = None) -> Trace | None:
     """What a forward pass of records (B, ...) of that ``shape`` shows; by default that of the images that the network
-    was built for. None without a shape, or where the pass fails. Remembered as long as the layers are the same."""
-    record = tuple(getattr(model, "shape", ())) if shape is None else tuple(shape[1:])
+    was built for, or on which it was last tried. None without a shape, or where the pass fails. Remembered as long as
+    the layers are the same."""
+    known = tuple(getattr(model, "shape", ())) or _SHAPES.get(model, ())
+    record = known if shape is None else tuple(shape[1:])
     if not record:
         return None
     key = (record, tuple(map(id, model.modules())), tuple(m.training for m in model.modules()))
@@ -171,8 +176,8 @@ def _holds(out: Tensor, output: Tensor) -> bool:
 def last_linear(model: nn.Module, shape: tuple[int, ...] | None = None) -> tuple[str, nn.Linear]:
     """Name and module of the linear layer that computes the output; ``ValueError`` if there is none, or it is frozen.
 
-    Found by a forward pass of records of ``shape`` (B, ...), by default of the images that the network was built for;
-    where neither is known, it is the last one in the order of registration.
+    Found by a forward pass of records of ``shape`` (B, ...), by default of those that the network was built for or last
+    tried on; where none is known, it is the last one in the order of registration.
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     seen = trace(model, shape)
