@@ -56,6 +56,7 @@ def test_evaluations_are_what_a_hook_on_the_network_counts(case):
     """The difference of a long and a short run: whatever an attack asks before it searches cancels."""
     name, options, protocol, count, passes = SEARCHES[case]
     seen, calls = held(protocol, count, public="prior" in options), []
+    gl.models.last_linear(seen.model, seen.shape)  # found by a forward pass, and remembered
     seen.model.register_forward_hook(lambda *_: calls.append(1))
     (short, few), (long, many) = (asked(name, seen, calls, iterations=n, **options) for n in (3, 6))
     assert many > few and passes * (long.evaluations - short.evaluations) == many - few

@@ -114,7 +114,7 @@ def test_bad_laws_are_refused(digit):
         (lambda s, k, shapes: torch.full((k, DIM), torch.nan), ValueError, "must be finite, got 172"),
         (lambda s, k, shapes: [[0.0] * DIM] * k, TypeError, "must be a Tensor, got list"),
         (moody, ValueError, "law moody must answer the same when it is asked twice"),
-        ("gausian", ValueError, "'unit', 'gaussian', 'decomfl', 'decomfl_unit', 'mezo', 'fedkseed'; got 'gausian'"),
+        ("gaussian2", ValueError, "'unit', 'gaussian', 'decomfl', 'decomfl_unit', 'mezo', 'fedkseed'; got 'gaussian2'"),
         (None, TypeError, "law must be one of 'unit', .* or a function, got None"),
     ]:  # fmt: skip
         with pytest.raises(error, match=text):

@@ -188,7 +188,7 @@ def test_every_option_of_every_solver_is_shown_with_its_default():
     assert set(attack.Options.__annotations__) == set(named) - {"seen", "seed", "solver"}
     assert repr(named["iterations"].default) == "40 (gauss-newton) or 60 (lbfgs) or 2000 (adam)"
     text = pydoc.render_doc(gl.attacks.zerogla.zerogla)
-    assert "lr: 'float | int' = 0.1" in text and "prior: 'str | latent.Latent' = 'tv'" in text
+    assert "lr: 'float | int' = 0.1" in text and "prior: 'str | latent.Latent | None' = None" in text
 
 
 def test_an_option_that_a_solver_would_ignore_is_refused_even_at_its_default():

@@ -53,7 +53,7 @@ def _take_parameters(
         if arguments[place - 1] != "-p":
             rest.append(arguments[place - 1])
             continue
-        end = place + 2
+        end = place + (1 if several else 2)
         while several and end < len(arguments) and arguments[end] not in known:
             end += 1
         if end > len(arguments):
@@ -151,6 +151,8 @@ def _sweep(options: argparse.Namespace) -> int:
         grid |= runner.load(options.file)
     runner.check(declared, dict.fromkeys(name for name, *_ in options.p if name not in declared))
     for name, *values in options.p:
+        if not values:
+            raise ValueError(f"-p {name} needs at least one value")
         grid[name] = [declared[name].parse(value) for value in values]
     found = sweep(
         path, grid, options.cluster, workers=options.workers, folder=options.out, timeout=options.timeout
