@@ -6,7 +6,7 @@ import os
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +23,10 @@ CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network", "weig
 HEADS = ("fit", "keep")
 _SHOWN = 3
 
-Model = TypeVar("Model", bound=nn.Module)
 Weights = dict[str, Tensor] | list[Tensor]
 
 
-def load(path: str | os.PathLike[str] | Mapping | Sequence, model: Model, *, head: str = "fit") -> Model:
+def load(path: str | os.PathLike[str] | Mapping | Sequence, model: nn.Module, *, head: str = "fit") -> nn.Module:
     """The model with these weights in place of its own; the same object.
 
     Args:
