@@ -224,6 +224,9 @@ def test_defences_and_federations_take_them_too(name, digits):
         assert all(bool(part.isfinite().all()) for part in sent.values())
     assert int((sent["head.weight"] == 0).all(0).sum()) >= int(0.3 * model.head.in_features)  # and no other layer's
     clients = [digits[[i]] for i in range(3)]
+    for how in ({"dtype": "bfloat16"}, {"in_place": True}, {"dtype": "float16", "in_place": True, "law": "mezo"}):
+        own = gl.protocols.ZerothOrder(directions=3, mu=1e-2, **how).transmit(model, pair.images, pair.labels)
+        assert bool(own.scalars.isfinite().all())
     for protocol in (FEDSGD, gl.protocols.FedAvg(1, 1, 0.1), SCALARS):
         how = {} if protocol.kind == "delta" else {"lr": 0.1}
         runs = [gl.federation.train(protocol, model, clients, rounds=1, record=record, **how) for record in ([0], None)]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.func import vmap
 
 from .. import models
 from .directions import Directions, GivenDirections
@@ -30,7 +29,7 @@ class Arithmetic:
     Attributes:
         mu: smoothing step.
         scheme: ``"central"``, ``"forward"`` or ``"exact"``.
-        dtype: of parameters, directions and forward pass: a name of :data:`DTYPES <glutils.zo.DTYPES>`.
+        dtype: of parameters, directions and forward pass: a name of ``glutils.zo.DTYPES``.
         loss_dtype: of the cross entropy, from outputs that are cast first; None: ``dtype``.
         in_place: whether the parameters themselves go + mu z, - 2 mu z, + mu z (forward: + mu z, - mu z). Then they
             come back rounded, and the next direction starts there.
@@ -184,6 +183,6 @@ def losses(
         if len(points) == 1:
             return at(points[0], None if weights is None else weights[0])[None]
         size = max(1, min(32, 2**25 // points.shape[1]))
-        return vmap(at, (0, None if weights is None else 0), chunk_size=size)(points, weights)
+        return models.vectorised(model, at, (0, None if weights is None else 0), chunk_size=size)(points, weights)
 
     return of

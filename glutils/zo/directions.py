@@ -33,7 +33,7 @@ class Directions:
         seed: public seed, 0 or more.
         count: number of directions K.
         dim: number of parameters d.
-        law: one of :data:`LAWS <glutils.zo.LAWS>`, or a function (seed, count, shapes) to a (count, d) tensor.
+        law: one of ``glutils.zo.LAWS``, or a function (seed, count, shapes) to a (count, d) tensor.
         device: where products are computed.
         memory: bytes that may be kept; beyond it blocks are drawn again at every use.
         shapes: of the parameters, in order; for laws that draw each by itself, and for functions.

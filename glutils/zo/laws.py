@@ -173,7 +173,7 @@ def find_law(law: Any) -> Law:
     """The law of that name, or that a function (seed, count, shapes) is.
 
     ``"unit"`` and ``"gaussian"`` are this book's. ``"decomfl"`` (``"decomfl_unit"`` with its option to normalise),
-    ``"mezo"`` and ``"fedkseed"`` are what clients of those programs draw; the list is ``glutils.zo.LAWS``. A law of your own
+    ``"mezo"`` and ``"fedkseed"`` are what clients of those programs draw; the list is ``LAWS``. A law of your own
     takes the seed, the number of directions and the parameters' shapes, and returns a tensor (count, d) of
     floating-point numbers, the same ones each time.
 
