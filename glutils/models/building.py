@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Unpack
 
 import torch
@@ -53,32 +54,29 @@ def build(
     """
     _validate.instance("batch", batch, Batch)
     seed = _validate.integer("seed", seed, at_least=0)
-    if (own := factories.find(name)) is not None:
-        if options:
-            raise TypeError(f"model {name!r} has no option {min(options)!r}: what it is like, its factory decides")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = factories.make(name, own, batch)
-        describe(model, name=name, shape=batch.shape, classes=len(batch.classes))
-        return model.to(batch.images.device if device is None else device).eval()
-    make = _factory(name)
+    own = factories.find(name)
+    if own is not None and options:
+        raise TypeError(f"model {name!r} has no option {min(options)!r}: what it is like, its factory decides")
+    make = _ready(name, batch, options) if own is None else partial(factories.make, name, own, batch)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make()
+    describe(model, name=name, shape=batch.shape, classes=len(batch.classes))
+    return model.to(batch.images.device if device is None else device).eval()
+
+
+def _ready(name: str, batch: Batch, options: Options) -> Callable[[], nn.Module]:
+    """What makes one of the book's own networks, once name, kind of records and options are found to fit."""
+    try:
+        make = MODELS.get(name)
+    except ValueError as error:
+        own = [other for other in factories.names() if other not in MODELS.names()]
+        more = f", {', '.join(own)}" if own else ""
+        raise ValueError(f"{error}{more}, or package.module:factory") from None
     if batch.kind not in (kinds := TAKES.get(name, ("images",))):
         able = ", ".join(other for other, taken in TAKES.items() if batch.kind in taken)
         raise ValueError(f"batch must hold {' or '.join(kinds)} for model {name!r}, got {batch.kind}, as {able} takes")
     allowed = list(inspect.signature(make).parameters)[2:]
     for option in sorted(options.keys() - set(allowed)):
         raise TypeError(f"model {name!r} has no option {option!r}; its options: {', '.join(allowed)}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = make(batch.shape, len(batch.classes), **options)
-    describe(model, name=name, shape=batch.shape, classes=len(batch.classes))
-    return model.to(batch.images.device if device is None else device).eval()
-
-
-def _factory(name: str) -> Callable[..., nn.Module]:
-    try:
-        return MODELS.get(name)
-    except ValueError as error:
-        own = [other for other in factories.names() if other not in MODELS.names()]
-        more = f", {', '.join(own)}" if own else ""
-        raise ValueError(f"{error}{more}, or package.module:factory") from None
+    return partial(make, batch.shape, len(batch.classes), **options)

@@ -100,7 +100,8 @@ class Protocol:
     def check(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
         """Refuse arguments that cannot work, before any work."""
         _validate.instance("model", model, nn.Module)
-        _validate.images_and_labels(images, labels, getattr(model, "classes", None))
+        named = getattr(model, "classes", None)
+        _validate.images_and_labels(images, labels, named)
         shape = getattr(model, "shape", None)
         if shape is not None and tuple(images.shape[1:]) != tuple(shape):
             raise ValueError(f"images must have shape (B, {', '.join(map(str, shape))}), got {tuple(images.shape)}")
@@ -109,10 +110,11 @@ class Protocol:
             raise ValueError(
                 f"images and labels must be on the model's device {device}, got {images.device} and {labels.device}"
             )
-        given, named = models.probe(model, images), getattr(model, "classes", None)
-        if isinstance(named, int) and named != given:
+        given = models.probe(model, images)
+        if not isinstance(named, int):  # nobody said how many classes there are: now the labels can be judged
+            _validate.images_and_labels(images, labels, given)
+        elif named != given:
             raise ValueError(f"model must give one logit for each of its {named} classes, gives {given}")
-        _validate.images_and_labels(images, labels, given)
 
     def _client(self, model, images, labels, params=None, graph: bool | None = None):
         """The numbers that an honest client sends: a vector, or named tensors."""
