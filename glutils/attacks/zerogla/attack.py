@@ -9,7 +9,7 @@ from typing import Any, TypedDict, Unpack
 from ... import _validate
 from ...observation import Observation
 from ...priors.latent import Latent
-from ..base import ANY, Card, Reconstruction, register
+from ..base import ANY, ANY_LOSS, Card, Reconstruction, register
 from .first_order import adam_attack, lbfgs_attack
 from .gauss_newton import gauss_newton_attack
 
@@ -57,6 +57,7 @@ class Options(TypedDict, total=False):
         labels="given, or solved jointly",
         source="zheng2025zerogla",
         records=ANY,
+        losses=ANY_LOSS,
     ),
 )
 def zerogla(
