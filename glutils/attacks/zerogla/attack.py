@@ -85,7 +85,7 @@ def zerogla(
         ``unknowns``, and for Gauss-Newton ``noise``.
 
     Raises:
-        ValueError: an option that the chosen solver would ignore.
+        ValueError: an option that the chosen solver would ignore; scalars that are all zero.
         TypeError: an option that no solver has.
     """
     run = SOLVERS[_validate.choice("solver", solver, SOLVERS)]
@@ -98,6 +98,11 @@ def zerogla(
             raise ValueError(
                 f"{name} does nothing with solver={solver!r}, which takes {', '.join(takes)}; got {value!r}"
             )
+    if not any(bool(message.payload.scalars.any()) for message in seen.rounds):
+        raise ValueError(
+            f"scalars must not all be zero, got {seen.scalars} zeros: any records give them, by this protocol "
+            f"({seen.protocol}); rounding or a defence took what they said"
+        )
     return run(seen, seed=seed, **given)
 
 
