@@ -103,6 +103,28 @@ def test_noise_for_a_wanted_epsilon_knows_the_relation():
     assert defenses.epsilon(sigma, 1.0, 4, 1e-3, relation="replace_one") == pytest.approx(3.0, rel=1e-3)
 
 
+def test_the_reconstruction_bound_is_the_power_of_the_best_test():
+    """One of N records, from one noisy sum that it moves by a full bound: simulated, the best guesser reaches it.
+
+    The attacker knows the sum with each record in it; the records move it in orthogonal directions, so it names the
+    largest coordinate. That wins less often than the bound allows, and more often than the prior.
+    """
+    sigma, count, draws = 0.5, 50, 20_000
+    bound = defenses.reconstruction_bound(sigma, prior=1 / count)
+    noise = torch.randn(draws, count, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * sigma
+    noise[:, 0] += 1.0
+    won = float((noise.argmax(1) == 0).double().mean())
+    assert 1 / count < won < bound < 1
+    threshold = torch.special.ndtri(torch.tensor(1 - 1 / count, dtype=torch.float64)) * sigma
+    power = float((noise[:, 0] > threshold).double().mean())  # the most powerful test of that false-positive rate
+    assert power == pytest.approx(bound, abs=0.012)
+    assert defenses.reconstruction_bound(1.0, prior=1e-3, steps=4) == pytest.approx(
+        defenses.reconstruction_bound(0.5, prior=1e-3), rel=1e-9
+    )
+    with pytest.raises(ValueError, match="prior must be less than 1"):
+        defenses.reconstruction_bound(1.0, prior=1.0)
+
+
 # --- sensitivity: what the mechanisms do between all neighbours, against what the statement says ---
 
 

@@ -107,6 +107,39 @@ def _epsilon(sigma, rate, steps, delta, relation, sampling, accountant, classic)
     return privacy_loss.sampled(sigma / shift, rate, steps, delta)
 
 
+def reconstruction_bound(
+    noise_multiplier: float | int, prior: float | int, *, steps: int = 1, relation: str = "add_remove"
+) -> float:
+    """Greatest probability with which any attacker reconstructs one record, all others known, from noisy full sums.
+
+    "Reconstructs" may mean anything that somebody who saw no message achieves with probability ``prior`` at best:
+    naming one of N equally likely records (1 / N), or coming closer than a stated error. Phi(Phi^-1(prior) + mu) with mu =
+    sqrt(steps) / noise_multiplier: the power of the best test between two Gaussians (Hayes, Mahloujifar, Balle 2023,
+    theorem 2; reconstruction robustness is of Balle, Cherubin, Hayes 2022). It does not need a small epsilon to say
+    something: a large one promises nothing about a choice between two, and still much about one of many.
+
+    Args:
+        noise_multiplier: standard deviation of the noise on the sum over the clipping bound, above 0.
+        prior: above 0, below 1.
+        steps: noisy sums in which the record took part, 1 or more; scalars are one each.
+        relation: as for :func:`epsilon`; the attacker compares with the record's absence, or with a known other one.
+
+    Example:
+        >>> import glutils as gl
+        >>> round(gl.defenses.reconstruction_bound(1.0, prior=1e-3), 3)  # epsilon is 4.4 at delta 1e-5
+        0.018
+    """
+    sigma = _validate.number("noise_multiplier", noise_multiplier, above=0)
+    steps = _validate.integer("steps", steps, at_least=1)
+    _validate.choice("relation", relation, RELATIONS)
+    if _validate.number("prior", prior, above=0) >= 1:
+        raise ValueError(f"prior must be less than 1, got {prior}")
+    from scipy.special import ndtr, ndtri
+
+    shift = 2.0 if relation == "replace_one" else 1.0
+    return float(ndtr(ndtri(float(prior)) + math.sqrt(steps) * shift / sigma))
+
+
 def noise_multiplier(
     epsilon_wanted: float | int,
     sample_rate: float | int,

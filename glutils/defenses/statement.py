@@ -26,7 +26,7 @@ class PrivacyStatement:
         epsilon, delta: of (epsilon, delta) differential privacy.
         mechanism: what is clipped, and what noise is added.
         unit: ``"record"`` or ``"client"``: whose presence is hidden.
-        relation, sampling: names of ``RELATIONS`` and ``SAMPLINGS`` of :mod:`glutils.defenses.accounting`.
+        relation, sampling: names of ``RELATIONS`` and ``SAMPLINGS`` of ``glutils.defenses.accounting``.
         sensitivity: how far the clipped sum moves between neighbours, in clipping bounds.
         noise_multiplier: noise on the sum over the clipping bound.
         sample_rate: share of the units in a step.
