@@ -113,8 +113,8 @@ def reconstruction_bound(
     """Greatest probability with which any attacker reconstructs one record, all others known, from noisy full sums.
 
     "Reconstructs" may mean anything that somebody who saw no message achieves with probability ``prior`` at best:
-    naming one of N equally likely records (1 / N), or coming closer than a stated error. Phi(Phi^-1(prior) + mu) with mu =
-    sqrt(steps) / noise_multiplier: the power of the best test between two Gaussians (Hayes, Mahloujifar, Balle 2023,
+    naming one of N equally likely records (1 / N), or coming closer than a stated error. Phi(Phi^-1(prior) + mu) with
+    mu = sqrt(steps) / noise_multiplier: the power of the best test between two Gaussians (Hayes, Mahloujifar, Balle 2023,
     theorem 2; reconstruction robustness is of Balle, Cherubin, Hayes 2022). It does not need a small epsilon to say
     something: a large one promises nothing about a choice between two, and still much about one of many.
 
