@@ -171,7 +171,7 @@ def test_the_copy_with_the_lowest_loss_of_its_own_is_reported(digits):
 def test_a_strong_pull_makes_the_copies_agree(digit):
     seen = observed(digit, width=2)
     apart, close = (
-        gl.attack("stg", seen, group=3, group_weight=w, iterations=24).diagnostics["spread"] for w in (0.0, 100.0)
+        gl.attack("stg", seen, group=3, group_weight=w, iterations=16).diagnostics["spread"] for w in (0.0, 100.0)
     )
     assert close < 0.5 * apart
 
