@@ -1,4 +1,4 @@
-"""The shim that lets torchvision be imported beside a torch its compiled operators do not fit; test_imports.py tries it."""
+"""The shim that lets torchvision be imported beside a torch its operators do not fit; test_imports.py tries it."""
 
 import sys
 
