@@ -51,6 +51,7 @@ def epsilon(
         spent = rdp.compute_rdp(q=sample_rate, noise_multiplier=noise_multiplier, steps=steps, orders=orders)
         if conversion == "tight":
             return float(rdp.get_privacy_spent(orders=orders, rdp=spent, delta=delta)[0])
+    spent = [spent] if isinstance(spent, int | float) else spent  # opacus gives one number for one order
     return float(min(r + math.log(1 / delta) / (order - 1) for order, r in zip(orders, spent, strict=True)))
 
 

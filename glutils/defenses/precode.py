@@ -98,7 +98,10 @@ class Precode(Defense):
     def _gradient(self, model, params, images, labels, graph) -> models.Parameters:
         leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
         with torch.enable_grad():
-            value = models.loss(model, leaves, images, labels) + float(self.beta) * _bottleneck(model).divergence
+            value = models.loss(model, leaves, images, labels)
+            divergence = _bottleneck(model).divergence
+            assert divergence is not None, "the forward pass leaves it"
+            value = value + float(self.beta) * divergence
             grads = torch.autograd.grad(value, list(leaves.values()), create_graph=graph)
         _bottleneck(model).divergence = None
         return dict(zip(leaves, grads, strict=True))
