@@ -29,6 +29,7 @@ class Run:
     decay: float
     local_steps: int
     local_batch: int | None
+    sampling: str
     sampled: int
     unbiased: bool
     recorded: tuple[int, ...] | None
@@ -52,7 +53,7 @@ class Run:
 
     def about(self) -> dict[str, Any]:
         """What a checkpoint must agree with."""
-        names = ("lr", "decay", "local_steps", "local_batch", "sampled", "unbiased", "recorded", "batched")
+        names = ("lr", "decay", "local_steps", "local_batch", "sampling", "sampled", "unbiased", "recorded", "batched")
         found = {name: getattr(self, name) for name in names}
         return found | {"model": fingerprint(self.model), "clients": fingerprint(*self.clients)}
 
@@ -104,6 +105,10 @@ class Run:
         """The indices of the images behind each of a client's messages."""
         if self.local_batch is None:
             return (torch.arange(len(client)),) * self.local_steps
+        if self.sampling == "poisson":
+            rate = self.local_batch / len(client)
+            chosen = [torch.rand(len(client), generator=self.generator) < rate for _ in range(self.local_steps)]
+            return tuple(one.nonzero()[:, 0] for one in chosen)
         draw = lambda: torch.randperm(len(client), generator=self.generator)[: self.local_batch]  # noqa: E731
         return tuple(draw().sort().values for _ in range(self.local_steps))
 
@@ -140,6 +145,7 @@ class Run:
             lr=self.lr,
             unbiased=self.unbiased,
             local_batch=self.local_batch,
+            sampling=self.sampling,
             drawn=tuple(self.drawn),
             decay=self.decay,
             recorded=self.recorded,

@@ -29,6 +29,10 @@ UNSTATED = "the message does not say in which mode batch norm ran: it is taken t
 """The note of an observation whose messages came without their mode."""
 
 
+POISSON = "each record is drawn by itself: {} are expected behind a message, and taken for their number"
+"""The note on messages of clients that draw by Poisson sampling."""
+
+
 @dataclass(frozen=True, eq=False)
 class Observation:
     """All that the adversary holds. Made by :func:`glutils.observe`; attacks read nothing else.
@@ -204,6 +208,8 @@ def observe(
         raise ValueError("knows names 'labels': give them, labels=...")
     mode = models.batchnorm_mode(network)
     notes = _judged(network, seen, known, size, told)
+    if isinstance(model, Transcript) and model.sampling == "poisson":
+        notes += (POISSON.format(size),)
     seen = tuple(replace(message, payload=_copy(network, message.payload)) for message in seen)
     for message in seen:
         sent = message.payload.mode

@@ -57,6 +57,7 @@ class Transcript:
         lr: the server's step.
         unbiased: how everybody replays scalars, see :func:`glutils.federation.train`.
         local_batch: images that a client draws anew for each message; None: all of them.
+        sampling: ``"fixed"``: exactly so many; ``"poisson"``: each image by itself, so that as many are expected.
         drawn: ``drawn[t][k]``: indices of the images behind each message, for scoring only.
         decay: factor of ``lr`` from round to round.
         recorded: the clients whose messages were kept; None: all.
@@ -75,6 +76,7 @@ class Transcript:
     lr: float | None = None
     unbiased: bool = True
     local_batch: int | None = None
+    sampling: str = "fixed"
     drawn: tuple[tuple[tuple[torch.Tensor, ...], ...], ...] = ()
     decay: float = 1.0
     recorded: tuple[int, ...] | None = None
