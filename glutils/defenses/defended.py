@@ -72,7 +72,7 @@ class Defended(Protocol):
         return self.protocol.undefended
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]  (read only, as in a frozen dataclass)
         return self.protocol.kind
 
     @property
@@ -153,6 +153,8 @@ class Defended(Protocol):
 
     def averages_with(self, other: Protocol) -> bool:
         """Whether the other is defended too, and payloads of the protocols within may be averaged."""
+        if not isinstance(other, Defended):
+            return False
         return super().averages_with(other) and self.protocol.averages_with(other.protocol)
 
     # --- what can be asked of the messages ---

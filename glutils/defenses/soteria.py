@@ -63,7 +63,7 @@ def feature_scores(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     def features(x: torch.Tensor) -> torch.Tensor:
         return models.layer_input(model, layer, models.parameters(model, x.dtype), x)
 
-    r, pull = vjp(features, images)
+    r, pull = vjp(features, images)[:2]
     slopes = []
     for block in torch.eye(r.shape[1], dtype=r.dtype, device=r.device).split(64):
         (back,) = vmap(pull)(block[:, None].expand(-1, len(r), -1).contiguous())

@@ -60,6 +60,7 @@ class Run:
     def advance(self, turn: int) -> None:
         """One round: the next global state, and what is recorded on the way to it."""
         state = self.states[turn]
+        assert state is not None, "the latest state is always kept"
         chosen = torch.randperm(len(self.clients), generator=self.generator)[: self.sampled].tolist()
         active = sorted(chosen)
         used = {k: self._mini_batches(self.clients[k]) for k in active}
@@ -80,7 +81,7 @@ class Run:
                 mean = mean + sizes[k] / everybody * payload
                 if k in sent:
                     sent[k].append(Round(now.public_view(payload), payload, own[k], turn, k))
-                if j + 1 < self.local_steps:
+                if directions is not None and lr is not None and j + 1 < self.local_steps:
                     left = now.left_behind(own[k], directions)
                     own[k] = zo.replay(left, payload.scalars, directions, lr, unbiased=self.unbiased)
             if others and not alone:
