@@ -17,6 +17,7 @@ from .functional import (
     stateless,
     unflatten,
 )
+from .gpt import gpt, step
 from .loading import load
 from .probe import last_linear, layers_with_parameters, probe
 from .vectorised import vectorised
@@ -39,8 +40,8 @@ from .zoo import (
 
 __all__ = [
     "ACTIVATIONS", "Normalise", "Parameters", "batchnorm_mode", "before_layers", "build", "check_deterministic",
-    "class_count", "cnn", "convnet", "describe", "flatten", "gradient", "image_shape", "last_linear", "layer_input",
+    "class_count", "cnn", "convnet", "describe", "flatten", "gpt", "gradient", "image_shape", "last_linear", "layer_input",
     "layers_with_parameters", "lenet", "load", "logits", "loss", "mlp", "names", "output_tensor", "own_precision",
-    "parameters", "probe", "record_inputs", "register", "resnet18", "resnet50", "resnet8", "stateless", "unflatten",
+    "parameters", "probe", "record_inputs", "register", "resnet18", "resnet50", "resnet8", "stateless", "step", "unflatten",
     "vectorised", "vgg16", "vit",
 ]  # fmt: skip
