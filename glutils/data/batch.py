@@ -26,10 +26,12 @@ class Batch:
             shape (B, columns), float32: numbers in standard deviations from the public mean, and for every categorical
             variable a column for each level, one of them 1 and the others 0. Texts have shape (B, L), int64, the
             numbers of their pieces.
-        labels: shape (B,), int64, in ``0 .. len(classes) - 1``. Of texts whose every next piece is to be told: shape
-            (B, L), what is to be told before each position from the second one on, or -100 where nothing is (the first
-            position, padding).
-        classes: the names of the classes, at least two; the pieces, where these are to be told.
+        labels: shape (B,), int64, in ``0 .. len(classes) - 1``. Or (B, len(classes)), float32, for protocols whose loss
+            takes numbers: a probability, a yes or no, or a value for each of ``classes``. Of texts whose next pieces are
+            to be told: (B, L), int64, the pieces again, but -100 at the first position, at padding, and wherever else
+            none is asked for.
+        classes: the names of the classes, at least two; with numbers for labels, of what they are about, at least one;
+            the pieces, where these are to be told.
         source: where the records come from, for the files of results and captions.
         columns: what is public about a table's columns; None for images. Of a table that comes without, all columns
             are taken to be numbers, standardised already.
@@ -49,7 +51,7 @@ class Batch:
     """
 
     images: Float32[Tensor, "batch ..."] | Int64[Tensor, "batch length"]
-    labels: Int64[Tensor, " batch"] | Int64[Tensor, "batch length"]
+    labels: Int64[Tensor, " batch"] | Float32[Tensor, "batch outputs"] | Int64[Tensor, "batch length"]
     classes: tuple[str, ...]
     source: str = ""
     columns: Columns | None = None
@@ -57,13 +59,16 @@ class Batch:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
-        if len(self.classes) < 2:
+        numbers = isinstance(self.labels, Tensor) and self.labels.is_floating_point()
+        if len(self.classes) < (1 if numbers else 2):
             raise ValueError(f"classes must name at least two classes, got {self.classes!r}")
         _validate.images_and_labels(self.images, self.labels, len(self.classes))
         if self.labels.device != self.images.device:
             raise ValueError(f"labels must be on the images' device {self.images.device}, got {self.labels.device}")
-        if self.labels.is_floating_point():
-            raise TypeError(f"labels of a Batch must be int64 class indices, got {self.labels.dtype}")
+        if numbers:
+            _validate.finite("labels", self.labels)
+            if self.labels.dtype != torch.float32:
+                raise TypeError(f"labels of a Batch must be int64 class indices, or float32, got {self.labels.dtype}")
         kind = kinds.of("images", self.images)
         if self.images.dtype != torch.float32 and not kind.whole:
             raise TypeError(f"images of a Batch must be float32, got {self.images.dtype}")

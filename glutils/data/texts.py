@@ -75,7 +75,7 @@ def from_texts(
     length = longest if length is None else _validate.integer("length", length, at_least=longest)
     fill = vocabulary.pad if vocabulary.pad is not None else vocabulary.eos or 0
     tokens = torch.full((len(rows), length), fill)
-    labels = torch.full((len(rows), length), _validate.UNTOLD)
+    labels = torch.full((len(rows), length), _validate.IGNORED)
     for i, row in enumerate(rows):
         tokens[i, : len(row)] = torch.tensor(row)
         labels[i, 1 : len(row)] = tokens[i, 1 : len(row)]

@@ -46,7 +46,7 @@ class Facts:
         whole, each = batch.kind == kinds.TOKENS.name, batch.labels.ndim == 2
         return cls(
             tuple(batch.images.shape), len(batch.classes), batch.labels, batch.images, batch.columns, whole,
-            batch.vocabulary, int((batch.labels[:, 1:] != _validate.UNTOLD).sum()) if whole and each else None,
+            batch.vocabulary, int((batch.labels[:, 1:] != _validate.IGNORED).sum()) if whole and each else None,
         )  # fmt: skip
 
 
@@ -55,6 +55,7 @@ def stated(
     shape: Sequence[int] | None,
     classes: int | None,
     labels: torch.Tensor | np.ndarray | Sequence[int] | None,
+    criterion: models.losses.Loss = models.losses.DEFAULT,
 ) -> Facts:
     """The facts that a caller states in place of a private batch, tried on the model.
 
@@ -62,30 +63,32 @@ def stated(
         TypeError, ValueError: naming ``shape``, ``classes`` or ``labels``; among them a shape that the model cannot
             take, and classes other than the model's outputs.
     """
-    if shape is None or (classes is None and len(shape) != 2):
-        name = "shape" if shape is None else "classes"
-        raise TypeError(f"{name} must be given in place of a private batch; got shape={shape}, classes={classes}")
+    if shape is None:
+        raise TypeError(f"shape must be given in place of a private batch; got shape=None, classes={classes}")
     if isinstance(shape, str) or not isinstance(shape, Sequence):
         raise TypeError(f"shape must be (B, C, H, W), (B, columns) of a table, or (B, L) of tokens, got {shape!r}")
     shape = tuple(_validate.integer("shape", side, at_least=1) for side in shape)
     kinds.of_shape("shape", shape)
     found, whole = _outputs(model, shape)
     every = whole and found.shape[:-1] == shape
-    if classes is None and not every:
+    if classes is None and not every:  # of tokens, the model's outputs say it
         raise TypeError(f"classes must be given in place of a private batch; got shape={shape}, classes=None")
     classes = found.shape[-1] if classes is None else _validate.integer("classes", classes, at_least=1)
-    if tuple(found.shape) != (*(shape if every else shape[:1]), classes):
+    if found.ndim < 2 or (found.shape[0], found.shape[-1]) != (shape[0], classes):
         raise ValueError(
             f"classes must be the model's outputs for each record: records of shape {shape} give outputs of shape "
             f"{tuple(found.shape)}, got classes={classes}"
         )
-    told = None if labels is None else _labels(labels, shape if every else shape[:1], classes).to(found.device)
+    if labels is not None:
+        plain = criterion.plain and found.ndim == 2
+        labels = _labels(labels, shape[0], classes) if plain else _targets(labels, tuple(found.shape), criterion)
+        labels = labels.to(found.device)
     if not every:
-        return Facts(shape, classes, told, whole=whole)
+        return Facts(shape, classes, labels, whole=whole)
     targets = shape[1] - 1 if shape[0] == 1 else None  # texts of one batch need not be of one length
-    if told is not None:
-        targets = int((told[:, 1:] != _validate.UNTOLD).sum())
-    return Facts(shape, classes, told, None, None, whole, getattr(model, "vocabulary", None), targets)
+    if labels is not None:
+        targets = int((labels[:, 1:] != _validate.IGNORED).sum())
+    return Facts(shape, classes, labels, None, None, whole, getattr(model, "vocabulary", None), targets)
 
 
 def _outputs(model: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, bool]:
@@ -106,18 +109,28 @@ def _outputs(model: nn.Module, shape: tuple[int, ...]) -> tuple[torch.Tensor, bo
     raise ValueError(f"shape must be one that the model can take, got {shape}: {said[0]}") from refused
 
 
-def _labels(labels: torch.Tensor | np.ndarray | Sequence, shape: tuple[int, ...], classes: int) -> torch.Tensor:
-    """(B,) int64 on the CPU, or (B, L) of tokens; ``TypeError`` or ``ValueError`` naming ``labels``."""
+def _targets(labels: object, outputs: tuple[int, ...], criterion: models.losses.Loss) -> torch.Tensor:
+    """What a loss other than that of class indices takes for labels, on the CPU."""
+    if isinstance(labels, str) or not isinstance(labels, (torch.Tensor, np.ndarray, Sequence)):
+        raise TypeError(f"labels must be a tensor of what the loss takes, got {type(labels).__name__}")
+    found = torch.as_tensor(labels).detach().cpu()
+    if found.dtype == torch.float64 or found.dtype == torch.int32:
+        found = found.to(torch.float32 if found.is_floating_point() else torch.int64)
+    criterion.check(outputs, found)
+    return found.clone()
+
+
+def _labels(labels: torch.Tensor | np.ndarray | Sequence[int], count: int, classes: int) -> torch.Tensor:
+    """(B,) int64 on the CPU; ``TypeError`` or ``ValueError`` naming ``labels``."""
     if isinstance(labels, str) or not isinstance(labels, (torch.Tensor, np.ndarray, Sequence)):
         raise TypeError(f"labels must be class indices, one for each record, got {type(labels).__name__}")
-    if isinstance(labels, Sequence) and len(shape) == 1:
+    if isinstance(labels, Sequence):
         labels = [_validate.integer("labels", entry) for entry in labels]
     found = torch.as_tensor(labels).detach().cpu()
     if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
         raise TypeError(f"labels must be integer class indices, got {found.dtype}")
-    if found.shape != shape:
-        raise ValueError(f"labels must have shape {shape}, one for each record, got {tuple(found.shape)}")
-    named = found[found != _validate.UNTOLD] if len(shape) == 2 else found
-    if named.numel() and not (0 <= int(named.min()) and int(named.max()) < classes):
+    if found.shape != (count,):
+        raise ValueError(f"labels must have shape ({count},), one for each record, got {tuple(found.shape)}")
+    if found.numel() and not (0 <= int(found.min()) and int(found.max()) < classes):
         raise ValueError(f"labels must lie in 0..{classes - 1}, got {found.tolist()}")
     return found.to(torch.int64, copy=True)

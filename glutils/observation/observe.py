@@ -160,9 +160,9 @@ def observe(
         shape: (B, C, H, W) of the private batch, (B, columns) of a table, or (B, L) of tokens (with the pieces that
             begin and end a text), in place of ``batch`` or of the data of the transcript's clients.
         classes: number of classes; together with ``shape``. Of tokens it may be left to the model.
-        labels: (B,) class indices, told to the adversary: ``knows`` then names them. Together with ``shape``. Of tokens
-            that are labelled by pieces (B, L), -100 where none is asked for; more than one for a text would be the text
-            itself, and is refused.
+        labels: (B,) class indices, or what the protocol's loss takes, told to the adversary: ``knows`` then names them.
+            Together with ``shape``. Of next tokens (B, L), -100 where none is asked for; more than one for a text would
+            be the text itself, and is refused.
 
     Raises:
         TypeError, ValueError: a payload of the wrong kind, shape or with non-finite entries, or of the wrong sign or
@@ -196,7 +196,7 @@ def observe(
                 raise ValueError(f"client {client} sent nothing in rounds {sorted(chosen)}")
         size = transcript.local_batch
         if own:
-            known = stated(network, shape, classes, labels)
+            known = stated(network, shape, classes, labels, seen[0].protocol.criterion)
             transcript.check_count(client, known.shape[0])
         else:
             known = Facts.of(transcript.data(client))
@@ -207,7 +207,7 @@ def observe(
             raise TypeError("client and rounds belong to a transcript; got a model")
         protocol, network = _validate.instance("protocol", protocol, Protocol), model
         models.check_deterministic(network)
-        known = _facts(network, batch, shape, classes, labels) if own else Facts.of(_batch(batch))
+        known = _facts(network, batch, shape, classes, labels, protocol.criterion) if own else Facts.of(_batch(batch))
         check_payload("payload", network, message := Round(protocol, cast(Payload, payload)))  # it refuses what is none
         protocol.check(network, *_stand_in(network, known))
         seen, size = (replace(message, protocol=protocol.public_view(message.payload)),), None
@@ -215,8 +215,8 @@ def observe(
         told |= {"labels"}
     if "labels" in told and known.labels is None:
         raise ValueError("knows names 'labels': give them, labels=...")
-    if "labels" in told and known.labels is not None and known.labels.ndim == 2:
-        most = int((known.labels != _validate.UNTOLD).sum(1).max())
+    if "labels" in told and known.whole and known.labels is not None and known.labels.ndim == 2:
+        most = int((known.labels != _validate.IGNORED).sum(1).max())
         if most > 1:
             raise ValueError(f"knows must not name 'labels' of a text's {most} next pieces: they are the text itself")
     mode = models.batchnorm_mode(network)
@@ -254,11 +254,11 @@ def observe(
     )
 
 
-def _facts(network, batch, shape, classes, labels) -> Facts:
+def _facts(network, batch, shape, classes, labels, criterion) -> Facts:
     """What the caller states; ``ValueError`` if a batch says it already."""
     if batch is not None:
         raise ValueError("shape, classes and labels stand in place of a batch; got both (labels: knows={'labels'})")
-    return stated(network, shape, classes, labels)
+    return stated(network, shape, classes, labels, criterion)
 
 
 def _batch(batch: object) -> Batch:
@@ -267,14 +267,13 @@ def _batch(batch: object) -> Batch:
     return _validate.instance("batch", batch, Batch)
 
 
-def _stand_in(network: nn.Module, known: Facts) -> tuple[torch.Tensor, torch.Tensor]:
-    """The records, or zeros of their shape, with labels: what a protocol checks before any work."""
-    if known.images is not None and known.labels is not None:
+def _stand_in(network: nn.Module, known: Facts) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The records, or zeros of their shape, with labels if known: what a protocol checks before any work."""
+    if known.images is not None:
         return known.images, known.labels
     like = next(network.parameters())
     images = torch.zeros(known.shape, dtype=torch.int64 if known.whole else like.dtype, device=like.device)
-    labels = torch.zeros(known.shape if known.whole else known.shape[:1], dtype=torch.int64)
-    return images, (labels if known.labels is None else known.labels).to(like.device)
+    return images, known.labels
 
 
 def _judged(
