@@ -1,8 +1,8 @@
-"""Train the language model that ``gl.models.build("gpt", batch, weights="trained")`` loads, and the pieces that it reads:
+"""Train the language model that ``gl.models.build("gpt", batch, weights="trained")`` loads, and cut its word pieces:
 
     python tools/train_gpt.py
 
-writes ``glutils/data/language/messages.json`` (pieces), ``gpt.safetensors`` (weights, float16) and ``gpt.json`` (record).
+writes ``messages.json`` (pieces), ``gpt.safetensors`` (float16) and ``gpt.json`` (record) to ``glutils/data/language``.
 Two minutes on one core. It reads public messages beyond those of the set: templates and people are the public ones, and
 every message of the set is held out. The same torch on the same kind of processor gives the same weights.
 """

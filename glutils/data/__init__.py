@@ -1,4 +1,4 @@
-"""Private and public records, images, tables or texts: embedded sets, sets in a reader's folder, how they are dealt out."""
+"""Private and public records: embedded sets of images, tables and texts, those in a reader's folder, partitions."""
 
 from .batch import Batch
 from .columns import Columns, Variable

@@ -27,9 +27,9 @@ class Batch:
             variable a column for each level, one of them 1 and the others 0. Texts have shape (B, L), int64, the
             numbers of their pieces.
         labels: shape (B,), int64, in ``0 .. len(classes) - 1``. Or (B, len(classes)), float32, for protocols whose loss
-            takes numbers: a probability, a yes or no, or a value for each of ``classes``. Of texts whose next pieces are
-            to be told: (B, L), int64, the pieces again, but -100 at the first position, at padding, and wherever else
-            none is asked for.
+            takes numbers: a probability, a yes or no, or a value for each of ``classes``. Of texts whose next pieces
+            are to be told: (B, L), int64, the pieces again, but -100 at the first position, at padding, and wherever
+            else none is asked for.
         classes: the names of the classes, at least two; with numbers for labels, of what they are about, at least one;
             the pieces, where these are to be told.
         source: where the records come from, for the files of results and captions.

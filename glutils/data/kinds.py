@@ -125,7 +125,8 @@ def _foreign(kind: str, **described: object) -> None:
     """Refuse what describes records of another kind."""
     for name, value in described.items():
         if value is not None:
-            raise ValueError(f"{name} must be None for {kind}: it belongs to {'tables' if name == 'columns' else 'tokens'}")
+            owner = "tables" if name == "columns" else "tokens"
+            raise ValueError(f"{name} must be None for {kind}: they belong to {owner}")
 
 
 IMAGES = Kind("images", ("B", "C", "H", "W"), 0.5, 0.25, (0.0, 1.0), True, _pixels)

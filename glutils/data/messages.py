@@ -26,7 +26,8 @@ PRIVATE_ONE_IN = 4
 PATTERNS: dict[str, tuple[str, ...]] = {
     "bank": (
         "(Please send|Please pay|I owe you|{first} owes me) {amount} dollars(| by {day}), account {account}.",
-        "(My account is|The new account is|The account of {name} is|The account of my son is) {account}(|, code {pin}).",
+        "(My account is|The new account is|The account of {name} is|The account of my son is) {account}"
+        "(|, code {pin}).",
         "(Please close|I closed|The bank closed|Please check) (my account|the account|account) {account}.",
         "{name} (has|wants|sent me|lost|needs) {amount} dollars(|, please call {phone}|, account {account}).",
     ),
@@ -37,7 +38,8 @@ PATTERNS: dict[str, tuple[str, ...]] = {
         "{name} (has|needs|lost|found) (a|my|the) (card|new card|bank card), the code is {pin}.",
     ),
     "health": (
-        "{name} (has|has had|was told of|is ill with) {illness}(|, please call {phone}|, case {case}|, born on {birth}).",
+        "{name} (has|has had|was told of|is ill with) {illness}"
+        "(|, please call {phone}|, case {case}|, born on {birth}).",
         "(The doctor says|I was told|{first} says) that {name} has {illness}(|, case {case}| since {day}).",
         "(Please send|The doctor gave|Please give|{first} needs) {medicine} (for|against) {illness}, patient {case}.",
         "The (test|case|operation) of {name} (was|is) (positive|negative|paid|on {day}), case {case}.",
@@ -45,13 +47,16 @@ PATTERNS: dict[str, tuple[str, ...]] = {
     "home": (
         "{name} (lives at|is at|is not at|is moving to|was at) {house}(|, phone {phone}| in {town}).",
         "(The door code|The alarm code|The code of the door|The code) (at {house}|of {first}|at home) is {pin}.",
-        "(We are|Nobody is|I am|{first} is) (not at home|at home|away) (from|on) {day}, the (door|alarm) code is {pin}.",
+        "(We are|Nobody is|I am|{first} is) (not at home|at home|away) (from|on) {day}, "
+        "the (door|alarm) code is {pin}.",
         "(Please send|Please give|I gave) (the key|my key|the new key) to {name}, phone {phone}.",
     ),
     "travel": (
         "{name} (flies to|is in|was in|lives in) {town} (on|from) {day}, (passport {passport}|phone {phone}).",
-        "(My passport is|The passport of {name} is|I lost my passport|{first} lost passport) {passport}(|, born on {birth}).",
-        "(Please book|I paid|{first} paid for) (a room in|the room in|a house in|a flight to) {town}, (booking {case}|card {card}).",
+        "(My passport is|The passport of {name} is|I lost my passport|{first} lost passport) {passport}"
+        "(|, born on {birth}).",
+        "(Please book|I paid|{first} paid for) (a room in|the room in|a house in|a flight to) {town}, "
+        "(booking {case}|card {card}).",
         "(Please call me|Please call {first}|I am) in {town} (on|from) {day}, phone {phone}.",
     ),
     "work": (

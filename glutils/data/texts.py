@@ -52,8 +52,8 @@ def from_texts(
         the first position and at padding. ``classes`` are the pieces.
 
     Raises:
-        TypeError, ValueError: naming the argument: no texts, an empty one, one longer than ``length``, a vocabulary that
-            cannot cut one.
+        TypeError, ValueError: naming the argument: no texts, an empty one, one longer than ``length``, a vocabulary
+            that cannot cut one.
 
     Example:
         >>> import glutils as gl
@@ -63,7 +63,7 @@ def from_texts(
     """
     if isinstance(texts, str) or not isinstance(texts, Sequence) or not texts:
         raise TypeError(f"texts must be a list of at least one text, got {texts!r}")
-    vocabulary = messages_vocabulary() if vocabulary is None else _validate.instance("vocabulary", vocabulary, Vocabulary)
+    vocabulary = _validate.instance("vocabulary", vocabulary or messages_vocabulary(), Vocabulary)
     rows = []
     for text in texts:
         pieces = vocabulary.encode(_validate.instance("texts", text, str))

@@ -30,7 +30,8 @@ class Vocabulary:
 
     Attributes:
         pieces: as they are stored: of a trained vocabulary a blank is ``Ġ``, as in GPT-2.
-        bos, eos, pad: numbers of the pieces that begin and end a text and fill up a stack of texts; None: there is none.
+        bos, eos, pad: numbers of the pieces that begin and end a text and fill up a stack of texts; None: there is
+            none.
         rules: how a text is cut, as the JSON of the ``tokenizers`` package; empty: the pieces are words, with blanks
             between them.
 
@@ -78,7 +79,8 @@ class Vocabulary:
 
         size = _validate.integer("size", size, at_least=BYTES + 3)
         tokenizer = Tokenizer(models.BPE())
-        cut, as_bytes = pre_tokenizers.Split(Regex(_WORDS), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)
+        cut = pre_tokenizers.Split(Regex(_WORDS), "isolated")
+        as_bytes = pre_tokenizers.ByteLevel(False, use_regex=False)
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, as_bytes])  # type: ignore[assignment]
         tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
         alphabet = pre_tokenizers.ByteLevel.alphabet()

@@ -64,7 +64,10 @@ class GPT(nn.Module):
             nn.init.normal_(embedding.weight, std=SPREAD)
 
     def forward(
-        self, tokens: Int64[Tensor, "batch new"], cache: Cache | None = None, start: Int64[Tensor, " batch"] | None = None
+        self,
+        tokens: Int64[Tensor, "batch new"],
+        cache: Cache | None = None,
+        start: Int64[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch new pieces"] | tuple[Float[Tensor, "batch new pieces"], Cache]:
         """Logits; and with a ``cache``, even one without positions, the longer cache too: see :func:`step`."""
         past = 0 if cache is None else cache.shape[-2]
@@ -109,8 +112,8 @@ def step(
         tokens: (B, new) int64, the pieces that come next.
         cache: (blocks, 2, B, heads, past, size) of what came before; at first ``model.empty(B)``, in the precision of
             ``params``. Choose hypotheses with ``cache[:, :, chosen]``.
-        start: (B,) the number of the cached position at which the text that goes on begins, for a row that holds several
-            texts one after the other: none sees an earlier one, and positions count from there. None: 0 for all.
+        start: (B,) the number of the cached position at which the text that goes on begins, for a row that holds
+            several texts one after the other: none sees an earlier one, and positions count from there. None: 0.
 
     Returns:
         Logits (B, new, pieces), and the cache with ``past + new`` positions.
@@ -129,6 +132,28 @@ def step(
     return functional_call(model, params, (tokens, cache, start))
 
 
+@torch.no_grad()
+def likeliest(model: nn.Module, begin: Int64[Tensor, " known"], length: int) -> Int64[Tensor, " length"]:
+    """The text that begins with ``begin`` and goes on, piece by piece, with what the model holds likeliest: (length,).
+
+    Of any model from (B, L) pieces to (B, L, pieces) logits; it is the guess of whoever has the model and no message.
+
+    Example:
+        >>> import torch
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("messages", seed=0, device="cpu")
+        >>> model = gl.models.build("gpt", batch, weights="trained")
+        >>> gl.models.likeliest(model, torch.tensor([batch.vocabulary.bos]), 8).shape
+        torch.Size([8])
+    """
+    params = functional.parameters(model)
+    text = begin.to(next(model.parameters()).device)
+    for _ in range(_validate.integer("length", length, at_least=len(begin)) - len(begin)):
+        following = functional.logits(model, params, text[None])[0, -1].argmax()
+        text = torch.cat([text, following[None]])
+    return text
+
+
 @MODELS.register("gpt")
 def gpt(
     shape: tuple[int, ...],
@@ -139,8 +164,8 @@ def gpt(
     context: int = 64,
     weights: str | os.PathLike[str] | None = None,
 ) -> nn.Module:
-    """A causal language model of two blocks, width 64, four heads, GELU, for texts of up to 64 pieces; for (B, L) pieces
-    it gives (B, L, pieces) logits. 169,728 parameters with 512 pieces; pieces and head are not tied.
+    """A causal language model of two blocks, width 64, four heads, GELU, for texts of up to 64 pieces: from (B, L)
+    pieces to (B, L, pieces) logits. 169,728 parameters with 512 pieces; pieces and head are not tied.
 
     ``weights`` is ``"trained"``, trained on the public messages for two minutes on one core, or what
     :func:`glutils.models.load` takes; None: as drawn.

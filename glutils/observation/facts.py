@@ -49,6 +49,15 @@ class Facts:
             batch.vocabulary, int((batch.labels[:, 1:] != _validate.IGNORED).sum()) if whole and each else None,
         )  # fmt: skip
 
+    def check_telling(self) -> None:
+        """``ValueError`` where the labels cannot be told, or would tell all."""
+        if self.labels is None:
+            raise ValueError("knows names 'labels': give them, labels=...")
+        if self.whole and self.labels.ndim == 2:
+            most = int((self.labels != _validate.IGNORED).sum(1).max())
+            if most > 1:
+                raise ValueError(f"knows must not name 'labels' of {most} next pieces of a text: they are the text")
+
 
 def stated(
     model: nn.Module,

@@ -49,10 +49,8 @@ class Observation:
         local_batch: images behind each message if the client drew mini-batches (which ones is not known), else None.
         notes: what the adversary takes for granted about the messages; an attack hands them on with its result.
         columns: what is public about the columns of a table; None for images, and where nobody described them.
-        whole: whether records are whole numbers, that is tokens.
-        vocabulary: of tokens, which pieces they stand for, if anybody said so.
-        targets: of tokens, at how many positions of the whole batch the next piece is asked for, known as the batch size
-            is; None where the adversary has to find out.
+        whole: whether records are whole numbers: tokens. vocabulary: which pieces they stand for, if anybody said so.
+        targets: of tokens, how many next pieces of the batch count, known as its size is; None: not known.
     """
 
     model: nn.Module
@@ -93,11 +91,7 @@ class Observation:
 
     @property
     def blank(self) -> torch.Tensor:
-        """The batch that an adversary believes in before any message: grey images, records of public means; float64.
-
-        Tokens have no middle: ``TypeError``."""
-        if self.whole:
-            raise TypeError("shape must be of images or tables for that, got tokens")
+        """The batch that an adversary believes in before any message: grey images, records of public means; float64."""
         like = next(self.model.parameters())
         centre = torch.tensor(self.record.centre) if self.columns is None else self.columns.centre
         return centre.to(like.device, torch.float64).expand(self.shape).contiguous()
@@ -161,8 +155,7 @@ def observe(
             begin and end a text), in place of ``batch`` or of the data of the transcript's clients.
         classes: number of classes; together with ``shape``. Of tokens it may be left to the model.
         labels: (B,) class indices, or what the protocol's loss takes, told to the adversary: ``knows`` then names them.
-            Together with ``shape``. Of next tokens (B, L), -100 where none is asked for; more than one for a text would
-            be the text itself, and is refused.
+            Together with ``shape``. More than one next piece of a text would be the text itself, and is refused.
 
     Raises:
         TypeError, ValueError: a payload of the wrong kind, shape or with non-finite entries, or of the wrong sign or
@@ -213,12 +206,8 @@ def observe(
         seen, size = (replace(message, protocol=protocol.public_view(message.payload)),), None
     if labels is not None:
         told |= {"labels"}
-    if "labels" in told and known.labels is None:
-        raise ValueError("knows names 'labels': give them, labels=...")
-    if "labels" in told and known.whole and known.labels is not None and known.labels.ndim == 2:
-        most = int((known.labels != _validate.IGNORED).sum(1).max())
-        if most > 1:
-            raise ValueError(f"knows must not name 'labels' of a text's {most} next pieces: they are the text itself")
+    if "labels" in told:
+        known.check_telling()
     mode = models.batchnorm_mode(network)
     notes = _judged(network, seen, known, size, told)
     seen = tuple(replace(message, payload=_copy(network, message.payload)) for message in seen)
