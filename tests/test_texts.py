@@ -204,6 +204,8 @@ def test_what_no_gpt_can_be_is_refused(batch):
         gl.models.build("gpt", batch, context=5)
     with pytest.raises(ValueError, match="does not fit the model"):
         gl.models.build("gpt", batch, weights="trained", depth=1)
+    with pytest.raises(ValueError, match="weights must be None or a file for a vocabulary other than"):
+        gl.models.build("gpt", tokens([1, 2, 3]), weights="trained")
 
 
 def test_the_likeliest_text_is_one_of_the_language(model, batch):
@@ -310,8 +312,8 @@ def test_edit_distances_are_those_of_a_slow_computation():
 
 def test_a_score_of_texts_matches_them_and_stands_beside_controls(batch, model):
     wrong = gl.data.from_texts([batch.texts[1], batch.texts[0][:-3] + "77."])  # in another order, two digits wrong
-    result = Reconstruction(wrong.images, wrong.labels, 0.0, vocabulary=batch.vocabulary,
-                            controls={"model_guess": gl.models.likeliest(model, torch.tensor([1]), 9).expand(2, -1)})  # fmt: skip
+    guess = {"model_guess": gl.models.likeliest(model, torch.tensor([1]), 9).expand(2, -1)}
+    result = Reconstruction(wrong.images, wrong.labels, 0.0, vocabulary=batch.vocabulary, controls=guess)
     score = gl.score(result, batch)
     assert score.matching.tolist() == [1, 0] and score.exact.tolist() == [False, True] and result.texts == wrong.texts
     assert score.secrets.tolist() == [0.0, 1.0] and score.edit_distance[1] == 0 and 0 < score.edit_distance[0] <= 2
@@ -336,8 +338,8 @@ def test_texts_without_secrets_have_none_to_find():
     own = gl.data.from_texts(["Call Jane.", "Code 4821."])
     score = gl.score(own, own)
     assert score.secrets.isnan().tolist() == [True, False] and score.mean()["secrets"] == 1.0
-    for how, said in (({"tolerance": 0.1}, "tolerance must be left alone"), ({"lpips_net": "alex"}, "lpips_net must be")):
-        with pytest.raises(ValueError, match=said):
+    for how in ({"tolerance": 0.1}, {"lpips_net": "alex"}):
+        with pytest.raises(ValueError, match=f"{min(how)} must be left alone for tokens"):
             gl.score(own, own, **how)
     with pytest.raises(ValueError, match="images must be whole numbers"):
         gl.score(Reconstruction(own.images.float(), own.labels, 0.0), own)
