@@ -26,6 +26,7 @@ def test_four_texts_of_twelve_tokens_are_exact(four, weights):
     result = gl.attack("dager", observed(four, weights=weights))
     score = gl.score(result, four)
     assert score.exact.all() and result.diagnostics["found"] == 4 and not result.notes
+    assert (result.evaluations, result.pullbacks) == (0, 0)
     assert result.controls["model_guess"].shape == (4, 12) and not score.beaten_by
 
 

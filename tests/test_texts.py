@@ -204,7 +204,7 @@ def test_what_no_gpt_can_be_is_refused(batch):
         gl.models.build("gpt", batch, context=5)
     with pytest.raises(ValueError, match="does not fit the model"):
         gl.models.build("gpt", batch, weights="trained", depth=1)
-    with pytest.raises(ValueError, match="weights must be None or a file for a vocabulary other than"):
+    with pytest.raises(ValueError, match="weights must be None or a file for a vocabulary other than the messages"):
         gl.models.build("gpt", tokens([1, 2, 3]), weights="trained")
 
 

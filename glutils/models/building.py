@@ -81,7 +81,7 @@ def _ready(name: str, batch: Batch, options: Options) -> Callable[[], nn.Module]
         able = ", ".join(other for other, taken in TAKES.items() if batch.kind in taken)
         raise ValueError(f"batch must hold {' or '.join(kinds)} for model {name!r}, got {batch.kind}, as {able} takes")
     if options.get("weights") == "trained" and name == "gpt" and batch.vocabulary != messages_vocabulary():
-        raise ValueError("weights must be None or a file for a vocabulary other than that of the messages; got 'trained'")
+        raise ValueError("weights must be None or a file for a vocabulary other than the messages', got 'trained'")
     allowed = list(inspect.signature(make).parameters)[2:]
     for option in sorted(options.keys() - set(allowed)):
         raise TypeError(f"model {name!r} has no option {option!r}; its options: {', '.join(allowed)}")
