@@ -66,7 +66,7 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
 def _filled(batch: Batch, length: int) -> Batch:
     """Texts with padding up to that length, and no loss there."""
     more, v = (0, length - batch.shape[0]), batch.vocabulary
-    fill = next((end for end in (v and v.pad, v and v.eos) if end is not None), 0)
+    fill = next((end for end in ((v.pad, v.eos) if v else ()) if end is not None), 0)
     tokens, labels = F.pad(batch.images, more, value=fill), F.pad(batch.labels, more, value=_validate.IGNORED)
     return replace(batch, images=tokens, labels=labels)
 
