@@ -52,7 +52,8 @@ class DPSGD(Defense):
         _no_batchnorm(model, "DP-SGD")
 
     def client(self, protocol, model, images, labels, generator, **how):
-        mean = self._clipped(protocol, model, models.parameters(model, images.dtype), images, labels)
+        params = models.parameters(model, images.dtype if images.is_floating_point() else None)
+        mean = self._clipped(protocol, model, params, images, labels)
         scale = float(self.sigma) * float(self.clip) / len(images)
         noisy = {name: g.detach() + scale * random_like(g, generator) for name, g in mean.items()}
         return protocol.payload(noisy, model)
