@@ -85,8 +85,9 @@ def test_names_say_what_each_set_needs():
         "breast_cancer",
         "diabetes",
         "adult_like",
+        "messages",
     }
-    inside = ("photos", "digits", "wine", "breast_cancer", "diabetes", "adult_like")
+    inside = ("photos", "digits", "wine", "breast_cancer", "diabetes", "adult_like", "messages")
     assert all("embedded" in found[name] for name in inside)
     assert all("root" in text for name, text in found.items() if name not in inside)
     with pytest.raises(ValueError, match="photos, digits, .*mnist.*folder; got 'mnits'"):

@@ -114,9 +114,9 @@ def reconstruction_bound(
 
     "Reconstructs" may mean anything that somebody who saw no message achieves with probability ``prior`` at best:
     naming one of N equally likely records (1 / N), or coming closer than a stated error. Phi(Phi^-1(prior) + mu) with
-    mu = sqrt(steps) / noise_multiplier: the power of the best test between two Gaussians (Hayes, Mahloujifar, Balle 2023,
-    theorem 2; reconstruction robustness is of Balle, Cherubin, Hayes 2022). It does not need a small epsilon to say
-    something: a large one promises nothing about a choice between two, and still much about one of many.
+    mu = sqrt(steps) / noise_multiplier: the power of the best test between two Gaussians (Hayes, Mahloujifar, Balle
+    2023, theorem 2; reconstruction robustness is of Balle, Cherubin, Hayes 2022). A large epsilon promises nothing
+    about a choice between two records, and may still promise something about one of many.
 
     Args:
         noise_multiplier: standard deviation of the noise on the sum over the clipping bound, above 0.

@@ -84,6 +84,8 @@ class Defended(Protocol):
     def check(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None) -> None:
         self.protocol.check(model, images, labels)
         for entry in self.defenses:
+            if not (images.is_floating_point() or entry.of_tokens):
+                raise ValueError(f"defence {entry} works on the entries of images and tables, got tokens")
             entry.check(self.protocol, model)
 
     def transmit_with_memory(

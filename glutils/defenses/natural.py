@@ -28,6 +28,7 @@ class Mixup(Defense):
     alpha: float | int = 1.0
     title = "Mixup"
     needs_data = True
+    of_tokens = False
 
     def __post_init__(self) -> None:
         _validate.number("alpha", self.alpha, above=0)

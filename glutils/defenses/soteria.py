@@ -34,6 +34,7 @@ class Soteria(Defense):
     kinds = ("gradient",)
     title = "Soteria"
     needs_data = True
+    of_tokens = False
 
     def __post_init__(self) -> None:
         if _validate.number("prune", self.prune, at_least=0) >= 1:

@@ -70,7 +70,8 @@ class Run:
         sent: dict[int, list[Round]] = {k: [] for k in told}
         lr, sizes = self.rate(turn), {k: len(self.clients[k]) for k in active}
         everybody, count = sum(sizes.values()), 0
-        indices = all(client.labels.ndim == 1 for client in self.clients)  # of classes, which may become soft labels
+        # indices of classes may become soft labels; the stack is in the records' precision, and tokens have none
+        indices = all(client.labels.ndim == 1 and client.images.is_floating_point() for client in self.clients)
         alone = self.local_steps > 1 or not (self.batched and indices and together.possible(
             self.protocols[turn], self.working, len(others)))  # fmt: skip
         for j, now in enumerate(self.steps(turn)):

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORED = -100
+from .. import _validate
+
+IGNORED = _validate.IGNORED
 """A target that counts for nothing: padding, or a token that the model was only shown."""
 
 
