@@ -42,6 +42,11 @@ class Defense:
         return None
 
     @property
+    def public_count(self) -> float | None:
+        """Public number by which it divides a sum over images, whatever their number; None: it takes their mean."""
+        return None
+
+    @property
     def mean_bound(self) -> float | None:
         """Where it cuts scalars; None: nowhere."""
         return None
