@@ -8,7 +8,7 @@ random directions of our own as suffice, which turns them into scalars.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -16,11 +16,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .. import models, zo
-from ..observation import Observation, Round, as_gradient
+from ..observation import Observation, Round
+from ..protocols import Payload
 from ..solvers.engine import show_progress
 
-SKETCH = 256
-"""Directions along which a gradient is read, at least; 32 for each record of the batch if that is more."""
+SKETCH = 128
+"""Directions along which a gradient is read, at least; 16 for each record of the batch if that is more."""
 SKETCH_SEED = 20_27
 PIXELS = 2**18
 """Numbers of candidates that are computed at a time, so that the activations of 32 networks fit into memory."""
@@ -61,9 +62,6 @@ def equations(
         chunk: candidates at a time; None: as many as :data:`PIXELS` allows.
         progress: whether to show a bar.
     """
-    notes: tuple[str, ...] = ()
-    if seen.kind == "delta":
-        seen, notes = _as_gradients(seen)
     size = chunk or max(1, PIXELS // images[0].numel())
     readers = [_reader(seen, message, batch) for message in seen.rounds]
     rows = [len(reader) for reader in readers]
@@ -79,10 +77,17 @@ def equations(
                 shown.update()
     message = np.concatenate([reader.received().double().cpu().numpy() for reader in readers])
     noise = np.concatenate(
-        [_noise(r, columns[a:b], images, labels, batch) for r, a, b in zip(readers, edges, edges[1:], strict=False)]
+        [_noise(reader, images, labels, batch) for reader in readers]
     )
     blocks = tuple((int(a), int(b)) for a, b in zip(edges, edges[1:], strict=False))
-    return Equations(columns, message, noise, blocks, notes)
+    return Equations(columns, message, noise, blocks, _notes(seen, batch))
+
+
+def _notes(seen: Observation, batch: int) -> tuple[str, ...]:
+    steps = max(message.protocol.local_steps(batch) for message in seen.rounds)
+    if seen.kind != "delta" or steps == 1:
+        return ()
+    return (f"{steps} local steps are read as one gradient at the model that was sent; the rest counts as noise",)
 
 
 def masses(labels: Tensor, ignored: int = -100) -> np.ndarray:
@@ -96,10 +101,18 @@ class _Reader:
     """One message, and how a record's share of it is computed."""
 
     def __init__(self, seen: Observation, message: Round, batch: int):
-        self.message, self.protocol, self.model = message, message.protocol, seen.model
-        self.declared = message.protocol.noise(message.payload, batch)
+        self.message, self.protocol, self.model, self.batch = message, message.protocol, seen.model, batch
         own = {} if message.parameters is None else message.parameters
-        self.params = models.parameters(seen.model) | {n: p.detach() for n, p in own.items()}
+        self.start = models.parameters(seen.model) | {n: p.detach() for n, p in own.items()}
+        self.declared = float(message.protocol.noise(message.payload, batch))
+
+    def sent(self, images: Tensor, labels: Tensor) -> Payload:
+        """What an undefended client with this batch would have sent."""
+        client = self.protocol.undefended
+        if any(field.name == "order" for field in fields(client)):  # the adversary's copy has no order: any will do
+            client = replace(client, order=0)
+        with torch.enable_grad():
+            return client.payload(client._client(self.model, images, labels, self.start, graph=False), self.model)
 
 
 class _Scalars(_Reader):
@@ -108,11 +121,7 @@ class _Scalars(_Reader):
     def __init__(self, seen: Observation, message: Round, batch: int):
         super().__init__(seen, message, batch)
         self.directions = self.protocol.draw(self.model)
-        self.params = self.protocol.linearisation_state(self.params, message.payload, self.directions) \
-            if not self.protocol.answers_slopes else self.params
-        arithmetic = self.protocol.arithmetic
-        if arithmetic.plain:  # a client in half precision casts by itself
-            self.params = {name: p.to(zo.DTYPES[arithmetic.dtype]) for name, p in self.params.items()}
+        self.state = self._state(message.payload)
         weights = self.protocol.scalar_weights(message.payload)
         self.kept = None if weights is None else weights.double()
 
@@ -125,94 +134,97 @@ class _Scalars(_Reader):
 
     def each(self, images: Tensor, labels: Tensor) -> Tensor:
         """(K, n) of every record alone."""
-        found = self._slopes(images, labels, True).double()
+        found = self._slopes(self.state, images, labels)
         bound = self.protocol.image_bound
         return self._kept(found if bound is None else found.clamp(-bound, bound))
 
-    def together(self, images: Tensor, labels: Tensor) -> Tensor | None:
-        """(K,) of a batch; None where it is the mean of the records' own by construction."""
-        return self._kept(self._slopes(images, labels, False).double()) if self.protocol.image_bound is None else None
+    def error(self, images: Tensor, labels: Tensor, mass: Tensor) -> Tensor:
+        """(K,): by how much a batch's message differs from the mean of its records' own."""
+        whole = self.sent(images, labels)
+        each = self._slopes(self._state(whole), images, labels)
+        return self._kept(whole.scalars.double() - each @ (mass / mass.sum()))
 
-    def _slopes(self, images: Tensor, labels: Tensor, each: bool) -> Tensor:
-        how = {"params": self.params, "each": each}
-        return self.protocol.arithmetic.slopes(self.model, images, labels, self.directions, **how)
+    def _state(self, payload: Payload) -> models.Parameters:
+        """Where the slopes were taken: where the client began, for one that moves meanwhile the middle of its way."""
+        arithmetic, state = self.protocol.arithmetic, self.start
+        if not self.protocol.undefended.answers_slopes:
+            state = self.protocol.linearisation_state(state, payload, self.directions)
+        if not arithmetic.plain:  # a client in half precision, or in place, casts by itself
+            return state
+        return {name: p.to(zo.DTYPES[arithmetic.dtype]) for name, p in state.items()}
+
+    def _slopes(self, state: models.Parameters, images: Tensor, labels: Tensor) -> Tensor:
+        slopes = self.protocol.arithmetic.slopes
+        return slopes(self.model, images, labels, self.directions, params=state, each=True).double()
 
     def _kept(self, scalars: Tensor) -> Tensor:
-        if self.kept is None:
-            return scalars
-        return (scalars.T * self.kept.to(scalars)).T
+        return scalars if self.kept is None else (scalars.T * self.kept.to(scalars)).T
 
 
 class _Gradient(_Reader):
-    """A gradient, read along random directions of our own."""
+    """A gradient, or a difference read as one, along random directions of our own.
+
+    They have length one, so independent noise on the gradient's entries is as large along them.
+    """
 
     def __init__(self, seen: Observation, message: Round, batch: int):
         super().__init__(seen, message, batch)
-        dim = sum(p.numel() for p in self.params.values())
-        self.directions = zo.Directions(
-            SKETCH_SEED, min(dim, max(SKETCH, 32 * batch)), dim, "unit", device=next(iter(self.params.values())).device
-        )
+        dim, device = sum(p.numel() for p in self.start.values()), next(iter(self.start.values())).device
+        self.directions = zo.Directions(SKETCH_SEED, min(dim, max(SKETCH, 16 * batch)), dim, device=device)
+        self.factor = 1.0
+        if seen.kind == "delta":  # a mean gradient is the difference times this, but for momentum and weight decay
+            unit = {name: torch.ones_like(p) for name, p in self.start.items()}
+            zero = {name: torch.zeros_like(p) for name, p in self.start.items()}
+            mean = [self.protocol.undefended.average_gradient(self.start, d, self._steps()) for d in (unit, zero)]
+            self.factor = float(next(iter(mean[0].values())).flatten()[0] - next(iter(mean[1].values())).flatten()[0])
+        self.declared *= abs(self.factor)
+
+    def _steps(self) -> int:
+        return self.protocol.local_steps(self.batch)
 
     def __len__(self) -> int:
         return len(self.directions)
 
+    def _read(self, payload: Payload) -> Tensor:
+        named = payload.tensors
+        if payload.kind == "delta":
+            named = self.protocol.undefended.average_gradient(self.start, named, self._steps())
+        return self.directions.project(models.flatten(named).double())
+
     def received(self) -> Tensor:
         """(S,): the gradient along our directions."""
-        return self.directions.project(self.message.payload.flat.double())
+        return self._read(self.message.payload)
 
     def each(self, images: Tensor, labels: Tensor) -> Tensor:
         """(S, n) of every record alone."""
-        dim = self.directions.dim
 
         def one(x: Tensor, y: Tensor) -> Tensor:
-            grads = torch.func.grad(lambda p: models.loss(self.model, p, x[None], y[None]))(self.params)
+            grads = torch.func.grad(lambda p: models.loss(self.model, p, x[None], y[None]))(self.start)
             return models.flatten(grads)
 
-        parts = []
-        for x, y in zip(*(t.split(max(1, 2**24 // dim)) for t in (images, labels)), strict=True):
+        parts, size = [], max(1, 2**24 // self.directions.dim)
+        for x, y in zip(images.split(size), labels.split(size), strict=True):
             grads = models.vectorised(self.model, one)(x, y).detach().double()
             blocks = [self.directions.rows(a, b, torch.float64) @ grads.T for a, b in self.directions.blocks()]
             parts.append(torch.cat(blocks))
         return torch.cat(parts, 1)
 
-    def together(self, images: Tensor, labels: Tensor) -> Tensor:
-        """(S,) of a batch."""
-        with torch.enable_grad():
-            grads = models.gradient(self.model, self.params, images, labels)
-        return self.directions.project(models.flatten(grads).double())
+    def error(self, images: Tensor, labels: Tensor, mass: Tensor) -> Tensor:
+        """(S,): by how much a batch's message differs from the mean of its records' own."""
+        return self._read(self.sent(images, labels)) - self.each(images, labels) @ (mass / mass.sum())
 
 
 def _reader(seen: Observation, message: Round, batch: int) -> _Scalars | _Gradient:
     return _Scalars(seen, message, batch) if seen.kind == "scalars" else _Gradient(seen, message, batch)
 
 
-def _as_gradients(seen: Observation) -> tuple[Observation, tuple[str, ...]]:
-    """Parameter differences as mean gradients; of several local steps these are of a model that moved."""
-    steps = max(message.protocol.local_steps(seen.local_batch or seen.shape[0]) for message in seen.rounds)
-    rounds: list[Round] = []
-    for message in seen.rounds:
-        rounds += as_gradient(replace(seen, rounds=(message,))).rounds
-    moved = f"{steps} local steps are read as one gradient at the model that was sent: what they leave is unexplained"
-    return replace(seen, rounds=tuple(rounds)), (moved,) if steps > 1 else ()
-
-
-def _noise(reader: _Scalars | _Gradient, columns: np.ndarray, images: Tensor, labels: Tensor, batch: int) -> np.ndarray:
+def _noise(reader: _Scalars | _Gradient, images: Tensor, labels: Tensor, batch: int) -> np.ndarray:
     """(rows,): what the protocol declares, and how far decoy batches are from the mean of their records."""
-    found = np.zeros(len(columns))
-    mass, size = masses(labels), min(batch, len(images))
-    decoys = list(_decoys(len(images), size))
-    for members in decoys:
-        with torch.no_grad():
-            whole = reader.together(images[members], labels[members])
-        if whole is None:
-            break
-        mean = columns[:, members] @ mass[members] / mass[members].sum()
-        found += np.square(whole.cpu().numpy() - mean) / len(decoys)
-    rounding = float(found.mean())
-    declared = reader.declared
-    if isinstance(reader, _Gradient):
-        declared = float(declared)  # unit directions keep the size of independent noise
-    return np.full(len(columns), np.sqrt(rounding + declared**2))
+    mass = torch.from_numpy(masses(labels)).to(images.device)
+    errors = []
+    for members in _decoys(len(images), min(batch, len(images))):
+        errors.append(reader.error(images[members], labels[members], mass[members]).square().mean())
+    return np.full(len(reader), float((torch.stack(errors).mean() + reader.declared**2).sqrt()))
 
 
 def _decoys(count: int, size: int) -> Iterator[np.ndarray]:

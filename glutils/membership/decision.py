@@ -114,10 +114,11 @@ def decide(task: Problem, false_names: float, seed: int, show: bool) -> Verdict:
         named[record] = sure
         unsure += not sure
     if unsure:
+        complete = False
         notes += (f"{unsure} of {len(np.unique(found.members))} records of the best explanation are not named",)
     counts = np.bincount(found.members, minlength=len(scores)) * named
-    spread = max(float(message @ message), 1e-300)
-    misfit, noise = math.sqrt(found.residual / spread), math.sqrt(task.floor / spread)
+    size = float(message @ message)
+    misfit, noise = (math.sqrt(part / size) if size else math.inf for part in (found.residual, task.floor))
     return Verdict(scores, named, counts, complete, misfit, noise, bar_, notes)
 
 
@@ -162,6 +163,8 @@ def _doubt(task: Problem, found: Explanation, record: int, supports: dict[int, f
 
 def _complete(task: Problem, found: Explanation, played: Games, alpha: float) -> tuple[bool, tuple[str, ...]]:
     """Whether the explanation is as good as those of games in which nobody is missing, and better than in others."""
+    if not task.floor < float(task.message @ task.message):
+        return False, ("noise and rounding are as large as the messages",)
     whole = played.residuals[0]
     gone = np.concatenate([left for absent, left in played.residuals.items() if absent])
     some = min((left for absent, left in played.residuals.items() if absent), key=lambda left: np.quantile(left, alpha))

@@ -116,8 +116,7 @@ def rounded(dictionary: Dictionary, share: np.ndarray, count: int) -> np.ndarray
 
 def exchanged(dictionary: Dictionary, message: np.ndarray, members: np.ndarray) -> Explanation:
     """From these members on, the best exchange of one for another candidate, as long as one helps."""
-    columns, mass = dictionary.columns, dictionary.mass
-    along, best = columns.T @ message, np.inf
+    along, best = dictionary.columns.T @ message, np.inf
     members = members.copy()
     for _ in range(ROUNDS):
         table = exchanges(dictionary, message, members, along)
