@@ -76,18 +76,27 @@ def instance(name: str, value: object, kind: type[T] | tuple[type[T], ...]) -> T
 
 
 def images_and_labels(images: torch.Tensor, labels: torch.Tensor, classes: int | None = None) -> None:
-    """Check shapes, dtypes and label range of a batch. Pixel range is *not* checked: dummy images may leave [0,1].
+    """Check shapes, dtypes and label range of a batch: :func:`records`, then :func:`class_labels`."""
+    records(images)
+    instance("labels", labels, torch.Tensor)
+    class_labels(labels, len(images), classes)
 
-    ``images`` are of any kind of record (:mod:`glutils.data.kinds`). ``labels`` are ``(B,)`` int64 class indices, or
-    ``(B, C)`` floating soft labels.
+
+def records(images: torch.Tensor) -> None:
+    """Check shape and dtype of records of any kind (:mod:`glutils.data.kinds`).
+
+    Pixel range is *not* checked: dummy images may leave [0,1].
     """
     instance("images", images, torch.Tensor)
-    instance("labels", labels, torch.Tensor)
     if images.ndim not in (2, 4) or 0 in images.shape:
         allowed = "(B, C, H, W), or (B, columns) of a table,"
         raise ValueError(f"images must have shape {allowed} with no empty axis, got {tuple(images.shape)}")
     if not images.is_floating_point():
         raise TypeError(f"images must be floating point, got {images.dtype}")
+
+
+def class_labels(labels: torch.Tensor, count: int, classes: int | None = None) -> None:
+    """Check ``labels`` of ``count`` records: ``(B,)`` int64 class indices, or ``(B, C)`` floating soft labels."""
     if labels.is_floating_point():
         if labels.ndim != 2 or (classes is not None and labels.shape[1] != classes):
             raise ValueError(f"soft labels must have shape (B, {classes or 'classes'}), got {tuple(labels.shape)}")
@@ -97,8 +106,8 @@ def images_and_labels(images: torch.Tensor, labels: torch.Tensor, classes: int |
         raise ValueError(f"labels must have shape (B,), got {tuple(labels.shape)}")
     elif classes is not None and labels.numel() and not (0 <= int(labels.min()) and int(labels.max()) < classes):
         raise ValueError(f"labels must lie in 0..{classes - 1}, got {labels.tolist()}")
-    if len(labels) != len(images):
-        raise ValueError(f"labels must have one entry per image ({len(images)}), got {len(labels)}")
+    if len(labels) != count:
+        raise ValueError(f"labels must have one entry per image ({count}), got {len(labels)}")
 
 
 def finite(name: str, value: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,8 @@ from ..solvers import Found, History, Tally
 ATTACKS = Registry("attack")
 KINDS = ("gradient", "delta", "scalars")
 OBSERVATION = "an observation"
+PLAIN = "cross entropy"
+ANY_LOSS = "any"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Card:
         takes: what ``run`` is called with: "an observation", or "clients" for an adversary that takes part in
             the rounds, whose attack is called by its own name and not through :func:`attack`.
         records: kinds of records that it reconstructs.
+        losses: ``"cross entropy"``, of classes as it stands; or ``"any"`` that the client's protocol names, if the
+            attack only simulates it.
         run: what it takes, and options, to reconstruction.
     """
 
@@ -53,6 +57,7 @@ class Card:
     adversary: str = "honest-but-curious server"
     takes: str = OBSERVATION
     records: tuple[str, ...] = ("images",)
+    losses: str = PLAIN
     run: Callable[..., Reconstruction] | None = None
 
 
@@ -163,6 +168,7 @@ def attack(name: str, seen: Observation, *, device=None, seed: int = 0, **option
         raise ValueError(f"attack {name!r} reads payloads of kind {' or '.join(card.kinds)}, got {seen.kind!r}")
     if seen.record.name not in card.records:
         raise ValueError(f"attack {name!r} reconstructs {' and '.join(card.records)}, got {seen.record.name}")
+    _check_clients(name, card, seen)
     mode = models.batchnorm_mode(seen.model)
     if mode != seen.batchnorm:
         raise ValueError(
@@ -181,6 +187,30 @@ def attack(name: str, seen: Observation, *, device=None, seed: int = 0, **option
     if seen.beyond_protocol:
         notes += (f"uses {', '.join(sorted(seen.beyond_protocol))}, which this protocol never sends",)
     return dataclasses.replace(result, attack=name, seconds=time.perf_counter() - begin, notes=notes)
+
+
+def _check_clients(name: str, card: Card, seen: Observation) -> None:
+    """Refuse clients whose local steps or loss no attack of that name uses, or whose targets it would have to guess."""
+    for entry in seen.rounds:
+        if not entry.protocol.sums_gradients:
+            raise ValueError(
+                f"attack {name!r} cannot use steps that do not sum up gradients, got {entry.protocol.undefended}: this "
+                "is no evidence that they protect"
+            )
+        criterion = entry.protocol.criterion
+        if criterion.plain:
+            continue
+        if card.losses == PLAIN:
+            could = ", ".join(repr(other) for other in names() if ATTACKS.get(other).losses == ANY_LOSS)
+            raise ValueError(
+                f"attack {name!r} is derived for the cross entropy of class indices, got clients with the loss "
+                f"{criterion}; for that there are {could}"
+            )
+        if seen.labels is None and not criterion.solvable:
+            raise ValueError(
+                f"attack {name!r} needs the labels of clients with the loss {criterion}: they are no classes that it "
+                "could solve for; observe(..., knows={'labels'}), or labels=..."
+            )
 
 
 def need_labels(seen: Observation, attack: str) -> torch.Tensor:

@@ -24,8 +24,9 @@ class Batch:
         images: the records. Images have shape (B, C, H, W), float32, every pixel in [0, 1]. Records of a table have
             shape (B, columns), float32: numbers in standard deviations from the public mean, and for every categorical
             variable a column for each level, one of them 1 and the others 0.
-        labels: shape (B,), int64, in ``0 .. len(classes) - 1``.
-        classes: the names of the classes, at least two.
+        labels: shape (B,), int64, in ``0 .. len(classes) - 1``. Or (B, len(classes)), float32, for protocols whose loss
+            takes numbers: a probability, a yes or no, or a value for each of ``classes``.
+        classes: the names of the classes, at least two; with numbers for labels, of what they are about, at least one.
         source: where the records come from, for the files of results and captions.
         columns: what is public about a table's columns; None for images. Of a table that comes without, all columns
             are taken to be numbers, standardised already.
@@ -43,20 +44,23 @@ class Batch:
     """
 
     images: Float32[Tensor, "batch ..."]
-    labels: Int64[Tensor, " batch"]
+    labels: Int64[Tensor, " batch"] | Float32[Tensor, "batch outputs"]
     classes: tuple[str, ...]
     source: str = ""
     columns: Columns | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
-        if len(self.classes) < 2:
+        numbers = isinstance(self.labels, Tensor) and self.labels.is_floating_point()
+        if len(self.classes) < (1 if numbers else 2):
             raise ValueError(f"classes must name at least two classes, got {self.classes!r}")
         _validate.images_and_labels(self.images, self.labels, len(self.classes))
         if self.labels.device != self.images.device:
             raise ValueError(f"labels must be on the images' device {self.images.device}, got {self.labels.device}")
-        if self.labels.is_floating_point():
-            raise TypeError(f"labels of a Batch must be int64 class indices, got {self.labels.dtype}")
+        if numbers:
+            _validate.finite("labels", self.labels)
+            if self.labels.dtype != torch.float32:
+                raise TypeError(f"labels of a Batch must be int64 class indices, or float32, got {self.labels.dtype}")
         if self.images.dtype != torch.float32:
             raise TypeError(f"images of a Batch must be float32, got {self.images.dtype}")
         _validate.finite("images", self.images)

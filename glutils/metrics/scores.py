@@ -221,7 +221,7 @@ def score(
         stacks[name] = guess[yardstick.match(guess)]
 
     matching = yardstick.match(images)
-    hits = found.cpu()[matching] == batch.labels.cpu()
+    hits = (found.cpu()[matching] == batch.labels.cpu()).view(len(matching), -1).all(1)
     return Score(
         **yardstick.measure(images[matching]),
         label_accuracy=float(hits.double().mean()),
@@ -239,7 +239,7 @@ def _images_and_labels(name: str, result: Reconstructed, batch: Batch) -> tuple[
         raise TypeError(f"{name} must hold tensors .images and .labels, got {type(result).__name__}")
     if images.shape != batch.images.shape:
         raise ValueError(f"{name}.images must have shape {tuple(batch.images.shape)}, got {tuple(images.shape)}")
-    if labels.dtype != torch.int64:
+    if labels.dtype != torch.int64 and not batch.labels.is_floating_point():
         raise TypeError(f"{name}.labels must be int64 class indices, got {labels.dtype}")
     if labels.shape != batch.labels.shape:
         raise ValueError(f"{name}.labels must have shape {tuple(batch.labels.shape)}, got {tuple(labels.shape)}")

@@ -31,7 +31,7 @@ class Trace:
     layers: tuple[str, ...]
 
 
-_TRIED: weakref.WeakKeyDictionary[nn.Module, dict[tuple, int]] = weakref.WeakKeyDictionary()
+_TRIED: weakref.WeakKeyDictionary[nn.Module, dict[tuple, tuple[int, ...]]] = weakref.WeakKeyDictionary()
 _SHAPES: weakref.WeakKeyDictionary[nn.Module, tuple[int, ...]] = weakref.WeakKeyDictionary()
 """Of the records on which a model was last tried, for who asks about its layers and holds no records."""
 _TRACED: weakref.WeakKeyDictionary[nn.Module, dict[tuple, Trace]] = weakref.WeakKeyDictionary()
@@ -40,18 +40,32 @@ _TRACED: weakref.WeakKeyDictionary[nn.Module, dict[tuple, Trace]] = weakref.Weak
 def probe(model: nn.Module, images: Tensor) -> int:
     """Number of classes that ``model`` gives for records (B, ...), found by trying it; nothing of it is changed.
 
-    Tried once for a model, the shape and type of the records, its layers' modes and what is trainable. Global random
-    state is left as it was.
-
-    Raises:
-        TypeError, ValueError: no module, a compiled script, no trainable parameter, an output that depends on chance or
-            is not one tensor (B, classes), records that the model does not take.
+    Of a model that predicts tokens, (B, L, V), it is V. See :func:`outputs`.
 
     Example:
         >>> import glutils as gl
         >>> batch = gl.data.sample("digits", count=2, seed=0)
         >>> gl.models.probe(gl.models.build("mlp", batch, seed=0), batch.images)
         10
+    """
+    return outputs(model, images)[-1]
+
+
+def outputs(model: nn.Module, images: Tensor) -> tuple[int, ...]:
+    """Shape of what ``model`` gives for records (B, ...), found by trying it; nothing of it is changed.
+
+    Tried once for a model, the shape and type of the records, its layers' modes and what is trainable. Global random
+    state is left as it was.
+
+    Raises:
+        TypeError, ValueError: no module, a compiled script, no trainable parameter, an output that depends on chance or
+            is not one tensor (B, n) or (B, L, V), records that the model does not take.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0)
+        >>> gl.models.outputs(gl.models.build("mlp", batch, seed=0), batch.images)
+        (2, 10)
     """
     if not isinstance(model, nn.Module):
         functional.check_deterministic(model)  # which says so
@@ -63,10 +77,10 @@ def probe(model: nn.Module, images: Tensor) -> int:
     if key not in found:
         found[key] = _tried(model, images)
     _SHAPES[model] = tuple(images.shape[1:])
-    return found[key]
+    return len(images), *found[key]
 
 
-def _tried(model: nn.Module, images: Tensor) -> int:
+def _tried(model: nn.Module, images: Tensor) -> tuple[int, ...]:
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise ValueError("model must be a plain module: parameters of a torch.jit script cannot be replaced")
     functional.check_deterministic(model)
@@ -84,12 +98,12 @@ def _tried(model: nn.Module, images: Tensor) -> int:
                     "model must give the same output twice, got two that differ: it depends on chance (dropout or "
                     "noise, say) or on what it was called with before; call model.eval()"
                 )
-    if first.ndim != 2 or first.shape[0] != len(images) or first.shape[1] < 2:
+    if first.ndim not in (2, 3) or first.shape[0] != len(images) or 0 in first.shape:
         raise ValueError(
-            f"model must give logits of shape (B, classes) with at least two classes, gives {tuple(first.shape)} "
+            f"model must give logits of shape (B, classes), or (B, L, V) of tokens, gives {tuple(first.shape)} "
             f"for {len(images)} records"
         )
-    return first.shape[1]
+    return tuple(first.shape[1:])
 
 
 def _output(model: nn.Module, params: functional.Parameters, images: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ def stated(
     shape: Sequence[int] | None,
     classes: int | None,
     labels: torch.Tensor | np.ndarray | Sequence[int] | None,
+    criterion: models.losses.Loss = models.losses.DEFAULT,
 ) -> Facts:
     """The facts that a caller states in place of a private batch, tried on the model.
 
@@ -60,12 +61,16 @@ def stated(
     kinds.of_shape("shape", shape)
     classes = _validate.integer("classes", classes, at_least=1)
     found = _outputs(model, shape)
-    if tuple(found.shape) != (shape[0], classes):
+    if found.ndim < 2 or (found.shape[0], found.shape[-1]) != (shape[0], classes):
         raise ValueError(
             f"classes must be the model's outputs for each record: records of shape {shape} give outputs of shape "
             f"{tuple(found.shape)}, got classes={classes}"
         )
-    return Facts(shape, classes, None if labels is None else _labels(labels, shape[0], classes).to(found.device))
+    if labels is not None:
+        plain = criterion.plain and found.ndim == 2
+        labels = _labels(labels, shape[0], classes) if plain else _targets(labels, tuple(found.shape), criterion)
+        labels = labels.to(found.device)
+    return Facts(shape, classes, labels)
 
 
 def _outputs(model: nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
@@ -79,6 +84,17 @@ def _outputs(model: nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"shape must be one that the model can take, got {shape}: {said[0]}") from error
+
+
+def _targets(labels: object, outputs: tuple[int, ...], criterion: models.losses.Loss) -> torch.Tensor:
+    """What a loss other than that of class indices takes for labels, on the CPU."""
+    if isinstance(labels, str) or not isinstance(labels, (torch.Tensor, np.ndarray, Sequence)):
+        raise TypeError(f"labels must be a tensor of what the loss takes, got {type(labels).__name__}")
+    found = torch.as_tensor(labels).detach().cpu()
+    if found.dtype == torch.float64 or found.dtype == torch.int32:
+        found = found.to(torch.float32 if found.is_floating_point() else torch.int64)
+    criterion.check(outputs, found)
+    return found.clone()
 
 
 def _labels(labels: torch.Tensor | np.ndarray | Sequence[int], count: int, classes: int) -> torch.Tensor:

@@ -148,7 +148,8 @@ def observe(
         shape: (B, C, H, W) of the private batch, or (B, columns) of a table, in place of ``batch`` or of the data of
             the transcript's clients.
         classes: number of classes; together with ``shape``.
-        labels: (B,) class indices, told to the adversary: ``knows`` then names them. Together with ``shape``.
+        labels: (B,) class indices, or what the protocol's loss takes, told to the adversary: ``knows`` then names them.
+            Together with ``shape``.
 
     Raises:
         TypeError, ValueError: a payload of the wrong kind, shape or with non-finite entries, or of the wrong sign or
@@ -182,7 +183,7 @@ def observe(
                 raise ValueError(f"client {client} sent nothing in rounds {sorted(chosen)}")
         size = transcript.local_batch
         if own:
-            known = stated(network, shape, classes, labels)
+            known = stated(network, shape, classes, labels, seen[0].protocol.criterion)
             transcript.check_count(client, known.shape[0])
         else:
             known = Facts.of(transcript.data(client))
@@ -193,7 +194,7 @@ def observe(
             raise TypeError("client and rounds belong to a transcript; got a model")
         protocol, network = _validate.instance("protocol", protocol, Protocol), model
         models.check_deterministic(network)
-        known = _facts(network, batch, shape, classes, labels) if own else Facts.of(_batch(batch))
+        known = _facts(network, batch, shape, classes, labels, protocol.criterion) if own else Facts.of(_batch(batch))
         check_payload("payload", network, message := Round(protocol, cast(Payload, payload)))  # it refuses what is none
         protocol.check(network, *_stand_in(network, known))
         seen, size = (replace(message, protocol=protocol.public_view(message.payload)),), None
@@ -233,11 +234,11 @@ def observe(
     )
 
 
-def _facts(network, batch, shape, classes, labels) -> Facts:
+def _facts(network, batch, shape, classes, labels, criterion) -> Facts:
     """What the caller states; ``ValueError`` if a batch says it already."""
     if batch is not None:
         raise ValueError("shape, classes and labels stand in place of a batch; got both (labels: knows={'labels'})")
-    return stated(network, shape, classes, labels)
+    return stated(network, shape, classes, labels, criterion)
 
 
 def _batch(batch: object) -> Batch:
@@ -246,14 +247,13 @@ def _batch(batch: object) -> Batch:
     return _validate.instance("batch", batch, Batch)
 
 
-def _stand_in(network: nn.Module, known: Facts) -> tuple[torch.Tensor, torch.Tensor]:
-    """The records, or zeros of their shape, with labels: what a protocol checks before any work."""
-    if known.images is not None and known.labels is not None:
+def _stand_in(network: nn.Module, known: Facts) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The records, or zeros of their shape, with labels if known: what a protocol checks before any work."""
+    if known.images is not None:
         return known.images, known.labels
     like = next(network.parameters())
     images = torch.zeros(known.shape, dtype=like.dtype, device=like.device)
-    labels = torch.zeros(known.shape[0], dtype=torch.int64) if known.labels is None else known.labels
-    return images, labels.to(like.device)
+    return images, known.labels
 
 
 def _judged(
