@@ -64,6 +64,8 @@ def candidates_of(seen: Observation, candidates: Batch | Tensor, labels: Tensor 
     device = next(seen.model.parameters()).device
     owner = np.arange(len(images))
     if given is None:
+        if seen.protocol.criterion.targets != "classes":
+            raise ValueError(f"labels must be given, one for each candidate: the loss is {seen.protocol.criterion}")
         owner = np.repeat(owner, seen.classes)
         given = torch.arange(seen.classes).repeat(len(images))
         images = images.repeat_interleave(seen.classes, 0)
@@ -80,7 +82,7 @@ def _check_messages(seen: Observation) -> None:
         )
     for message in seen.rounds:
         protocol = message.protocol
-        exact = protocol.undefended.exact_gradient or protocol.undefended.stackable
+        exact = protocol.undefended.exact_gradient or protocol.undefended.sums_gradients
         if seen.kind != "scalars" and not exact:
             raise ValueError(f"seen must hold scalars, gradients or parameter differences, got {protocol}")
 

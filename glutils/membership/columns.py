@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -76,9 +77,8 @@ def equations(
                 columns[first:last, start:stop] = found.double().cpu().numpy()
                 shown.update()
     message = np.concatenate([reader.received().double().cpu().numpy() for reader in readers])
-    noise = np.concatenate(
-        [_noise(reader, images, labels, batch) for reader in readers]
-    )
+    mass = torch.from_numpy(masses(seen, labels)).to(images.device)
+    noise = np.concatenate([_noise(reader, images, labels, mass, batch) for reader in readers])
     blocks = tuple((int(a), int(b)) for a, b in zip(edges, edges[1:], strict=False))
     return Equations(columns, message, noise, blocks, _notes(seen, batch))
 
@@ -90,11 +90,12 @@ def _notes(seen: Observation, batch: int) -> tuple[str, ...]:
     return (f"{steps} local steps are read as one gradient at the model that was sent; the rest counts as noise",)
 
 
-def masses(labels: Tensor, ignored: int = -100) -> np.ndarray:
-    """(N,) what each candidate weighs in a mean: 1, or its number of targets where labels are (N, targets)."""
-    if labels.ndim == 1 or labels.is_floating_point():
-        return np.ones(len(labels))
-    return (labels != ignored).sum(1).double().cpu().numpy()
+def masses(seen: Observation, labels: Tensor) -> np.ndarray:
+    """(N,) what each candidate counts in the mean of a batch: 1; its number of targets, or its class's weight, where
+    the client's loss has it so."""
+    like = torch.zeros((), dtype=torch.float64, device=labels.device)
+    shares = seen.protocol.criterion.shares(labels, like)
+    return np.ones(len(labels)) if shares is None else shares.double().cpu().numpy()
 
 
 class _Reader:
@@ -105,14 +106,6 @@ class _Reader:
         own = {} if message.parameters is None else message.parameters
         self.start = models.parameters(seen.model) | {n: p.detach() for n, p in own.items()}
         self.declared = float(message.protocol.noise(message.payload, batch))
-
-    def sent(self, images: Tensor, labels: Tensor) -> Payload:
-        """What an undefended client with this batch would have sent."""
-        client = self.protocol.undefended
-        if any(field.name == "order" for field in fields(client)):  # the adversary's copy has no order: any will do
-            client = replace(client, order=0)
-        with torch.enable_grad():
-            return client.payload(client._client(self.model, images, labels, self.start, graph=False), self.model)
 
 
 class _Scalars(_Reader):
@@ -140,18 +133,28 @@ class _Scalars(_Reader):
 
     def error(self, images: Tensor, labels: Tensor, mass: Tensor) -> Tensor:
         """(K,): by how much a batch's message differs from the mean of its records' own."""
-        whole = self.sent(images, labels)
+        whole = self._sent(images, labels)
         each = self._slopes(self._state(whole), images, labels)
         return self._kept(whole.scalars.double() - each @ (mass / mass.sum()))
 
+    def _sent(self, images: Tensor, labels: Tensor) -> Payload:
+        """What an undefended client with this batch would have sent."""
+        client = self.protocol.undefended
+        if any(field.name == "order" for field in fields(client)):  # the adversary's copy has no order: any will do
+            client = replace(client, order=0)
+        found = client._client(self.model, images, labels, self._cast(self.start), directions=self.directions)
+        return client.payload(found.detach(), self.model)
+
     def _state(self, payload: Payload) -> models.Parameters:
         """Where the slopes were taken: where the client began, for one that moves meanwhile the middle of its way."""
-        arithmetic, state = self.protocol.arithmetic, self.start
-        if not self.protocol.undefended.answers_slopes:
-            state = self.protocol.linearisation_state(state, payload, self.directions)
-        if not arithmetic.plain:  # a client in half precision, or in place, casts by itself
-            return state
-        return {name: p.to(zo.DTYPES[arithmetic.dtype]) for name, p in state.items()}
+        if self.protocol.undefended.answers_slopes:
+            return self._cast(self.start)
+        return self._cast(self.protocol.linearisation_state(self.start, payload, self.directions))
+
+    def _cast(self, state: models.Parameters) -> models.Parameters:
+        """In the client's precision, unless it casts by itself."""
+        arithmetic = self.protocol.arithmetic
+        return {n: p.to(zo.DTYPES[arithmetic.dtype]) for n, p in state.items()} if arithmetic.plain else state
 
     def _slopes(self, state: models.Parameters, images: Tensor, labels: Tensor) -> Tensor:
         slopes = self.protocol.arithmetic.slopes
@@ -197,9 +200,10 @@ class _Gradient(_Reader):
 
     def each(self, images: Tensor, labels: Tensor) -> Tensor:
         """(S, n) of every record alone."""
+        loss = partial(models.loss, criterion=self.protocol.criterion)
 
         def one(x: Tensor, y: Tensor) -> Tensor:
-            grads = torch.func.grad(lambda p: models.loss(self.model, p, x[None], y[None]))(self.start)
+            grads = torch.func.grad(lambda p: loss(self.model, p, x[None], y[None]))(self.start)
             return models.flatten(grads)
 
         parts, size = [], max(1, 2**24 // self.directions.dim)
@@ -211,16 +215,18 @@ class _Gradient(_Reader):
 
     def error(self, images: Tensor, labels: Tensor, mass: Tensor) -> Tensor:
         """(S,): by how much a batch's message differs from the mean of its records' own."""
-        return self._read(self.sent(images, labels)) - self.each(images, labels) @ (mass / mass.sum())
+        client = self.protocol.undefended
+        with torch.enable_grad():
+            whole = client.payload(client._client(self.model, images, labels, self.start, graph=False), self.model)
+        return self._read(whole) - self.each(images, labels) @ (mass / mass.sum())
 
 
 def _reader(seen: Observation, message: Round, batch: int) -> _Scalars | _Gradient:
     return _Scalars(seen, message, batch) if seen.kind == "scalars" else _Gradient(seen, message, batch)
 
 
-def _noise(reader: _Scalars | _Gradient, images: Tensor, labels: Tensor, batch: int) -> np.ndarray:
+def _noise(reader: _Scalars | _Gradient, images: Tensor, labels: Tensor, mass: Tensor, batch: int) -> np.ndarray:
     """(rows,): what the protocol declares, and how far decoy batches are from the mean of their records."""
-    mass = torch.from_numpy(masses(labels)).to(images.device)
     errors = []
     for members in _decoys(len(images), min(batch, len(images))):
         errors.append(reader.error(images[members], labels[members], mass[members]).square().mean())

@@ -139,7 +139,7 @@ def identify(
             f"{count} members are behind {len(system.message)} scalars: fewer equations than unknown names",
             stacklevel=2,
         )
-    task = problem(system, masses(pool.labels), pool.allowed, count, drawn, extra)
+    task = problem(system, masses(seen, pool.labels), pool.allowed, count, drawn, extra)
     verdict = decide(task, false_names, seed, show_progress(progress))
     notes = (*seen.notes, *pool.notes, *system.notes, *verdict.notes)
     return _named(pool, verdict, notes, time.perf_counter() - begin)

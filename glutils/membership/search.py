@@ -90,9 +90,7 @@ def weights(dictionary: Dictionary, message: np.ndarray, rounds: int = ROUNDS) -
     return whole
 
 
-def explain(
-    dictionary: Dictionary, message: np.ndarray, count: int, start: np.ndarray | None = None
-) -> Explanation:
+def explain(dictionary: Dictionary, message: np.ndarray, count: int, start: np.ndarray | None = None) -> Explanation:
     """The best explanation by ``count`` records that exchanges of one record for another find.
 
     They begin at the largest weights of :func:`weights`, or at ``start``.
