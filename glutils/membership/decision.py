@@ -127,7 +127,7 @@ def explained(task: Problem) -> tuple[Explanation, dict[int, float]]:
 
     Looking for the best explanation without a record may come upon a better one: then that is looked at in turn.
     """
-    found = explain(task.dictionary, task.message, task.count)
+    found, supports = explain(task.dictionary, task.message, task.count), {}
     for _ in range(20):
         supports = {}
         for record in map(int, np.unique(found.members)):
@@ -166,17 +166,15 @@ def _complete(task: Problem, found: Explanation, played: Games, alpha: float) ->
     if not task.floor < float(task.message @ task.message):
         return False, ("noise and rounding are as large as the messages",)
     whole = played.residuals[0]
-    gone = np.concatenate([left for absent, left in played.residuals.items() if absent])
     some = min((left for absent, left in played.residuals.items() if absent), key=lambda left: np.quantile(left, alpha))
     chance = (1 + (some <= found.residual).sum()) / (1 + len(some))
     usual = (1 + (ROOM * whole >= found.residual).sum()) / (1 + len(whole))
-    if chance <= alpha and usual > alpha:
-        return True, ()
     if usual <= alpha:
         why = "a member is not among the candidates, or the scalars hold noise that the protocol does not declare"
         return False, (f"not explained down to the noise: {why}",)
-    few = np.quantile(whole, 1 - alpha) >= np.quantile(gone, alpha)
-    return False, ("too few scalars to tell whether a member is missing",) if few else ()
+    if chance > alpha:
+        return False, ("too few scalars, or too much noise, to tell whether a member is missing",)
+    return True, ()
 
 
 def _bar(played: Games, complete: bool, alpha: float) -> float:

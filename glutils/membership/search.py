@@ -14,7 +14,11 @@ import numpy as np
 from scipy.optimize import nnls
 
 ROUNDS = 60
-"""Exchanges, and rounds of pricing, after which a search stops at the latest."""
+"""Exchanges after which a search stops at the latest."""
+PRICINGS = 6
+"""Rounds of pricing that a search begins with: what is left to gain there, exchanges find sooner."""
+SHORT = 96
+"""Candidates among which pairs are looked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +66,7 @@ class Explanation:
     residual: float
 
 
-def weights(dictionary: Dictionary, message: np.ndarray, rounds: int = ROUNDS) -> np.ndarray:
+def weights(dictionary: Dictionary, message: np.ndarray, rounds: int = 60) -> np.ndarray:
     """(N,): non-negative least squares, min |columns w - message|, w >= 0 (Lawson and Hanson 1974).
 
     scipy solves it on the few columns that could matter; columns whose slope says that they would help are added until
@@ -74,19 +78,21 @@ def weights(dictionary: Dictionary, message: np.ndarray, rounds: int = ROUNDS) -
     size = min(int(dictionary.kept.sum()), 2 * len(message) + 64)
     active = np.argpartition(-price, size - 1)[:size]
     tolerance = 1e-9 * max(float(np.linalg.norm(message)), 1e-300)
+    found = np.zeros(size)
     for _ in range(rounds):
         found, _ = nnls(columns[:, active], message, maxiter=30 * len(active))
         left = message - columns[:, active] @ found
         price = np.where(dictionary.kept, columns.T @ left / scale, -np.inf)
         price[active] = -np.inf
         better = np.flatnonzero(price > tolerance)
+        active, found = active[found > 0], found[found > 0]
         if not len(better):
             break
         if len(better) > size:
             better = better[np.argpartition(-price[better], size - 1)[:size]]
-        active = np.concatenate([active[found > 0], better])
+        active, found = np.concatenate([active, better]), np.concatenate([found, np.zeros(len(better))])
     whole = np.zeros(columns.shape[1])
-    whole[active] = found if len(found) == len(active) else 0.0
+    whole[active] = found
     return whole
 
 
@@ -96,7 +102,7 @@ def explain(dictionary: Dictionary, message: np.ndarray, count: int, start: np.n
     They begin at the largest weights of :func:`weights`, or at ``start``.
     """
     if start is None:
-        start = rounded(dictionary, weights(dictionary, message), count)
+        start = rounded(dictionary, weights(dictionary, message, PRICINGS), count)
     return exchanged(dictionary, message, start)
 
 
@@ -113,18 +119,47 @@ def rounded(dictionary: Dictionary, share: np.ndarray, count: int) -> np.ndarray
 
 
 def exchanged(dictionary: Dictionary, message: np.ndarray, members: np.ndarray) -> Explanation:
-    """From these members on, the best exchange of one for another candidate, as long as one helps."""
-    along, best = dictionary.columns.T @ message, np.inf
-    members = members.copy()
+    """From these members on the best exchange, of one for another candidate or of two for two, as long as one helps."""
+    along, members = dictionary.columns.T @ message, members.copy()
+    residual = leftover(dictionary, message, members)
     for _ in range(ROUNDS):
         table = exchanges(dictionary, message, members, along)
-        residual = leftover(dictionary, message, members)
         slot, other = np.unravel_index(int(table.argmin()), table.shape)
-        if residual >= best or table[slot, other] >= residual * (1 - 1e-9):
+        changed = members.copy()
+        changed[slot] = other
+        if table[slot, other] >= residual * (1 - 1e-9):
+            changed = _two_exchanged(dictionary, message, members, table)
+        now = leftover(dictionary, message, changed)
+        if now >= residual * (1 - 1e-9):
             break
-        best, members[slot] = residual, other
-    members = np.sort(members)
-    return Explanation(members, leftover(dictionary, message, members))
+        residual, members = now, changed
+    return Explanation(np.sort(members), residual)
+
+
+def _two_exchanged(dictionary: Dictionary, message: np.ndarray, members: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """The best exchange of two members for two of the :data:`SHORT` candidates that come closest by themselves."""
+    size = min(SHORT, int(dictionary.kept.sum()))
+    near = np.argpartition(table.min(0), size - 1)[:size]
+    columns, mass = dictionary.columns[:, near], dictionary.mass[near]
+    gram, along, pairs = columns.T @ columns, message @ columns, mass[:, None] + mass
+    square = dictionary.squares[near]
+    both = square[:, None] + square + 2 * gram
+    total, weight = dictionary.columns[:, members].sum(1), dictionary.mass[members].sum()
+    best, found = np.inf, members
+    for first in range(len(members) - 1):
+        second = np.arange(first + 1, len(members))
+        gone = dictionary.columns[:, members[[first]]] + dictionary.columns[:, members[second]]
+        rest = total[:, None] - gone
+        left = (weight - dictionary.mass[members[first]] - dictionary.mass[members[second]])[:, None, None] + pairs
+        toward = rest.T @ columns
+        inner = (message @ rest)[:, None, None] + (along[:, None] + along)
+        cross = np.square(rest).sum(0)[:, None, None] + 2 * (toward[:, :, None] + toward[:, None]) + both
+        value = message @ message - 2 * inner / left + cross / np.square(left)
+        at, one, other = np.unravel_index(int(value.argmin()), value.shape)
+        if value[at, one, other] < best:
+            best, found = value[at, one, other], members.copy()
+            found[[first, second[at]]] = near[[one, other]]
+    return found
 
 
 def leftover(dictionary: Dictionary, message: np.ndarray, members: np.ndarray) -> float:
