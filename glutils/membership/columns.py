@@ -79,7 +79,12 @@ def equations(
                 shown.update()
     message = np.concatenate([reader.received().double().cpu().numpy() for reader in readers])
     mass = torch.from_numpy(masses(seen, labels)).to(images.device)
-    noise = np.concatenate([_noise(reader, images, labels, mass, batch) for reader in readers])
+    noise = np.concatenate(
+        [
+            _noise(reader, columns[a:b], images, labels, mass, batch)
+            for reader, a, b in zip(readers, edges, edges[1:], strict=False)
+        ]
+    )
     blocks = tuple((int(a), int(b)) for a, b in zip(edges, edges[1:], strict=False))
     return Equations(columns, message, noise, blocks, _notes(seen, batch))
 
@@ -132,11 +137,12 @@ class _Scalars(_Reader):
         bound = self.protocol.image_bound
         return self._kept(found if bound is None else found.clamp(-bound, bound))
 
-    def error(self, images: Tensor, labels: Tensor, mass: Tensor) -> Tensor:
-        """(K,): by how much a batch's message differs from the mean of its records' own."""
+    def error(self, images: Tensor, labels: Tensor, shares: Tensor, own: Tensor) -> Tensor:
+        """(K,): by how much a batch's message differs from the mean of its records' ``own`` (K, B)."""
         whole = self._sent(images, labels)
-        each = self._slopes(self._state(whole), images, labels)
-        return self._kept(whole.scalars.double() - each @ (mass / mass.sum()))
+        if not self.protocol.undefended.answers_slopes:  # another batch leads another way
+            own = self._kept(self._slopes(self._state(whole), images, labels))
+        return self._kept(whole.scalars.double()) - own @ shares
 
     def _sent(self, images: Tensor, labels: Tensor) -> Payload:
         """What an undefended client with this batch would have sent."""
@@ -214,24 +220,30 @@ class _Gradient(_Reader):
             parts.append(torch.cat(blocks))
         return torch.cat(parts, 1)
 
-    def error(self, images: Tensor, labels: Tensor, mass: Tensor) -> Tensor:
-        """(S,): by how much a batch's message differs from the mean of its records' own."""
+    def error(self, images: Tensor, labels: Tensor, shares: Tensor, own: Tensor) -> Tensor:
+        """(S,): by how much a batch's message differs from the mean of its records' ``own`` (S, B)."""
         client = self.protocol.undefended
         with torch.enable_grad():
             whole = client.payload(client._client(self.model, images, labels, self.start, graph=False), self.model)
-        return self._read(whole) - self.each(images, labels) @ (mass / mass.sum())
+        return self._read(whole) - own @ shares
 
 
 def _reader(seen: Observation, message: Round, batch: int) -> _Scalars | _Gradient:
     return _Scalars(seen, message, batch) if seen.kind == "scalars" else _Gradient(seen, message, batch)
 
 
-def _noise(reader: _Scalars | _Gradient, images: Tensor, labels: Tensor, mass: Tensor, batch: int) -> np.ndarray:
+def _noise(
+    reader: _Scalars | _Gradient, columns: np.ndarray, images: Tensor, labels: Tensor, mass: Tensor, batch: int
+) -> np.ndarray:
     """(rows,): what the protocol declares, and how far decoy batches are from the mean of their records."""
     errors = []
     for members in _decoys(len(images), min(batch, len(images))):
-        errors.append(reader.error(images[members], labels[members], mass[members]).square().mean())
-    return np.full(len(reader), float((torch.stack(errors).mean() + reader.declared**2).sqrt()))
+        own = torch.from_numpy(columns[:, members]).to(images.device)
+        shares = mass[members] / mass[members].sum()
+        if reader.protocol.image_bound is None:  # else what a client sends is the mean of the cut slopes itself
+            errors.append(reader.error(images[members], labels[members], shares, own).square().mean())
+    rounding = float(torch.stack(errors).mean()) if errors else 0.0
+    return np.full(len(reader), (rounding + reader.declared**2) ** 0.5)
 
 
 def _decoys(count: int, size: int) -> Iterator[np.ndarray]:

@@ -9,8 +9,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .columns import Equations
-from .games import Games, evidence, play, support
-from .search import Dictionary, Explanation, exchanges, explain
+from .games import Games, Supports, evidence, explained, play
+from .search import Dictionary, Explanation, exchanges
 
 ROOM = 4.0
 """The sum of squares that is left may be so many times as large as noise and rounding make it in games: rounding is not
@@ -97,9 +97,9 @@ def decide(task: Problem, false_names: float, seed: int, show: bool) -> Verdict:
     """Explain, play, compare."""
     dictionary, message, count = task.dictionary, task.message, task.count
     generator = np.random.default_rng(seed)
-    found, supports = explained(task)
+    found, supports = explained(dictionary, message, count, task.floor)
     scores = _scores(task, found, supports)
-    games = math.ceil(2 / false_names)
+    games = math.ceil(1 / false_names)
     absent = tuple(sorted({0, 1, count}))
     with tqdm(total=games * len(absent), desc="games", leave=False, disable=not show) as bar:
         played = play(
@@ -122,25 +122,7 @@ def decide(task: Problem, false_names: float, seed: int, show: bool) -> Verdict:
     return Verdict(scores, named, counts, complete, misfit, noise, bar_, notes)
 
 
-def explained(task: Problem) -> tuple[Explanation, dict[int, float]]:
-    """The best explanation, and how strongly each of its records is supported.
-
-    Looking for the best explanation without a record may come upon a better one: then that is looked at in turn.
-    """
-    found, supports = explain(task.dictionary, task.message, task.count), {}
-    for _ in range(20):
-        supports = {}
-        for record in map(int, np.unique(found.members)):
-            supports[record], other = support(task.dictionary, task.message, found, record, task.floor)
-            if other.residual < found.residual * (1 - 1e-9):
-                found = other
-                break
-        else:
-            break
-    return found, supports
-
-
-def _scores(task: Problem, found: Explanation, supports: dict[int, float]) -> np.ndarray:
+def _scores(task: Problem, found: Explanation, supports: Supports) -> np.ndarray:
     """(N,): of members their support; of others, that of the best exchange for a member, at most 0."""
     best = exchanges(task.dictionary, task.message, found.members).min(0)
     size = len(task.message)
@@ -152,7 +134,7 @@ def _scores(task: Problem, found: Explanation, supports: dict[int, float]) -> np
     return scores
 
 
-def _doubt(task: Problem, found: Explanation, record: int, supports: dict[int, float]) -> float:
+def _doubt(task: Problem, found: Explanation, record: int, supports: Supports) -> float:
     """Odds of all exchanges of this record for another candidate together, as if each were as likely beforehand."""
     slot = int(np.flatnonzero(found.members == record)[0])
     left = exchanges(task.dictionary, task.message, found.members)[slot]
