@@ -157,10 +157,10 @@ def test_a_pool_of_another_distribution_names_nobody(pool, model):
     assert found(named) == () and not named.complete
 
 
-def test_too_few_scalars_are_said_to_be_too_few_and_warned_of(pool, model):
+def test_too_few_scalars_name_nobody_and_are_warned_of(pool, model):
     with pytest.warns(UserWarning, match="8 members are behind 3 scalars: fewer equations than unknown names"):
         named = gl.identify(sent(model, scalars(3), pool[:8]), pool, **QUIET)
-    assert found(named) == () and not named.complete and any("too few" in note for note in named.notes)
+    assert found(named) == () and not named.complete and any("not named" in note for note in named.notes)
 
 
 # --- arithmetic ---

@@ -115,7 +115,7 @@ def decide(task: Problem, false_names: float, seed: int, show: bool) -> Verdict:
         unsure += not sure
     if unsure:
         complete = False
-        notes += (f"{unsure} of {len(np.unique(found.members))} records of the best explanation are not named",)
+        notes += (f"{unsure} of {len(np.unique(found.members))} records of the best explanation are not named: others do as well",)
     counts = np.bincount(found.members, minlength=len(scores)) * named
     size = float(message @ message)
     misfit, noise = (math.sqrt(part / size) if size else math.inf for part in (found.residual, task.floor))
