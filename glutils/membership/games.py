@@ -51,7 +51,7 @@ def explained(dictionary: Dictionary, message: np.ndarray, count: int, floor: fl
             other = _without(dictionary, message, found, record)
             supports[record] = evidence(len(message), other.residual, found.residual, floor)
             if other.residual < found.residual * (1 - 1e-9):
-                found = other
+                found = exchanged(dictionary, message, other.members)
                 break
         else:
             break
@@ -64,7 +64,7 @@ def _without(dictionary: Dictionary, message: np.ndarray, found: Explanation, re
     start = found.members.copy()
     for slot in np.flatnonzero(start == record):
         start[slot] = int(exchanges(rest, message, start)[slot].argmin())
-    return exchanged(rest, message, start)
+    return exchanged(rest, message, start, pairs=False)
 
 
 def evidence(count: int, without: float, with_it: float, floor: float) -> float:

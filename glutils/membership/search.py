@@ -118,8 +118,13 @@ def rounded(dictionary: Dictionary, share: np.ndarray, count: int) -> np.ndarray
     return members if len(members) == count else np.resize(members, count)
 
 
-def exchanged(dictionary: Dictionary, message: np.ndarray, members: np.ndarray) -> Explanation:
-    """From these members on the best exchange, of one for another candidate or of two for two, as long as one helps."""
+def exchanged(
+    dictionary: Dictionary, message: np.ndarray, members: np.ndarray, pairs: bool = True
+) -> Explanation:
+    """From these members on the best exchange of one for another candidate, as long as one helps.
+
+    With ``pairs``, two are exchanged for two where no single exchange helps.
+    """
     along, members = dictionary.columns.T @ message, members.copy()
     residual = leftover(dictionary, message, members)
     for _ in range(ROUNDS):
@@ -127,7 +132,7 @@ def exchanged(dictionary: Dictionary, message: np.ndarray, members: np.ndarray) 
         slot, other = np.unravel_index(int(table.argmin()), table.shape)
         changed = members.copy()
         changed[slot] = other
-        if table[slot, other] >= residual * (1 - 1e-9):
+        if pairs and table[slot, other] >= residual * (1 - 1e-9):
             changed = _two_exchanged(dictionary, message, members, table)
         now = leftover(dictionary, message, changed)
         if now >= residual * (1 - 1e-9):
