@@ -4,7 +4,7 @@ Each row is one draw: a fresh network, fresh directions, fresh members. ``named`
 named; ``false``: wrong names; ``complete``: whether the attack says that nobody is missing. Of the scores alone:
 ``clean``, the share of members above everybody else; AUC; true positives at 1 % false ones.
 
-- ``bars``: the scalars that the project has set itself, two networks and two precisions. ``noise``: 10 % of their spread
+- ``bars``: the scalars that the project has set itself, two networks, two precisions. ``noise``: 10 % of their spread
   at twice as many, declared or not. ``absent``: one of the members is no candidate.
 - ``controls``: scalars that say nothing, candidates of another kind, near copies in place of the members.
 - ``curve``: scalars in units of B log2(N / B). ``precision``: what half precision leaves. ``messages``: gradients and
@@ -176,11 +176,11 @@ def main() -> None:
     options = arguments(parser)
     asked = {key: value for key, value in vars(options).items() if key == "draws"}
     drawn = [name for name in options.only if name in CASES]
-    measure(options.name, asked, cells(drawn, options.draws), named)
+    measure(options.name, cells(drawn, options.draws), named, asked)
     if "logs" in options.only:
         keys = itertools.product(gl.observation.recorded.RECORDED, range(3), (1, 2, 3, 7))
         every = ({"measure": "logs", "log": log, "client": k, "rounds": r} for log, k, r in keys)
-        measure(options.name, asked, every, from_log)
+        measure(options.name, every, from_log, asked)
 
 
 if __name__ == "__main__":
