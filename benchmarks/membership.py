@@ -12,9 +12,10 @@ named; ``false``: wrong names; ``complete``: whether the attack says that nobody
 
     python benchmarks/membership.py [--only bars noise ...] [--draws 20]
 
-Record in benchmarks/results (OMP_NUM_THREADS=1):
+Records in benchmarks/results (OMP_NUM_THREADS=1):
 
-    membership_cpu: python benchmarks/membership.py
+    membership_cpu: python benchmarks/membership.py --only bars noise absent controls photos logs
+    membership_curve_cpu: python benchmarks/membership.py --only curve precision messages --name membership_curve_cpu
 """
 
 from __future__ import annotations

@@ -35,6 +35,12 @@ class Dictionary:
     mass: np.ndarray
     kept: np.ndarray
 
+    @classmethod
+    def of(cls, columns: np.ndarray) -> Dictionary:
+        """Columns (M, N) of records that all count alike, and may all be chosen."""
+        count = columns.shape[1]
+        return cls(columns, np.ones(count), np.ones(count, dtype=bool))
+
     @cached_property
     def squares(self) -> np.ndarray:
         """Squared length of every column, (N,)."""
