@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 
 from .. import _validate
 from .batch import Batch
@@ -44,8 +45,14 @@ def hold_out(clients: Sequence[Batch], *, share: float = 0.2, seed: int = 0) -> 
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:
-    """All records of several Batches in one, in order; their classes, shapes and columns must be the same."""
+    """All records of several Batches in one, in order; their classes, shapes and columns must be the same.
+
+    Texts of one vocabulary may be of different lengths, and are filled up to the longest.
+    """
     batches = _batches("batches", batches)
+    if all(batch.kind == "tokens" and batch.labels.ndim == 2 for batch in batches):
+        longest = max(batch.shape[0] for batch in batches)
+        batches = [_filled(batch, longest) for batch in batches]
     first = batches[0]
     for k, batch in enumerate(batches):
         if batch.classes != first.classes or batch.shape != first.shape:
@@ -56,6 +63,14 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
     return replace(first, images=images, labels=labels)
 
 
+def _filled(batch: Batch, length: int) -> Batch:
+    """Texts with padding up to that length, and no loss there."""
+    more, v = (0, length - batch.shape[0]), batch.vocabulary
+    fill = next((end for end in ((v.pad, v.eos) if v else ()) if end is not None), 0)
+    tokens, labels = F.pad(batch.images, more, value=fill), F.pad(batch.labels, more, value=_validate.IGNORED)
+    return replace(batch, images=tokens, labels=labels)
+
+
 def _batches(name: str, given: Sequence[Batch]) -> list[Batch]:
     if isinstance(given, (str, Batch)) or not isinstance(given, Sequence):
         raise TypeError(f"{name} must be a list of Batches, got {type(given).__name__}")
@@ -64,13 +79,18 @@ def _batches(name: str, given: Sequence[Batch]) -> list[Batch]:
     return [_validate.instance(name, batch, Batch) for batch in given]
 
 
+TEST_TEXTS = 16
+"""Of texts, where every next piece is a prediction, and where there may be a round for every single scalar."""
+
+
 def default_test(client: Batch) -> Batch:
     """The public images of the set that a client's batch was drawn from, on its device: what accuracy is measured on.
+    Of texts a few.
 
     ``ValueError``, which says what to give instead, for a set of the reader's own.
     """
     try:
-        return public(client)
+        return public(client, count=TEST_TEXTS) if client.kind == "tokens" else public(client)
     except ValueError as error:
         raise ValueError(
             f"test must be given where the clients' set is not embedded in the book: {error}; for example "

@@ -152,9 +152,10 @@ class _Client:
 
     def shares(self, count: int, threshold: int) -> tuple[dict[int, int], dict[int, int]]:
         """Shares of the key and of the own mask's seed, one for each client."""
-        return tuple(
-            share(int.from_bytes(secret, "big"), count, threshold, self.polynomials + name)
-            for secret, name in ((self.key, b"shares of key"), (self.own, b"shares of own"))
+        key, own = (int.from_bytes(secret, "big") for secret in (self.key, self.own))
+        return (
+            share(key, count, threshold, self.polynomials + b"shares of key"),
+            share(own, count, threshold, self.polynomials + b"shares of own"),
         )
 
     def mask(self, encoded: np.ndarray, public: Mapping[int, bytes], coding: FixedPoint) -> np.ndarray:

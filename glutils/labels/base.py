@@ -131,6 +131,8 @@ def infer(name: str, seen: Observation, **options: Any) -> LabelEstimate:
             f"label rule {name!r} reads the gradients that a difference is the sum of: the protocol must take steps of "
             f"SGD for that, got {seen.protocol.undefended}"
         )
+    if seen.whole:
+        raise ValueError(f"label rule {name!r} reads labels of images and tables, got tokens, which are the labels")
     if not seen.protocol.criterion.plain:
         raise ValueError(
             f"label rule {name!r} reads the gradient of the cross entropy of class indices, got clients with the loss "

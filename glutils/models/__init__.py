@@ -19,6 +19,7 @@ from .functional import (
     stateless,
     unflatten,
 )
+from .language_model import gpt, likeliest, step
 from .loading import load
 from .probe import last_linear, layers_with_parameters, outputs, probe
 from .vectorised import vectorised
@@ -41,8 +42,8 @@ from .zoo import (
 
 __all__ = [
     "ACTIVATIONS", "Normalise", "Parameters", "batchnorm_mode", "before_layers", "build", "check_deterministic",
-    "class_count", "cnn", "convnet", "describe", "flatten", "gradient", "image_shape", "last_linear", "layer_input",
-    "layers_with_parameters", "lenet", "load", "logits", "loss", "losses", "mlp", "names", "output_tensor", "outputs",
-    "own_losses", "own_precision", "parameters", "probe", "record_inputs", "register", "resnet18", "resnet50",
-    "resnet8", "stateless", "unflatten", "vectorised", "vgg16", "vit",
+    "class_count", "cnn", "convnet", "describe", "flatten", "gpt", "gradient", "image_shape", "last_linear",
+    "layer_input", "layers_with_parameters", "lenet", "likeliest", "load", "logits", "loss", "losses", "mlp", "names",
+    "output_tensor", "outputs", "own_losses", "own_precision", "parameters", "probe", "record_inputs", "register",
+    "resnet18", "resnet50", "resnet8", "stateless", "step", "unflatten", "vectorised", "vgg16", "vit",
 ]  # fmt: skip

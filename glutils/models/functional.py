@@ -23,8 +23,8 @@ from . import losses
 torch.backends.cudnn.allow_tf32 = False
 
 Parameters = dict[str, Tensor]
-Images = Float[Tensor, "batch *image"]
-"""Images (B, C, H, W), or other records of which the first axis counts."""
+Images = Float[Tensor, "batch *image"] | Int64[Tensor, "batch length"]
+"""Images (B, C, H, W), or other records of which the first axis counts; tokens (B, L) are int64."""
 Labels = Int64[Tensor, " batch"] | Int64[Tensor, "batch length"] | Float[Tensor, "batch ..."]
 """Class indices, next tokens, or numbers: probabilities of the classes, say. See :mod:`glutils.models.losses`."""
 _TRACKING = "track_running_stats"
@@ -143,12 +143,12 @@ def output_tensor(output: Any) -> Tensor:
 def logits(model: nn.Module, params: Parameters, images: Images) -> Tensor:
     """Outputs (B, classes) of ``model`` with its parameters replaced by ``params``.
 
-    Buffers and frozen parameters follow the images' dtype. A network that returns an object hands over its ``logits``;
-    one in ``DataParallel`` or ``torch.compile`` is called without that wrapper."""
+    Buffers and frozen parameters follow the images' dtype; of tokens, that of ``params``. A network that returns an
+    object hands over its ``logits``; one in ``DataParallel`` or ``torch.compile`` is called without that wrapper."""
     model, prefix = unwrapped(model)
     if prefix:
         params = {name.removeprefix(prefix): p for name, p in params.items()}
-    dtype = images.dtype if images.is_floating_point() else None
+    dtype = images.dtype if images.is_floating_point() else next((p.dtype for p in params.values()), None)
     with stateless(model), differentiable_attention():
         state = {name: _cast(buffer, dtype) for name, buffer in model.named_buffers()}
         state |= _untied(model, params, dtype)

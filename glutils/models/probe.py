@@ -32,8 +32,9 @@ class Trace:
 
 
 _TRIED: weakref.WeakKeyDictionary[nn.Module, dict[tuple, tuple[int, ...]]] = weakref.WeakKeyDictionary()
-_SHAPES: weakref.WeakKeyDictionary[nn.Module, tuple[int, ...]] = weakref.WeakKeyDictionary()
-"""Of the records on which a model was last tried, for who asks about its layers and holds no records."""
+_SHAPES: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], bool]] = weakref.WeakKeyDictionary()
+"""Of the records on which a model was last tried, and whether they were whole numbers, for who asks about its layers
+and holds no records."""
 _TRACED: weakref.WeakKeyDictionary[nn.Module, dict[tuple, Trace]] = weakref.WeakKeyDictionary()
 
 
@@ -76,7 +77,7 @@ def outputs(model: nn.Module, images: Tensor) -> tuple[int, ...]:
     found = _TRIED.setdefault(model, {})
     if key not in found:
         found[key] = _tried(model, images)
-    _SHAPES[model] = tuple(images.shape[1:])
+    _SHAPES[model] = tuple(images.shape[1:]), not images.is_floating_point()
     return len(images), *found[key]
 
 
@@ -141,21 +142,21 @@ def trace(model: nn.Module, shape: tuple[int, ...] | None = None) -> Trace | Non
     """What a forward pass of records (B, ...) of that ``shape`` shows; by default that of the images that the network
     was built for, or on which it was last tried. None without a shape, or where the pass fails. Remembered as long as
     the layers are the same."""
-    known = tuple(getattr(model, "shape", ())) or _SHAPES.get(model, ())
-    record = known if shape is None else tuple(shape[1:])
+    tried, whole = _SHAPES.get(model, ((), False))
+    record = (tuple(getattr(model, "shape", ())) or tried) if shape is None else tuple(shape[1:])
     if not record:
         return None
-    key = (record, tuple(map(id, model.modules())), tuple(m.training for m in model.modules()))
+    key = (record, whole, tuple(map(id, model.modules())), tuple(m.training for m in model.modules()))
     found = _TRACED.setdefault(model, {})
     if key not in found:
         try:
-            found[key] = _traced(model, record)
+            found[key] = _traced(model, record, whole)
         except (RuntimeError, ValueError, IndexError, TypeError, StopIteration):
             return None
     return found[key]
 
 
-def _traced(model: nn.Module, record: tuple[int, ...]) -> Trace:
+def _traced(model: nn.Module, record: tuple[int, ...], whole: bool) -> Trace:
     ran: dict[str, None] = {}
     linear: list[tuple[str, Tensor, int]] = []
     handles = []
@@ -167,7 +168,8 @@ def _traced(model: nn.Module, record: tuple[int, ...]) -> Trace:
                 module.register_forward_hook(lambda _m, _i, out, name=name: linear.append((name, out, out._version)))
             )
     like = next(p for p in model.parameters() if p.is_floating_point())
-    images = torch.zeros(2, *record, dtype=like.dtype, device=like.device)  # batch norm may refuse a single one
+    dtype = torch.int64 if whole else like.dtype
+    images = torch.zeros(2, *record, dtype=dtype, device=like.device)  # batch norm may refuse a single one
     try:
         with _own_chance(like.device), torch.no_grad():
             output = functional.logits(model, functional.parameters(model), images)

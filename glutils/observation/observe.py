@@ -16,17 +16,18 @@ from ..data import kinds
 from ..data.batch import Batch
 from ..data.columns import Columns
 from ..data.kinds import Kind
+from ..data.vocabulary import Vocabulary
 from ..protocols import UNKNOWN, Payload, Protocol
 from .contradictions import contradiction
-from .facts import Facts, stated
+from .facts import Facts, knowledge, stated
 from .transcript import Round, Transcript, check_payload
-
-KNOWLEDGE = ("labels", "batch_stats", "public")
-"""What ``knows`` may name: the private labels, the batch norm statistics of the private batch, public data."""
-
 
 UNSTATED = "the message does not say in which mode batch norm ran: it is taken to be the model's, {!r}"
 """The note of an observation whose messages came without their mode."""
+
+
+POISSON = "each record is drawn by itself: {} are expected behind a message, and taken for their number"
+"""The note on messages of clients that draw by Poisson sampling."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +37,9 @@ class Observation:
     Attributes:
         model: the attacker's own copy of the global model.
         rounds: the messages, in order.
-        shape: (B, C, H, W) of the private batch, or (B, columns) of a table; the batch size is known in every threat
-            model of this book.
-        classes: number of classes.
+        shape: (B, C, H, W) of the private batch, (B, columns) of a table, or (B, L) of tokens; the batch size is known
+            in every threat model of this book.
+        classes: number of classes; of tokens, of pieces.
         knows: what was told beyond the protocol; see :data:`KNOWLEDGE`.
         labels: (B,) int64 if told, else None.
         statistics: exact batch norm statistics of the private batch if told, else None.
@@ -48,6 +49,8 @@ class Observation:
         local_batch: images behind each message if the client drew mini-batches (which ones is not known), else None.
         notes: what the adversary takes for granted about the messages; an attack hands them on with its result.
         columns: what is public about the columns of a table; None for images, and where nobody described them.
+        whole: whether records are whole numbers: tokens. vocabulary: which pieces they stand for, if anybody said so.
+        targets: of tokens, how many next pieces of the batch count, known as its size is; None: not known.
     """
 
     model: nn.Module
@@ -63,6 +66,9 @@ class Observation:
     local_batch: int | None = None
     notes: tuple[str, ...] = ()
     columns: Columns | None = None
+    whole: bool = False
+    vocabulary: Vocabulary | None = None
+    targets: int | None = None
 
     def to(self, device: torch.device | str) -> Observation:
         """The same observation on ``device``."""
@@ -81,7 +87,7 @@ class Observation:
     @property
     def record(self) -> Kind:
         """What kind of records the batch holds."""
-        return kinds.of_shape("shape", self.shape)
+        return kinds.of_shape("shape", self.shape, whole=self.whole)
 
     @property
     def blank(self) -> torch.Tensor:
@@ -145,11 +151,11 @@ def observe(
         rounds: of a transcript, the rounds that the adversary saw (indices); default: all.
         knows: any of ``"labels"``, ``"batch_stats"``, ``"public"``.
         public: public data of the same kind; needed if and only if ``knows`` names ``"public"``.
-        shape: (B, C, H, W) of the private batch, or (B, columns) of a table, in place of ``batch`` or of the data of
-            the transcript's clients.
-        classes: number of classes; together with ``shape``.
+        shape: (B, C, H, W) of the private batch, (B, columns) of a table, or (B, L) of tokens (with the pieces that
+            begin and end a text), in place of ``batch`` or of the data of the transcript's clients.
+        classes: number of classes; together with ``shape``. Of tokens it may be left to the model.
         labels: (B,) class indices, or what the protocol's loss takes, told to the adversary: ``knows`` then names them.
-            Together with ``shape``.
+            Together with ``shape``. More than one next piece of a text would be the text itself, and is refused.
 
     Raises:
         TypeError, ValueError: a payload of the wrong kind, shape or with non-finite entries, or of the wrong sign or
@@ -168,7 +174,7 @@ def observe(
         >>> gl.observe(model, protocol, payload, shape=(1, 1, 8, 8), classes=10, labels=batch.labels).knows
         frozenset({'labels'})
     """
-    told, own = _knowledge(knows), any(fact is not None for fact in (shape, classes, labels))
+    told, own = knowledge(knows), any(fact is not None for fact in (shape, classes, labels))
     if ("public" in told) != (public is not None):
         raise ValueError("public must be given if and only if knows names 'public'")
     if isinstance(model, Transcript):
@@ -200,10 +206,12 @@ def observe(
         seen, size = (replace(message, protocol=protocol.public_view(message.payload)),), None
     if labels is not None:
         told |= {"labels"}
-    if "labels" in told and known.labels is None:
-        raise ValueError("knows names 'labels': give them, labels=...")
+    if "labels" in told:
+        known.check_telling()
     mode = models.batchnorm_mode(network)
     notes = _judged(network, seen, known, size, told)
+    if isinstance(model, Transcript) and model.sampling == "poisson":
+        notes += (POISSON.format(size),)
     seen = tuple(replace(message, payload=_copy(network, message.payload)) for message in seen)
     for message in seen:
         sent = message.payload.mode
@@ -231,6 +239,9 @@ def observe(
         local_batch=size,
         notes=(*((UNSTATED.format(mode),) if any(m.payload.mode == UNKNOWN for m in seen) else ()), *notes),
         columns=known.columns,
+        whole=known.whole,
+        vocabulary=known.vocabulary if known.vocabulary is not None or public is None else public.vocabulary,
+        targets=known.targets,
     )
 
 
@@ -252,7 +263,7 @@ def _stand_in(network: nn.Module, known: Facts) -> tuple[torch.Tensor, torch.Ten
     if known.images is not None:
         return known.images, known.labels
     like = next(network.parameters())
-    images = torch.zeros(known.shape, dtype=like.dtype, device=like.device)
+    images = torch.zeros(known.shape, dtype=torch.int64 if known.whole else like.dtype, device=like.device)
     return images, known.labels
 
 
@@ -260,6 +271,8 @@ def _judged(
     network: nn.Module, seen: Iterable[Round], known: Facts, size: int | None, told: frozenset[str]
 ) -> tuple[str, ...]:
     """Notes on messages of others that could have either sign; ``ValueError`` for one that cannot be as it is."""
+    if known.whole:  # what is said of classes and images there is not said of pieces and positions
+        return ()
     notes: dict[str, None] = {}
     labels = known.labels if "labels" in told else None
     for m in seen:
@@ -268,14 +281,6 @@ def _judged(
         if note is not None and m.payload.mode == UNKNOWN:
             notes[note] = None
     return tuple(notes)
-
-
-def _knowledge(knows: Iterable[str]) -> frozenset[str]:
-    if isinstance(knows, str):
-        raise TypeError(f"knows must be a collection of names, got the string {knows!r}")
-    for name in (found := frozenset(knows)):
-        _validate.choice("knows", name, KNOWLEDGE)
-    return found
 
 
 def _copy(model: nn.Module, payload: Payload) -> Payload:
