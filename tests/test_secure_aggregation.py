@@ -107,7 +107,7 @@ def inconsistent():
 
 
 def first_layer_inverted(total, like):
-    g = gl.models.unflatten(total, like)
+    g = gl.models.unflatten(total, like.tensors)
     row = int(g["1.bias"].abs().argmax())
     return (g["1.weight"][row] / g["1.bias"][row]).view(1, 1, 8, 8)
 
