@@ -1,0 +1,190 @@
+"""Beam search (the M-algorithm on a tree code): one token after the other, the best few hypotheses kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from .code import Code
+from .reader import Prefixes
+from .remainder import Remainder
+
+WIDE, EARLY = 3, 6
+"""The search keeps so many times as many hypotheses in the first so many steps, when it is least sure."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What is known of the messages beforehand.
+
+    Attributes:
+        vocabulary: V.
+        sentences: how many the client has.
+        targets: n, tokens with a loss in all of them together.
+        begin: the token with which every sentence begins; None: not known.
+        end: the token that ends one; None: sentences end by their length alone.
+        length: tokens of a sentence where it has no end token; the longest that one may have where it has.
+    """
+
+    vocabulary: int
+    sentences: int
+    targets: int
+    begin: int | None
+    end: int | None
+    length: int
+
+
+@dataclass(frozen=True, eq=False)
+class Beam:
+    """N hypotheses, best first.
+
+    Attributes:
+        prefixes: of the sentence at work, as the model reads it.
+        targets: (N, j) the j tokens decoded so far, over all sentences.
+        first: (N,) the first token of the first sentence.
+        sums: (K, N) what they add to n s.
+        prior: (N,) log-probability under the language model.
+        left: (N,) sentences not ended yet.
+        score: (N,).
+    """
+
+    prefixes: Prefixes
+    targets: torch.Tensor
+    first: torch.Tensor
+    sums: torch.Tensor
+    prior: torch.Tensor
+    left: torch.Tensor
+    score: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @classmethod
+    def start(cls, code: Code, frame: Frame) -> Beam:
+        """The first tokens: the one that is known, or all of them."""
+        device = code.pairs.weights.device
+        known = range(frame.vocabulary) if frame.begin is None else [frame.begin]
+        first = torch.tensor(list(known), device=device)
+        count = len(first)
+        return cls(
+            Prefixes.start(first), first.new_zeros((count, 0)), first,
+            torch.zeros(code.count, count, device=device, dtype=code.pairs.dtype),
+            torch.zeros(count, device=device, dtype=code.pairs.dtype), torch.full_like(first, frame.sentences),
+            torch.zeros(count, device=device, dtype=code.pairs.dtype),
+        )  # fmt: skip
+
+
+Score = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+"""Of n s minus what is decoded (K, N), contributions (K, N, V) and depth to log-likelihoods (N, V)."""
+
+
+@dataclass(frozen=True, eq=False)
+class FirstPass:
+    """Log-likelihood where nothing is known of the remainder but what public texts say; free of its scale.
+
+    -(keff / 2) log |H (r - (n - 1 - j) m)|^2 with r what is left after the extension. ``confidence`` c sets
+    keff = min(K, c D): a likelihood that counted K independent numbers would be too sure where the directions span few.
+    """
+
+    remainder: Remainder
+    targets: int
+    confidence: float = 1.25
+
+    def __call__(self, left: torch.Tensor, a: torch.Tensor, depth: int) -> torch.Tensor:
+        more = self.targets - 1 - depth
+        if not more:
+            return -0.5 * len(left) * squares(left, a, None).clamp(min=1e-12).log()
+        found = squares(left - more * self.remainder.mean[:, None], a, self.remainder.whitener)
+        counts = min(len(left), self.confidence * self.remainder.dimension)
+        return -0.5 * counts * found.clamp(min=1e-12).log()
+
+
+def squares(left: torch.Tensor, a: torch.Tensor, whitener: torch.Tensor | None) -> torch.Tensor:
+    """|H (left_b - a_bv)|^2, (N, V)."""
+    k, count, vocabulary = a.shape
+    if whitener is None:
+        return (left[:, :, None] - a).square().sum(0)
+    found = a.new_empty(count, vocabulary)
+    left = whitener @ left
+    size = max(1, 2**23 // (k * vocabulary))
+    for start in range(0, count, size):
+        part = (whitener @ a[:, start : start + size].reshape(k, -1)).view(k, -1, vocabulary)
+        found[start : start + size] = (left[:, start : start + size, None] - part).square_().sum(0)
+    return found
+
+
+def search(
+    code: Code,
+    frame: Frame,
+    target: torch.Tensor,
+    score: Score,
+    *,
+    width: int,
+    slack: float,
+    prior: float = 1.0,
+    report: Callable[[int, Beam], bool] = lambda depth, beam: False,
+) -> Beam | None:
+    """Hypotheses of all n targets, best first; None if ``report`` said stop before that.
+
+    Args:
+        target: n s, (K,).
+        width, slack: at most so many hypotheses, within so many nats of the best one.
+        prior: weight of the language model.
+        report: called after each depth; True ends the search.
+    """
+    code.reader.forget()
+    beam = Beam.start(code, frame)
+    for depth in range(frame.targets):
+        a, likely = code.next(beam.prefixes)
+        left = target.to(a)[:, None] - beam.sums
+        evidence = score(left, a, depth)
+        total = evidence + prior * (beam.prior[:, None] + likely)
+        total = total.masked_fill(~_allowed(beam, frame, depth), -torch.inf)
+        if not torch.isfinite(total).any():
+            return None
+        beam = _extended(code, beam, frame, a, likely, total, width * (WIDE if depth < EARLY else 1), slack)
+        if report(depth, beam):
+            return beam if depth + 1 == frame.targets else None
+    return beam
+
+
+def _allowed(beam: Beam, frame: Frame, depth: int) -> torch.Tensor:
+    """(N, V): which next tokens leave a text that can end as it must."""
+    allowed = torch.ones(len(beam), frame.vocabulary, dtype=torch.bool, device=beam.first.device)
+    if frame.begin is not None:
+        allowed[:, frame.begin] = False
+    if frame.end is None:
+        return allowed
+    more = frame.targets - 1 - depth
+    last = more < beam.left  # every sentence that is left needs one more token, its end
+    must = last & (more + 1 == beam.left)
+    may = (beam.left > 1) & ((beam.left - 1) <= more) if more else beam.left == 1
+    # a sentence cannot grow longer than the longest
+    full = beam.prefixes.lengths + 1 >= frame.length
+    allowed[~may, frame.end] = False
+    only = torch.zeros_like(allowed)
+    only[:, frame.end] = True
+    return torch.where((must | full)[:, None], allowed & only, allowed)
+
+
+def _extended(
+    code: Code, beam: Beam, frame: Frame, a: torch.Tensor, likely: torch.Tensor, total: torch.Tensor, width: int,
+    slack: float,
+) -> Beam:  # fmt: skip
+    """The best ``width`` extensions within ``slack`` of the best one."""
+    best, index = total.flatten().topk(min(width, total.numel()))
+    kept = (best >= best[0] - slack) & torch.isfinite(best)
+    best, index = best[kept], index[kept]
+    parents, tokens = index // frame.vocabulary, index % frame.vocabulary
+    length = beam.prefixes.lengths[parents] + 1
+    ended = tokens == frame.end if frame.end is not None else length >= frame.length
+    begin = frame.begin if frame.begin is not None else 0
+    prefixes = beam.prefixes.extended(parents, torch.where(ended, torch.full_like(tokens, begin), tokens), ended)
+    prefixes = replace(prefixes, visible=code.reader.keep(prefixes.visible))
+    return Beam(
+        prefixes, torch.cat([beam.targets[parents], tokens[:, None]], 1), beam.first[parents],
+        beam.sums[:, parents] + a[:, parents, tokens], beam.prior[parents] + likely[parents, tokens],
+        beam.left[parents] - ended.long(), best,
+    )  # fmt: skip
