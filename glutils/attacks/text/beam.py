@@ -9,7 +9,6 @@ import torch
 
 from .code import Code
 from .reader import Prefixes
-from .remainder import Remainder
 
 WIDE, EARLY = 3, 6
 """The search keeps so many times as many hypotheses in the first so many steps, when it is least sure."""
@@ -80,41 +79,6 @@ Score = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 """Of n s minus what is decoded (K, N), contributions (K, N, V) and depth to log-likelihoods (N, V)."""
 
 
-@dataclass(frozen=True, eq=False)
-class FirstPass:
-    """Log-likelihood where nothing is known of the remainder but what public texts say; free of its scale.
-
-    -(keff / 2) log |H (r - (n - 1 - j) m)|^2 with r what is left after the extension. ``confidence`` c sets
-    keff = min(K, c D): a likelihood that counted K independent numbers would be too sure where the directions span few.
-    """
-
-    remainder: Remainder
-    targets: int
-    confidence: float = 1.25
-
-    def __call__(self, left: torch.Tensor, a: torch.Tensor, depth: int) -> torch.Tensor:
-        more = self.targets - 1 - depth
-        if not more:
-            return -0.5 * len(left) * squares(left, a, None).clamp(min=1e-12).log()
-        found = squares(left - more * self.remainder.mean[:, None], a, self.remainder.whitener)
-        counts = min(len(left), self.confidence * self.remainder.dimension)
-        return -0.5 * counts * found.clamp(min=1e-12).log()
-
-
-def squares(left: torch.Tensor, a: torch.Tensor, whitener: torch.Tensor | None) -> torch.Tensor:
-    """|H (left_b - a_bv)|^2, (N, V)."""
-    k, count, vocabulary = a.shape
-    if whitener is None:
-        return (left[:, :, None] - a).square().sum(0)
-    found = a.new_empty(count, vocabulary)
-    left = whitener @ left
-    size = max(1, 2**23 // (k * vocabulary))
-    for start in range(0, count, size):
-        part = (whitener @ a[:, start : start + size].reshape(k, -1)).view(k, -1, vocabulary)
-        found[start : start + size] = (left[:, start : start + size, None] - part).square_().sum(0)
-    return found
-
-
 def search(
     code: Code,
     frame: Frame,
@@ -124,6 +88,7 @@ def search(
     width: int,
     slack: float,
     prior: float = 1.0,
+    look: Callable[[int, Beam], Score | None] = lambda depth, beam: None,
     report: Callable[[int, Beam], bool] = lambda depth, beam: False,
 ) -> Beam | None:
     """Hypotheses of all n targets, best first; None if ``report`` said stop before that.
@@ -132,11 +97,13 @@ def search(
         target: n s, (K,).
         width, slack: at most so many hypotheses, within so many nats of the best one.
         prior: weight of the language model.
+        look: called before each depth; a better judge from there on, or None.
         report: called after each depth; True ends the search.
     """
     code.reader.forget()
     beam = Beam.start(code, frame)
     for depth in range(frame.targets):
+        score = look(depth, beam) or score
         a, likely = code.next(beam.prefixes)
         left = target.to(a)[:, None] - beam.sums
         evidence = score(left, a, depth)
