@@ -11,6 +11,8 @@ from typing import SupportsFloat, SupportsIndex, TypeVar, cast
 import torch
 
 T = TypeVar("T")
+IGNORED = -100
+"""The label of a position of which no token is asked for, as torch's cross entropy has it."""
 
 
 def integer(name: str, value: object, *, at_least: int | None = None, at_most: int | None = None) -> int:
@@ -76,18 +78,31 @@ def instance(name: str, value: object, kind: type[T] | tuple[type[T], ...]) -> T
 
 
 def images_and_labels(images: torch.Tensor, labels: torch.Tensor, classes: int | None = None) -> None:
-    """Check shapes, dtypes and label range of a batch. Pixel range is *not* checked: dummy images may leave [0,1].
+    """Check shapes, dtypes and label range of a batch: :func:`records`, then :func:`class_labels`; tokens that are
+    labelled by the ones that come next have labels (B, L) int64, :data:`IGNORED` where none is asked for."""
+    records(images)
+    instance("labels", labels, torch.Tensor)
+    if not images.is_floating_point() and labels.ndim == 2 and not labels.is_floating_point():
+        _tokens(images, labels, classes)
+    else:
+        class_labels(labels, len(images), classes)
 
-    ``images`` are of any kind of record (:mod:`glutils.data.kinds`). ``labels`` are ``(B,)`` int64 class indices, or
-    ``(B, C)`` floating soft labels.
+
+def records(images: torch.Tensor) -> None:
+    """Check shape and dtype of records of any kind (:mod:`glutils.data.kinds`).
+
+    Pixel range is *not* checked: dummy images may leave [0,1].
     """
     instance("images", images, torch.Tensor)
-    instance("labels", labels, torch.Tensor)
     if images.ndim not in (2, 4) or 0 in images.shape:
-        allowed = "(B, C, H, W), or (B, columns) of a table,"
+        allowed = "(B, C, H, W), (B, columns) of a table, or (B, L) of tokens,"
         raise ValueError(f"images must have shape {allowed} with no empty axis, got {tuple(images.shape)}")
-    if not images.is_floating_point():
-        raise TypeError(f"images must be floating point, got {images.dtype}")
+    if not images.is_floating_point() and (images.ndim != 2 or images.dtype != torch.int64):
+        raise TypeError(f"images must be floating point, or int64 tokens (B, L), got {images.dtype}")
+
+
+def class_labels(labels: torch.Tensor, count: int, classes: int | None = None) -> None:
+    """Check ``labels`` of ``count`` records: ``(B,)`` int64 class indices, or ``(B, C)`` floating soft labels."""
     if labels.is_floating_point():
         if labels.ndim != 2 or (classes is not None and labels.shape[1] != classes):
             raise ValueError(f"soft labels must have shape (B, {classes or 'classes'}), got {tuple(labels.shape)}")
@@ -97,8 +112,24 @@ def images_and_labels(images: torch.Tensor, labels: torch.Tensor, classes: int |
         raise ValueError(f"labels must have shape (B,), got {tuple(labels.shape)}")
     elif classes is not None and labels.numel() and not (0 <= int(labels.min()) and int(labels.max()) < classes):
         raise ValueError(f"labels must lie in 0..{classes - 1}, got {labels.tolist()}")
-    if len(labels) != len(images):
-        raise ValueError(f"labels must have one entry per image ({len(images)}), got {len(labels)}")
+    if len(labels) != count:
+        raise ValueError(f"labels must have one entry per image ({count}), got {len(labels)}")
+
+
+def _tokens(images: torch.Tensor, labels: torch.Tensor, classes: int | None) -> None:
+    """Check tokens that are labelled by the pieces that come next."""
+    if labels.dtype != torch.int64:
+        raise TypeError(f"labels of tokens must be int64, got {labels.dtype}")
+    if labels.shape != images.shape:
+        raise ValueError(f"labels must have the tokens' shape {tuple(images.shape)}, got {tuple(labels.shape)}")
+    most = torch.iinfo(torch.int64).max if classes is None else classes - 1
+    if int(images.min()) < 0 or int(images.max()) > most:
+        raise ValueError(f"images must hold tokens in 0..{most}, got {int(images.min())} to {int(images.max())}")
+    told = labels[labels != IGNORED]
+    if told.numel() and not (int(told.min()) >= 0 and int(told.max()) <= most):
+        raise ValueError(f"labels must lie in 0..{most}, or be {IGNORED}, got {int(told.min())} to {int(told.max())}")
+    if not (labels[:, 1:] != IGNORED).any():
+        raise ValueError(f"labels must ask for at least one piece after the first, all are {IGNORED}")
 
 
 def finite(name: str, value: torch.Tensor) -> torch.Tensor:

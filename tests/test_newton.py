@@ -217,3 +217,13 @@ def test_a_restart_does_not_depend_on_the_one_before():
     used.solve(start + 0.1, Trace(9, "last"))
     one, other = Trace(9, "last"), Trace(9, "last")
     assert used.solve(start, one) == alone.solve(start, other) and one.losses == other.losses
+
+
+def test_scalars_that_rounding_made_zero_are_refused():
+    batch = gl.data.sample("digits", seed=0)
+    model = gl.models.build("mlp", batch, hidden=(4,), activation="tanh", seed=0)
+    protocol = gl.protocols.ZerothOrder(directions=70)
+    sent = protocol.transmit(model, batch.images, batch.labels) * 0.0
+    seen = gl.observe(model, protocol, sent, batch, knows={"labels"})
+    with pytest.raises(ValueError, match="scalars must not all be zero, got 70 zeros"):
+        gl.attack("zerogla", seen)

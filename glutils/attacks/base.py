@@ -5,19 +5,23 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from .. import _device, _validate, models
 from .._registry import Registry
+from ..data.vocabulary import Vocabulary
 from ..observation import Observation
 from ..solvers import Found, History, Tally
 
 ATTACKS = Registry("attack")
 KINDS = ("gradient", "delta", "scalars")
 OBSERVATION = "an observation"
+PLAIN = "cross entropy"
+ANY_LOSS = "any"
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Card:
         takes: what ``run`` is called with: "an observation", or "clients" for an adversary that takes part in
             the rounds, whose attack is called by its own name and not through :func:`attack`.
         records: kinds of records that it reconstructs.
+        losses: ``"cross entropy"``, of classes as it stands; or ``"any"`` that the client's protocol names, if the
+            attack only simulates it.
         run: what it takes, and options, to reconstruction.
     """
 
@@ -53,6 +59,7 @@ class Card:
     adversary: str = "honest-but-curious server"
     takes: str = OBSERVATION
     records: tuple[str, ...] = ("images",)
+    losses: str = PLAIN
     run: Callable[..., Reconstruction] | None = None
 
 
@@ -66,8 +73,9 @@ class Reconstruction:
 
     Attributes:
         images: (B, C, H, W); may leave [0, 1], metrics clamp. Or (B, columns), records of a table: a level is a real
-            number there, the largest of a variable counts. float64 where the attack works in float64.
-        labels: (B,) int64: told, inferred or optimised.
+            number there, the largest of a variable counts. float64 where the attack works in float64. Or (B, L) int64,
+            the pieces of texts.
+        labels: (B,) int64: told, inferred or optimised. Of texts (B, L), their next pieces.
         loss: the attacker's own loss of the reported iterate; what restarts are ranked by.
         history: how the reported restart went.
         seconds: wall-clock time of the attack.
@@ -80,6 +88,9 @@ class Reconstruction:
             plays inside the rounds. See :class:`glutils.solvers.Tally`.
         pullbacks: how many vectors were pulled back to the unknowns; above the evaluations where the attack computes
             Jacobians. None where evaluations are not counted.
+        vocabulary: which pieces the tokens of texts stand for, if the adversary knows.
+        controls: of texts, by name, what the same adversary would have said without the message: "model_guess", the
+            likeliest text of its own model, piece by piece.
     """
 
     images: torch.Tensor
@@ -92,11 +103,27 @@ class Reconstruction:
     diagnostics: dict[str, float] = field(default_factory=dict)
     evaluations: int | None = None
     pullbacks: int | None = None
+    vocabulary: Vocabulary | None = None
+    controls: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def records(self) -> torch.Tensor:
         """``images`` by the name that fits every kind of record."""
         return self.images
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """``images`` of texts, (B, L) int64; ``TypeError`` for records of another kind."""
+        if self.images.is_floating_point():
+            raise TypeError(f"result must be of texts for that, got records of {self.images.dtype}")
+        return self.images
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What the tokens say, (B,); ``TypeError`` for records of another kind, or without a vocabulary."""
+        if self.vocabulary is None:
+            raise TypeError("result must be of texts whose vocabulary is known for that")
+        return tuple(map(self.vocabulary.decode, self.tokens.cpu()))
 
 
 def register(name: str, card: Card) -> Callable:
@@ -163,6 +190,7 @@ def attack(name: str, seen: Observation, *, device=None, seed: int = 0, **option
         raise ValueError(f"attack {name!r} reads payloads of kind {' or '.join(card.kinds)}, got {seen.kind!r}")
     if seen.record.name not in card.records:
         raise ValueError(f"attack {name!r} reconstructs {' and '.join(card.records)}, got {seen.record.name}")
+    _check_clients(name, card, seen)
     mode = models.batchnorm_mode(seen.model)
     if mode != seen.batchnorm:
         raise ValueError(
@@ -180,7 +208,43 @@ def attack(name: str, seen: Observation, *, device=None, seed: int = 0, **option
     notes = result.notes + seen.notes
     if seen.beyond_protocol:
         notes += (f"uses {', '.join(sorted(seen.beyond_protocol))}, which this protocol never sends",)
-    return dataclasses.replace(result, attack=name, seconds=time.perf_counter() - begin, notes=notes)
+    how: dict[str, Any] = {"attack": name, "seconds": time.perf_counter() - begin, "notes": notes}
+    if seen.whole:
+        how |= {"vocabulary": seen.vocabulary, "controls": {**_model_guess(seen), **result.controls}}
+    return dataclasses.replace(result, **how)
+
+
+def _model_guess(seen: Observation) -> dict[str, torch.Tensor]:
+    """What a language model says by itself, for every text of the batch; nothing for a model of another kind."""
+    begin = None if seen.vocabulary is None else seen.vocabulary.bos
+    if begin is None or seen.targets is None:
+        return {}
+    text = models.likeliest(seen.model, torch.tensor([begin]), seen.shape[1])
+    return {"model_guess": text.expand(seen.shape[0], -1)}
+
+
+def _check_clients(name: str, card: Card, seen: Observation) -> None:
+    """Refuse clients whose local steps or loss no attack of that name uses, or whose targets it would have to guess."""
+    for entry in seen.rounds:
+        if not entry.protocol.sums_gradients:
+            raise ValueError(
+                f"attack {name!r} cannot use steps that do not sum up gradients, got {entry.protocol.undefended}: this "
+                "is no evidence that they protect"
+            )
+        criterion = entry.protocol.criterion
+        if criterion.plain:
+            continue
+        if card.losses == PLAIN:
+            could = ", ".join(repr(other) for other in names() if ATTACKS.get(other).losses == ANY_LOSS)
+            raise ValueError(
+                f"attack {name!r} is derived for the cross entropy of class indices, got clients with the loss "
+                f"{criterion}; for that there are {could}"
+            )
+        if seen.labels is None and not criterion.solvable:
+            raise ValueError(
+                f"attack {name!r} needs the labels of clients with the loss {criterion}: they are no classes that it "
+                "could solve for; observe(..., knows={'labels'}), or labels=..."
+            )
 
 
 def need_labels(seen: Observation, attack: str) -> torch.Tensor:

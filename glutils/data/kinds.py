@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import _validate
 from .columns import Columns
+from .vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Kind:
         spread: how far entries are from there, typically: where a search that knows nothing begins.
         bounds: least and greatest value of an entry, or None.
         neighbours: whether entries next to each other resemble each other, which is what total variation believes.
-        check: refuses entries that a private record of this kind cannot have.
+        check: refuses entries that a private record of this kind cannot have, and what is said about others.
+        whole: whether entries are whole numbers, int64: names of things, between which there is nothing.
     """
 
     name: str
@@ -37,7 +39,8 @@ class Kind:
     spread: float
     bounds: tuple[float, float] | None
     neighbours: bool
-    check: Callable[[Tensor, Columns | None], None]
+    check: Callable[[Tensor, Columns | None, Vocabulary | None], None]
+    whole: bool = False
 
     @property
     def shape(self) -> str:
@@ -73,24 +76,30 @@ class Kind:
         return value
 
 
-def of_shape(name: str, shape: Sequence[int]) -> Kind:
-    """The kind whose stacks have so many axes; ``ValueError`` naming the argument if there is none."""
+def of(name: str, records: Tensor) -> Kind:
+    """The kind of a stack of records; ``ValueError`` naming the argument if there is none."""
+    return of_shape(name, records.shape, whole=not records.is_floating_point())
+
+
+def of_shape(name: str, shape: Sequence[int], *, whole: bool = False) -> Kind:
+    """The kind whose stacks have so many axes, of real or of ``whole`` numbers; ``ValueError`` naming the argument if
+    there is none."""
     for kind in KINDS.values():
-        if len(shape) == len(kind.axes) and 0 not in shape:
+        if len(shape) == len(kind.axes) and 0 not in shape and kind.whole == whole:
             return kind
     allowed = " or ".join(f"{kind.shape} of {kind.name}" for kind in KINDS.values())
     raise ValueError(f"{name} must have shape {allowed}, with no empty axis; got {tuple(shape)}")
 
 
-def _pixels(images: Tensor, columns: Columns | None) -> None:
+def _pixels(images: Tensor, columns: Columns | None, vocabulary: Vocabulary | None) -> None:
     low, high = float(images.min()), float(images.max())
     if low < 0 or high > 1:
         raise ValueError(f"images must lie in [0, 1], got values from {low:.4g} to {high:.4g}")
-    if columns is not None:
-        raise ValueError("columns must be None for images: they belong to tables")
+    _foreign("images", columns=columns, vocabulary=vocabulary)
 
 
-def _cells(records: Tensor, columns: Columns | None) -> None:
+def _cells(records: Tensor, columns: Columns | None, vocabulary: Vocabulary | None) -> None:
+    _foreign("tables", vocabulary=vocabulary)
     if columns is None:
         return
     if len(columns) != records.shape[1]:
@@ -106,6 +115,21 @@ def _cells(records: Tensor, columns: Columns | None) -> None:
                 )
 
 
+def _pieces(tokens: Tensor, columns: Columns | None, vocabulary: Vocabulary | None) -> None:
+    _foreign("tokens", columns=columns)
+    if vocabulary is not None and int(tokens.max()) >= len(vocabulary):
+        raise ValueError(f"images must hold numbers of the {len(vocabulary)} pieces, got {int(tokens.max())}")
+
+
+def _foreign(kind: str, **described: object) -> None:
+    """Refuse what describes records of another kind."""
+    for name, value in described.items():
+        if value is not None:
+            owner = "tables" if name == "columns" else "tokens"
+            raise ValueError(f"{name} must be None for {kind}: they belong to {owner}")
+
+
 IMAGES = Kind("images", ("B", "C", "H", "W"), 0.5, 0.25, (0.0, 1.0), True, _pixels)
 TABLES = Kind("tables", ("B", "columns"), 0.0, 1.0, None, False, _cells)
-KINDS = {kind.name: kind for kind in (IMAGES, TABLES)}
+TOKENS = Kind("tokens", ("B", "L"), 0.0, 1.0, None, False, _pieces, whole=True)
+KINDS = {kind.name: kind for kind in (IMAGES, TABLES, TOKENS)}

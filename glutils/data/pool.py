@@ -28,7 +28,7 @@ class Pool:
         classes: the names of the classes.
         targets: shape (N,), int64, the class of every record.
         read: record number -> float32 tensor: an image (C, H, W) in [0, 1], at the size it is stored in, or (columns,).
-        native: the size that ``size=None`` stands for; None for a table.
+        native: the size that ``size=None`` stands for; None for records that have no size.
         columns: of a table.
     """
 
@@ -116,7 +116,7 @@ def draw_indices(
     order = order[keep[pool.targets[order]]]
     if count > len(order):
         part = f"{pool.name}'s {pool.split} split" + ("" if classes is None else " in these classes")
-        what = "images" if pool.columns is None else "records"
+        what = "records" if pool.native is None else "images"
         raise ValueError(f"count must be at most {len(order)}, the {what} of {part}; got {count}")
     if distinct:
         labels, by_class = torch.sort(pool.targets[order], stable=True)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from .. import _device, _validate
-from . import embedded, external, tables
+from . import embedded, external, tables, texts
 from .batch import Batch
 from .pool import SPLITS, Pool, draw_indices, generator
 
@@ -23,7 +23,7 @@ EXTERNAL_LARGEST = 1024
 def names() -> dict[str, str]:
     """Every set by name, with what it is or needs; ``root`` is an argument of ``sample``, ``load``, ``partition``."""
     needs = {name: external.loaders.get(name).needs for name in external.loaders.names()}
-    return EMBEDDED | tables.names() | {name: f"external, needs {text}" for name, text in needs.items()}
+    return EMBEDDED | tables.names() | texts.names() | {name: f"external, needs {text}" for name, text in needs.items()}
 
 
 def sample(
@@ -39,7 +39,7 @@ def sample(
     download: bool = False,
     device: str | torch.device | None = None,
 ) -> Batch:
-    """A few labelled records, images or rows of a table, of the set called ``name``.
+    """A few labelled records, images, rows of a table or texts, of the set called ``name``.
 
     The same arguments give the same records, and the first ones of a larger ``count`` are those of a smaller one.
     Stored images are fitted by resizing the shorter side to ``size`` (bilinear, antialiased) and cropping the centre.
@@ -48,11 +48,13 @@ def sample(
         name: a key of :func:`names`.
         count: how many records, or ``"all"`` (:func:`load`; then ``seed`` has no say).
         size: side of the images in pixels: 8..128 for embedded sets, 8..1024 for external ones. None: the set's own
-            (photos 32, digits 8, mnist 28, cifar10 and cifar100 32, tinyimagenet 64, others 224). Tables have no size.
+            (photos 32, digits 8, mnist 28, cifar10 and cifar100 32, tinyimagenet 64, others 224). Tables and texts have
+            no size.
         seed: at least 0; private and public draws of one seed are independent.
         split: ``"private"`` (a client's data; the test part of external sets) or ``"public"`` (what anyone may hold;
             the training part). No record, and no pixel of a photograph, is in both.
-        classes: draw only from these classes, given by name or index; labels keep their numbers. None: from all.
+        classes: draw only from these classes, given by name or index; labels keep their numbers. None: from all. Of
+            messages: from these topics, "bank", "card", "health", "home", "travel", "work".
         distinct: draw every class once before any comes again. None: True for ``photos``; False elsewhere, which
             draws images uniformly without replacement (labels of ``photos`` uniformly with replacement).
         root: the folder of an external set.
@@ -61,7 +63,8 @@ def sample(
 
     Returns:
         Batch: images (count, C, size, size) float32 in [0, 1], or records (count, columns) float32 of a table, labels
-        (count,) int64, and the names of all classes.
+        (count,) int64, and the names of all classes. Of texts: pieces (count, L) int64, padded to the longest, and
+        labels (count, L), see :func:`glutils.data.from_texts`.
 
     Raises:
         TypeError, ValueError: a bad argument, among them an unknown name (the message lists the valid ones), a ``root``
@@ -169,8 +172,9 @@ def _size_of_set(name: str, size: int | None, split: str) -> int | None:
     if not isinstance(name, str) or name not in names():
         raise ValueError(f"name must be one of {', '.join(names())}; got {name!r}")
     _validate.choice("split", split, SPLITS)
-    if name in tables.TABLES and size is not None:
-        raise ValueError(f"size must be left alone for the table {name!r}, whose records have columns; got {size!r}")
+    if name in (*tables.TABLES, *texts.names()) and size is not None:
+        what = "table" if name in tables.TABLES else "texts"
+        raise ValueError(f"size must be left alone for the {what} {name!r}, whose records are no images; got {size!r}")
     largest = embedded.LARGEST if name in EMBEDDED else EXTERNAL_LARGEST
     return None if size is None else _validate.integer("size", size, at_least=embedded.SMALLEST, at_most=largest)
 
@@ -187,4 +191,7 @@ def _pool(name: str, split: str, root: str | os.PathLike[str] | None, download: 
     if name in tables.TABLES:
         _no_root(name, root, download)
         return tables.pool(name, split)
+    if name in texts.names():
+        _no_root(name, root, download)
+        return texts.pool(name, split)
     return external.pool(name, root, split, download)

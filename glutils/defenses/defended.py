@@ -75,9 +75,13 @@ class Defended(Protocol):
     def kind(self) -> str:
         return self.protocol.kind
 
+    @property
+    def criterion(self) -> models.losses.Loss:
+        return self.protocol.criterion
+
     # --- messages ---
 
-    def check(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
+    def check(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None) -> None:
         self.protocol.check(model, images, labels)
         for entry in self.defenses:
             entry.check(self.protocol, model)
@@ -203,6 +207,10 @@ class Defended(Protocol):
 
     def local_steps(self, images: int) -> int:
         return self.protocol.local_steps(images)
+
+    @property
+    def sums_gradients(self) -> bool:
+        return self.protocol.sums_gradients
 
     @property
     def local_batch_size(self) -> int | None:

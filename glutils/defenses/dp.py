@@ -52,20 +52,20 @@ class DPSGD(Defense):
         _no_batchnorm(model, "DP-SGD")
 
     def client(self, protocol, model, images, labels, generator, **how):
-        mean = self._clipped(model, models.parameters(model, images.dtype), images, labels)
+        mean = self._clipped(protocol, model, models.parameters(model, images.dtype), images, labels)
         scale = float(self.sigma) * float(self.clip) / len(images)
         noisy = {name: g.detach() + scale * random_like(g, generator) for name, g in mean.items()}
         return protocol.payload(noisy, model)
 
     def attacker(self, protocol, model, images, labels, params, how):
         params = params or models.parameters(model, images.dtype)
-        return protocol.payload(self._clipped(model, params, images, labels), model)
+        return protocol.payload(self._clipped(protocol, model, params, images, labels), model)
 
     def noise(self, payload: Payload, images: int) -> float:
         return float(self.sigma) * float(self.clip) / images
 
-    def _clipped(self, model, params, images, labels) -> models.Parameters:
-        one = grad(lambda p, x, y: models.loss(model, p, x[None], y[None]))
+    def _clipped(self, protocol, model, params, images, labels) -> models.Parameters:
+        one = grad(lambda p, x, y: models.loss(model, p, x[None], y[None], criterion=protocol.criterion))
         each_one = models.vectorised(model, one, in_dims=(None, 0, 0))(params, images, labels)
         squares = torch.stack([g.flatten(1).square().sum(1) for g in each_one.values()]).sum(0)
         factor = (float(self.clip) * squares.clamp_min(1e-30).rsqrt()).clamp_max(1.0)

@@ -86,19 +86,20 @@ class Precode(Defense):
         shape = torch.empty(len(images), layer.decoder.in_features, dtype=images.dtype, device=images.device)
         layer.chance = random_like(shape, generator)
         try:
-            grads = self._gradient(model, models.parameters(model, images.dtype), images, labels, False)
+            grads = self._gradient(protocol, model, models.parameters(model, images.dtype), images, labels, False)
         finally:
             layer.chance = None
         return protocol.payload(grads, model).detach()
 
     def attacker(self, protocol, model, images, labels, params, how):
         params = params or models.parameters(model, images.dtype)
-        return protocol.payload(self._gradient(model, params, images, labels, True), model)
+        return protocol.payload(self._gradient(protocol, model, params, images, labels, True), model)
 
-    def _gradient(self, model, params, images, labels, graph) -> models.Parameters:
+    def _gradient(self, protocol, model, params, images, labels, graph) -> models.Parameters:
         leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
         with torch.enable_grad():
-            value = models.loss(model, leaves, images, labels) + float(self.beta) * _bottleneck(model).divergence
+            value = models.loss(model, leaves, images, labels, criterion=protocol.criterion)
+            value = value + float(self.beta) * _bottleneck(model).divergence
             grads = torch.autograd.grad(value, list(leaves.values()), create_graph=graph)
         _bottleneck(model).divergence = None
         return dict(zip(leaves, grads, strict=True))

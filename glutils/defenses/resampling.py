@@ -53,4 +53,8 @@ class Resample(Defense):
         draws = 1 if self.per == "message" else len(slopes)
         drawn = torch.stack([torch.randperm(len(images), generator=generator)[: self.images] for _ in range(draws)])
         chosen = torch.zeros(draws, len(images)).scatter_(1, drawn, 1.0 / self.images).to(slopes)
+        counts = protocol.criterion.shares(labels, slopes)
+        if counts is not None:  # a mini-batch's loss is a mean by these
+            chosen = chosen * counts
+            chosen = chosen / chosen.sum(1, keepdim=True)
         return protocol.payload((chosen * slopes).sum(1), model)

@@ -104,17 +104,26 @@ def train(
         run.advance(turn)
         state = run.states[-1]
         assert state is not None  # the last one is always kept
-        run.accuracy.append(accuracy(run.working, state, test))
+        run.accuracy.append(accuracy(run.working, state, test, run.protocols[0].criterion))
         if shelf is not None:
             shelf.keep(run)
     return run.transcript()
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, state: models.Parameters, test: Batch) -> float:
-    """Share of the test images that the model in this state classifies right."""
+def accuracy(
+    model: nn.Module, state: models.Parameters, test: Batch, criterion: models.losses.Loss = models.losses.DEFAULT
+) -> float:
+    """Share of the test targets of this loss that the model in this state gets right; NaN where none is right or wrong.
+
+    Of cross entropy the targets are the images' classes, or all next tokens.
+    """
     size = max(1, _PIXELS // test.images[0].numel())
-    first, right = next(iter(state.values())), 0
+    first, right, count = next(iter(state.values())), 0, 0
     for images, labels in zip(test.images.split(size), test.labels.split(size), strict=True):
-        right += int((models.logits(model, state, images.to(first)).argmax(1).cpu() == labels.cpu()).sum())
-    return right / len(test)
+        images = images.to(first) if images.is_floating_point() else images.to(first.device)
+        hits = criterion.hits(models.logits(model, state, images), labels.to(first.device))
+        if hits is None:
+            return float("nan")
+        right, count = right + int(hits.sum()), count + hits.numel()
+    return right / max(1, count)

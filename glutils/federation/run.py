@@ -68,7 +68,8 @@ class Run:
         sent: dict[int, list[Round]] = {k: [] for k in told}
         lr, sizes = self.rate(turn), {k: len(self.clients[k]) for k in active}
         everybody, count = sum(sizes.values()), 0
-        alone = self.local_steps > 1 or not (self.batched and together.possible(
+        indices = all(client.labels.ndim == 1 for client in self.clients)  # of classes, which may become soft labels
+        alone = self.local_steps > 1 or not (self.batched and indices and together.possible(
             self.protocols[turn], self.working, len(others)))  # fmt: skip
         for j, now in enumerate(self.steps(turn)):
             directions = now.draw(self.working) if now.kind == "scalars" else None

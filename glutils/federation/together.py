@@ -39,7 +39,7 @@ def possible(protocol: Protocol, model: nn.Module, clients: int) -> bool:
         return False
     if protocol.stackable:
         return sum(p.numel() for p in models.parameters(model).values()) <= LARGEST
-    return protocol.linear_in_gradient
+    return protocol.linear_in_gradient and protocol.criterion.plain  # soft labels carry the weights of clients
 
 
 def mean(
@@ -119,7 +119,7 @@ def deltas(
     speed = {n: torch.zeros_like(p) for n, p in stack.items()} if protocols[0].momentum else None
 
     def loss(params, images, labels, weights):
-        return models.loss(model, params, images, labels, weights)
+        return models.loss(model, params, images, labels, weights, criterion=protocols[0].criterion)
 
     for u in range(steps[0]):
         active = sum(count > u for count in steps)

@@ -126,6 +126,18 @@ def infer(name: str, seen: Observation, **options: Any) -> LabelEstimate:
         if seen.kind == "scalars":
             could = "no entry of the last layer was sent; gl.attack('zerogla', seen) solves for labels and pixels"
         raise ValueError(f"label rule {name!r} reads {reads}, got a payload of kind {seen.kind!r}; {could}")
+    if not seen.protocol.sums_gradients:
+        raise ValueError(
+            f"label rule {name!r} reads the gradients that a difference is the sum of: the protocol must take steps of "
+            f"SGD for that, got {seen.protocol.undefended}"
+        )
+    if seen.whole:
+        raise ValueError(f"label rule {name!r} reads labels of images and tables, got tokens, which are the labels")
+    if not seen.protocol.criterion.plain:
+        raise ValueError(
+            f"label rule {name!r} reads the gradient of the cross entropy of class indices, got clients with the loss "
+            f"{seen.protocol.criterion}"
+        )
     return dataclasses.replace(card.run(seen, **options), rule=name)
 
 

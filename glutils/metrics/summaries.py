@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import _validate
-from .scores import METRICS, OF_TABLES, Score
+from .measured import METRICS, OF_TABLES, OF_TOKENS
+from .scores import Score
 
 
 class Summary(NamedTuple):
@@ -31,17 +32,17 @@ class Summary(NamedTuple):
 def summary(scores: Iterable[Score | float | Float[Tensor, ""]], metric: str = "psnr") -> Summary:
     """Median and range across runs (seeds): of numbers, or of ``metric`` in each `Score`'s ``mean()``.
 
-    ``metric`` is "psnr" (dB), "ssim", "mse", "lpips" or "label_accuracy"; of tables also "cells" or "numeric_error". A
-    NaN run makes all three NaN.
+    ``metric`` is "psnr" (dB), "ssim", "mse", "lpips" or "label_accuracy"; of tables also "cells" or "numeric_error"; of
+    texts "exact", "token_accuracy", "secrets" or "edit_distance". A NaN run makes all three NaN.
     """
-    _validate.choice("metric", metric, (*METRICS, *OF_TABLES, "label_accuracy"))
+    _validate.choice("metric", metric, (*METRICS, *OF_TABLES, *OF_TOKENS, "label_accuracy"))
     _validate.instance("scores", scores, Iterable)
     values = []
     for one in scores:
         if not isinstance(one, (Score, Real)) and not (isinstance(one, torch.Tensor) and one.ndim == 0):
             raise TypeError(f"scores must hold Scores or numbers, got {type(one).__name__}")
-        if isinstance(one, Score) and metric in OF_TABLES and metric not in one.measured:
-            raise ValueError(f"metric must be one that images have too, got {metric!r} of images")
+        if isinstance(one, Score) and metric not in (*one.measured, "label_accuracy"):
+            raise ValueError(f"metric must be one of {', '.join(one.measured)}, label_accuracy, got {metric!r}")
         values.append(one.mean()[metric] if isinstance(one, Score) else float(one))
     if not values:
         raise ValueError("scores must hold at least one run, got none")

@@ -9,9 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .. import _validate
+from .. import _validate, data
 from ..data.batch import Batch
-from . import perceptual, pixels, tables
+from . import perceptual, pixels, tables, texts
 
 
 class Yardstick(Protocol):
@@ -108,7 +108,47 @@ class Cells:
         }
 
 
-YARDSTICKS: dict[str, Callable[[Batch, str | None, float | None], Yardstick]] = {"images": Pixels, "tables": Cells}
+class Pieces:
+    """Of tokens."""
+
+    def __init__(self, batch: Batch, lpips_net: str | None, tolerance: float | None):
+        for name, value in (("lpips_net", lpips_net), ("tolerance", tolerance)):
+            if value is not None:
+                raise ValueError(f"{name} must be left alone for tokens, got {value!r}")
+        if batch.vocabulary is None:
+            raise ValueError("batch must have a vocabulary to be scored: Batch(..., vocabulary=...)")
+        self.batch, self.truth, self.vocabulary, self.notes = batch, batch.images.cpu(), batch.vocabulary, []
+
+    def measure(self, stack: Tensor) -> dict[str, Tensor]:
+        missing = torch.full((len(self.truth),), math.nan, dtype=torch.float64)
+        names = ("exact", "token_accuracy", "secrets", "edit_distance")
+        found = {name: getattr(texts, name)(stack, self.truth, self.vocabulary) for name in names}
+        return dict.fromkeys(("psnr", "ssim", "mse", "lpips"), missing) | found
+
+    def match(self, stack: Tensor) -> Tensor:
+        return texts.match_texts(stack.cpu(), self.truth, self.vocabulary)
+
+    def blanks(self) -> dict[str, Tensor]:
+        """Of an embedded set, its public texts are there for anybody."""
+        known = self.batch.source.split(",")[0] in data.texts.names()
+        return self.public(data.public(self.batch, count=PUBLIC_TEXTS, device="cpu")) if known else {}
+
+    def public(self, public: Batch) -> dict[str, Tensor]:
+        if public.vocabulary != self.vocabulary:
+            raise ValueError("public must have the vocabulary of the private batch")
+        shown = public.images.cpu()
+        held = [texts.pieces(row, self.vocabulary) for row in shown]
+        nearest = [int(texts.distances(held, texts.pieces(row, self.vocabulary)).argmin()) for row in self.truth]
+        draw = torch.Generator().manual_seed(0)
+        random = shown[torch.randint(len(shown), (len(self.truth),), generator=draw)]
+        return {"nearest_public": shown[nearest], "random_public": random[self.match(random)]}
+
+
+PUBLIC_TEXTS = 500
+"""Of an embedded set, that are looked through for the one nearest to a private text."""
+YARDSTICKS: dict[str, Callable[[Batch, str | None, float | None], Yardstick]] = {
+    "images": Pixels, "tables": Cells, "tokens": Pieces,
+}  # fmt: skip
 
 
 def class_means(public: Batch, batch: Batch) -> Tensor:

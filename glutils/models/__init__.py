@@ -1,5 +1,6 @@
 """Networks that clients train (:func:`build`), and pure functions of their parameters and of images."""
 
+from . import losses
 from .building import build
 from .factories import names, register
 from .features import before_layers, layer_input, record_inputs
@@ -12,13 +13,15 @@ from .functional import (
     logits,
     loss,
     output_tensor,
+    own_losses,
     own_precision,
     parameters,
     stateless,
     unflatten,
 )
+from .gpt import gpt, likeliest, step
 from .loading import load
-from .probe import last_linear, layers_with_parameters, probe
+from .probe import last_linear, layers_with_parameters, outputs, probe
 from .vectorised import vectorised
 from .vision_transformer import vit
 from .zoo import (
@@ -39,8 +42,8 @@ from .zoo import (
 
 __all__ = [
     "ACTIVATIONS", "Normalise", "Parameters", "batchnorm_mode", "before_layers", "build", "check_deterministic",
-    "class_count", "cnn", "convnet", "describe", "flatten", "gradient", "image_shape", "last_linear", "layer_input",
-    "layers_with_parameters", "lenet", "load", "logits", "loss", "mlp", "names", "output_tensor", "own_precision",
-    "parameters", "probe", "record_inputs", "register", "resnet18", "resnet50", "resnet8", "stateless", "unflatten",
-    "vectorised", "vgg16", "vit",
+    "class_count", "cnn", "convnet", "describe", "flatten", "gpt", "gradient", "image_shape", "last_linear",
+    "layer_input", "layers_with_parameters", "lenet", "likeliest", "load", "logits", "loss", "losses", "mlp", "names",
+    "output_tensor", "outputs", "own_losses", "own_precision", "parameters", "probe", "record_inputs", "register",
+    "resnet18", "resnet50", "resnet8", "stateless", "step", "unflatten", "vectorised", "vgg16", "vit",
 ]  # fmt: skip

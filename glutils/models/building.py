@@ -28,14 +28,16 @@ def build(
 
     Args:
         name: one of :func:`names`, or ``"package.module:factory"`` for a function from a batch to a network.
-        batch: decides channels, height and width, or columns, number of classes and, by default, the device.
+        batch: decides channels, height and width, or columns, or vocabulary, number of classes and, by default, the
+            device.
         seed: of the initial weights; the global random state is left as it was.
         device: where the network lives; default: where the batch's images are.
         options: ``activation`` (one of tanh, sigmoid, gelu, softplus, relu, leaky_relu) for ``lenet``, ``mlp``,
             ``convnet``, ``cnn`` and ``resnet8``; ``hidden`` (tuple of layer widths) for ``mlp``; ``width`` (channels)
-            for ``lenet``, ``resnet8`` and ``vit``; ``norm`` ("batch" or "group") for ``resnet8``; ``patch``, ``blocks``
-            and ``heads`` for ``vit``; ``weights`` (what :func:`glutils.models.load` takes) for torchvision's nets.
-            A network of the reader's own has none.
+            for ``lenet``, ``resnet8``, ``vit`` and ``gpt``; ``norm`` ("batch" or "group") for ``resnet8``; ``patch``,
+            ``blocks`` and ``heads`` for ``vit``; ``depth`` (blocks), ``heads`` and ``context`` (most pieces of a text)
+            for ``gpt``; ``weights`` (what :func:`glutils.models.load` takes) for torchvision's nets and ``gpt``, for
+            which ``"trained"`` stands for the book's own. A network of the reader's own has none.
 
     Returns:
         The network in ``eval`` mode (batch norm uses its running statistics, dropout is off), float32. Attribute
@@ -61,7 +63,8 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make()
-    describe(model, name=name, shape=batch.shape, classes=len(batch.classes))
+    shape = None if batch.kind == "tokens" else batch.shape
+    describe(model, name=name, shape=shape, classes=len(batch.classes), vocabulary=batch.vocabulary)
     return model.to(batch.images.device if device is None else device).eval()
 
 

@@ -11,22 +11,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from .. import _validate
+from . import losses
 
 # Float32 means float32 on a GPU too. By default cuDNN convolves in TF32, with a mantissa of 10 bits instead of 23: its
 # round-off is thousands of times larger, and would drown the differences of losses that a client sends.
 torch.backends.cudnn.allow_tf32 = False
 
 Parameters = dict[str, Tensor]
-Images = Float[Tensor, "batch *image"]
-"""Images (B, C, H, W), or other records of which the first axis counts."""
-Labels = Int64[Tensor, " batch"] | Float[Tensor, "batch classes"]
-"""Class indices, or probabilities of the classes."""
+Images = Float[Tensor, "batch *image"] | Int64[Tensor, "batch length"]
+"""Images (B, C, H, W), or other records of which the first axis counts; tokens (B, L) are int64."""
+Labels = Int64[Tensor, " batch"] | Int64[Tensor, "batch length"] | Float[Tensor, "batch ..."]
+"""Class indices, next tokens, or numbers: probabilities of the classes, say. See :mod:`glutils.models.losses`."""
 _TRACKING = "track_running_stats"
 _NO_CODE = compile("", "", "exec")
 
@@ -143,12 +143,12 @@ def output_tensor(output: Any) -> Tensor:
 def logits(model: nn.Module, params: Parameters, images: Images) -> Tensor:
     """Outputs (B, classes) of ``model`` with its parameters replaced by ``params``.
 
-    Buffers and frozen parameters follow the images' dtype. A network that returns an object hands over its ``logits``;
-    one in ``DataParallel`` or ``torch.compile`` is called without that wrapper."""
+    Buffers and frozen parameters follow the images' dtype; of tokens, that of ``params``. A network that returns an
+    object hands over its ``logits``; one in ``DataParallel`` or ``torch.compile`` is called without that wrapper."""
     model, prefix = unwrapped(model)
     if prefix:
         params = {name.removeprefix(prefix): p for name, p in params.items()}
-    dtype = images.dtype if images.is_floating_point() else None
+    dtype = images.dtype if images.is_floating_point() else next((p.dtype for p in params.values()), None)
     with stateless(model), differentiable_attention():
         state = {name: _cast(buffer, dtype) for name, buffer in model.named_buffers()}
         state |= _untied(model, params, dtype)
@@ -179,12 +179,27 @@ def loss(
     images: Images,
     labels: Labels,
     weights: Float[Tensor, " batch"] | None = None,
+    *,
+    criterion: losses.Loss = losses.DEFAULT,
 ) -> Float[Tensor, ""]:
-    """Cross entropy averaged over the batch, or summed with ``weights`` (B,); labels are class indices (B,) or
-    probabilities (B, classes)."""
-    if weights is None:
-        return F.cross_entropy(logits(model, params, images), labels)
-    return weights @ F.cross_entropy(logits(model, params, images), labels, reduction="none")
+    """The loss of the batch, by default cross entropy: its mean over records, or their sum with ``weights`` (B,).
+
+    ``labels`` are what the ``criterion`` takes; of the default one class indices (B,), or probabilities (B, classes).
+    """
+    outputs = logits(model, params, images)
+    return criterion.mean(outputs, labels) if weights is None else criterion.weighted(outputs, labels, weights)
+
+
+def own_losses(
+    model: nn.Module,
+    params: Parameters,
+    images: Images,
+    labels: Labels,
+    *,
+    criterion: losses.Loss = losses.DEFAULT,
+) -> Float[Tensor, " batch"]:
+    """Every record's own loss, (B,): what :func:`loss` is of a batch of that record alone."""
+    return criterion.own(logits(model, params, images), labels)
 
 
 def gradient(
@@ -194,6 +209,7 @@ def gradient(
     labels: Labels,
     *,
     create_graph: bool = False,
+    criterion: losses.Loss = losses.DEFAULT,
 ) -> Parameters:
     """Gradient of :func:`loss` with respect to ``params``, by name; differentiable in images if ``create_graph``.
 
@@ -209,9 +225,9 @@ def gradient(
         if params is None:
             inner = unwrapped(model)[0]
             with stateless(inner), differentiable_attention():
-                value = F.cross_entropy(output_tensor(inner(images)), labels)
+                value = criterion.mean(output_tensor(inner(images)), labels)
         else:
-            value = loss(model, leaves, images, labels)
+            value = loss(model, leaves, images, labels, criterion=criterion)
         # a parameter that takes no part has a gradient of zero
         grads = torch.autograd.grad(
             value, list(leaves.values()), create_graph=create_graph, materialize_grads=True

@@ -31,27 +31,42 @@ class Trace:
     layers: tuple[str, ...]
 
 
-_TRIED: weakref.WeakKeyDictionary[nn.Module, dict[tuple, int]] = weakref.WeakKeyDictionary()
-_SHAPES: weakref.WeakKeyDictionary[nn.Module, tuple[int, ...]] = weakref.WeakKeyDictionary()
-"""Of the records on which a model was last tried, for who asks about its layers and holds no records."""
+_TRIED: weakref.WeakKeyDictionary[nn.Module, dict[tuple, tuple[int, ...]]] = weakref.WeakKeyDictionary()
+_SHAPES: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], bool]] = weakref.WeakKeyDictionary()
+"""Of the records on which a model was last tried, and whether they were whole numbers, for who asks about its layers
+and holds no records."""
 _TRACED: weakref.WeakKeyDictionary[nn.Module, dict[tuple, Trace]] = weakref.WeakKeyDictionary()
 
 
 def probe(model: nn.Module, images: Tensor) -> int:
     """Number of classes that ``model`` gives for records (B, ...), found by trying it; nothing of it is changed.
 
-    Tried once for a model, the shape and type of the records, its layers' modes and what is trainable. Global random
-    state is left as it was.
-
-    Raises:
-        TypeError, ValueError: no module, a compiled script, no trainable parameter, an output that depends on chance or
-            is not one tensor (B, classes), records that the model does not take.
+    Of a model that predicts tokens, (B, L, V), it is V. See :func:`outputs`.
 
     Example:
         >>> import glutils as gl
         >>> batch = gl.data.sample("digits", count=2, seed=0)
         >>> gl.models.probe(gl.models.build("mlp", batch, seed=0), batch.images)
         10
+    """
+    return outputs(model, images)[-1]
+
+
+def outputs(model: nn.Module, images: Tensor) -> tuple[int, ...]:
+    """Shape of what ``model`` gives for records (B, ...), found by trying it; nothing of it is changed.
+
+    Tried once for a model, the shape and type of the records, its layers' modes and what is trainable. Global random
+    state is left as it was.
+
+    Raises:
+        TypeError, ValueError: no module, a compiled script, no trainable parameter, an output that depends on chance or
+            is not one tensor (B, n) or (B, L, V), records that the model does not take.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0)
+        >>> gl.models.outputs(gl.models.build("mlp", batch, seed=0), batch.images)
+        (2, 10)
     """
     if not isinstance(model, nn.Module):
         functional.check_deterministic(model)  # which says so
@@ -62,11 +77,11 @@ def probe(model: nn.Module, images: Tensor) -> int:
     found = _TRIED.setdefault(model, {})
     if key not in found:
         found[key] = _tried(model, images)
-    _SHAPES[model] = tuple(images.shape[1:])
-    return found[key]
+    _SHAPES[model] = tuple(images.shape[1:]), not images.is_floating_point()
+    return len(images), *found[key]
 
 
-def _tried(model: nn.Module, images: Tensor) -> int:
+def _tried(model: nn.Module, images: Tensor) -> tuple[int, ...]:
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise ValueError("model must be a plain module: parameters of a torch.jit script cannot be replaced")
     functional.check_deterministic(model)
@@ -84,12 +99,12 @@ def _tried(model: nn.Module, images: Tensor) -> int:
                     "model must give the same output twice, got two that differ: it depends on chance (dropout or "
                     "noise, say) or on what it was called with before; call model.eval()"
                 )
-    if first.ndim != 2 or first.shape[0] != len(images) or first.shape[1] < 2:
+    if first.ndim not in (2, 3) or first.shape[0] != len(images) or 0 in first.shape:
         raise ValueError(
-            f"model must give logits of shape (B, classes) with at least two classes, gives {tuple(first.shape)} "
+            f"model must give logits of shape (B, classes), or (B, L, V) of tokens, gives {tuple(first.shape)} "
             f"for {len(images)} records"
         )
-    return first.shape[1]
+    return tuple(first.shape[1:])
 
 
 def _output(model: nn.Module, params: functional.Parameters, images: Tensor) -> Tensor:
@@ -127,21 +142,21 @@ def trace(model: nn.Module, shape: tuple[int, ...] | None = None) -> Trace | Non
     """What a forward pass of records (B, ...) of that ``shape`` shows; by default that of the images that the network
     was built for, or on which it was last tried. None without a shape, or where the pass fails. Remembered as long as
     the layers are the same."""
-    known = tuple(getattr(model, "shape", ())) or _SHAPES.get(model, ())
-    record = known if shape is None else tuple(shape[1:])
+    tried, whole = _SHAPES.get(model, ((), False))
+    record = (tuple(getattr(model, "shape", ())) or tried) if shape is None else tuple(shape[1:])
     if not record:
         return None
-    key = (record, tuple(map(id, model.modules())), tuple(m.training for m in model.modules()))
+    key = (record, whole, tuple(map(id, model.modules())), tuple(m.training for m in model.modules()))
     found = _TRACED.setdefault(model, {})
     if key not in found:
         try:
-            found[key] = _traced(model, record)
+            found[key] = _traced(model, record, whole)
         except (RuntimeError, ValueError, IndexError, TypeError, StopIteration):
             return None
     return found[key]
 
 
-def _traced(model: nn.Module, record: tuple[int, ...]) -> Trace:
+def _traced(model: nn.Module, record: tuple[int, ...], whole: bool) -> Trace:
     ran: dict[str, None] = {}
     linear: list[tuple[str, Tensor, int]] = []
     handles = []
@@ -153,7 +168,8 @@ def _traced(model: nn.Module, record: tuple[int, ...]) -> Trace:
                 module.register_forward_hook(lambda _m, _i, out, name=name: linear.append((name, out, out._version)))
             )
     like = next(p for p in model.parameters() if p.is_floating_point())
-    images = torch.zeros(2, *record, dtype=like.dtype, device=like.device)  # batch norm may refuse a single one
+    dtype = torch.int64 if whole else like.dtype
+    images = torch.zeros(2, *record, dtype=dtype, device=like.device)  # batch norm may refuse a single one
     try:
         with _own_chance(like.device), torch.no_grad():
             output = functional.logits(model, functional.parameters(model), images)

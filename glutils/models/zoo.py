@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from .. import _validate
 from .._registry import Registry
+from ..data.vocabulary import Vocabulary
 from . import loading
 
 Shape = tuple[int, int, int]
 MODELS = Registry[Callable[..., nn.Module]]("model")
-TAKES = {"mlp": ("images", "tables")}
+TAKES = {"mlp": ("images", "tables"), "gpt": ("tokens",)}
 """Kinds of records of the networks that take others than images."""
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
@@ -40,6 +41,8 @@ class Options(TypedDict, total=False):
     activation: str
     blocks: int
     channels: tuple[int, int]
+    context: int
+    depth: int
     heads: int
     hidden: tuple[int, ...] | int | None
     norm: str
@@ -48,13 +51,18 @@ class Options(TypedDict, total=False):
     width: int
 
 
-def describe(model: nn.Module, *, name: str, shape: tuple[int, ...], classes: int) -> None:
+def describe(
+    model: nn.Module, *, name: str, shape: tuple[int, ...] | None, classes: int, vocabulary: Vocabulary | None = None
+) -> None:
     """Note on a network what it is called, and the records and classes it is for; `image_shape`, `class_count` read it.
 
-    (torch lets type checkers believe that every attribute of a module is a tensor or a module.)
+    ``shape`` is None for texts, which may be of any length; ``vocabulary`` is theirs. (torch lets type checkers believe
+    that every attribute of a module is a tensor or a module.)
     """
-    for attribute, value in {"name": name, "shape": tuple(shape), "classes": classes}.items():
-        setattr(model, attribute, value)
+    about = {"name": name, "shape": shape and tuple(shape), "classes": classes, "vocabulary": vocabulary}
+    for attribute, value in about.items():
+        if value is not None:
+            setattr(model, attribute, value)
 
 
 def image_shape(model: nn.Module) -> Shape:

@@ -43,11 +43,15 @@ def contradiction(
         ValueError: no batch of so many images gives this message, at this sign and step size.
     """
     protocol, kind = message.protocol, message.payload.kind
-    if kind == "scalars" or not (protocol.exact_gradient or protocol.stackable):
+    if kind == "delta" and not protocol.defenses and _is_a_state(model, message):
+        raise ValueError(f"{name} holds the client's parameters; it must be a difference, start less end")
+    if kind == "scalars" or protocol.defenses:
         return None
     note = UNSEEN.format(kind=ASKED[kind], reason="{}")
-    if kind == "delta" and _is_a_state(model, message):
-        raise ValueError(f"{name} holds the client's parameters; it must be a difference, start less end")
+    if not (protocol.exact_gradient or protocol.stackable):
+        return note.format("steps of this kind do not tell how long the gradients were") if kind == "delta" else None
+    if not protocol.criterion.plain:
+        return note.format(f"with the loss {protocol.criterion} a gradient of either sign is possible")
     try:
         head, layer = models.last_linear(model)
     except ValueError as error:
@@ -70,6 +74,7 @@ def contradiction(
         asked = "start less end (theta_0 - theta_U)" if kind == "delta" else "the gradient itself, not a descent step"
         raise ValueError(f"{name} has the wrong sign, it must be {asked}: in {key!r} {as_sent}, and -1 times it fits")
     told = ", or labels that are not the client's" if labels is not None else ""
+    told += "; probabilities of classes as labels are stated by loss=CrossEntropy(mixed=True)"
     size = "its lr or number of local steps is not the client's" if kind == "delta" else "it is no mean over the images"
     raise ValueError(f"{name} contradicts {protocol}: in {key!r} {as_sent}; {size}{told}")
 

@@ -16,6 +16,7 @@ from ..data import kinds
 from ..data.batch import Batch
 from ..data.columns import Columns
 from ..data.kinds import Kind
+from ..data.vocabulary import Vocabulary
 from ..protocols import UNKNOWN, Payload, Protocol
 from .contradictions import contradiction
 from .facts import Facts, stated
@@ -36,9 +37,9 @@ class Observation:
     Attributes:
         model: the attacker's own copy of the global model.
         rounds: the messages, in order.
-        shape: (B, C, H, W) of the private batch, or (B, columns) of a table; the batch size is known in every threat
-            model of this book.
-        classes: number of classes.
+        shape: (B, C, H, W) of the private batch, (B, columns) of a table, or (B, L) of tokens; the batch size is known
+            in every threat model of this book.
+        classes: number of classes; of tokens, of pieces.
         knows: what was told beyond the protocol; see :data:`KNOWLEDGE`.
         labels: (B,) int64 if told, else None.
         statistics: exact batch norm statistics of the private batch if told, else None.
@@ -48,6 +49,8 @@ class Observation:
         local_batch: images behind each message if the client drew mini-batches (which ones is not known), else None.
         notes: what the adversary takes for granted about the messages; an attack hands them on with its result.
         columns: what is public about the columns of a table; None for images, and where nobody described them.
+        whole: whether records are whole numbers: tokens. vocabulary: which pieces they stand for, if anybody said so.
+        targets: of tokens, how many next pieces of the batch count, known as its size is; None: not known.
     """
 
     model: nn.Module
@@ -63,6 +66,9 @@ class Observation:
     local_batch: int | None = None
     notes: tuple[str, ...] = ()
     columns: Columns | None = None
+    whole: bool = False
+    vocabulary: Vocabulary | None = None
+    targets: int | None = None
 
     def to(self, device: torch.device | str) -> Observation:
         """The same observation on ``device``."""
@@ -81,7 +87,7 @@ class Observation:
     @property
     def record(self) -> Kind:
         """What kind of records the batch holds."""
-        return kinds.of_shape("shape", self.shape)
+        return kinds.of_shape("shape", self.shape, whole=self.whole)
 
     @property
     def blank(self) -> torch.Tensor:
@@ -145,10 +151,11 @@ def observe(
         rounds: of a transcript, the rounds that the adversary saw (indices); default: all.
         knows: any of ``"labels"``, ``"batch_stats"``, ``"public"``.
         public: public data of the same kind; needed if and only if ``knows`` names ``"public"``.
-        shape: (B, C, H, W) of the private batch, or (B, columns) of a table, in place of ``batch`` or of the data of
-            the transcript's clients.
-        classes: number of classes; together with ``shape``.
-        labels: (B,) class indices, told to the adversary: ``knows`` then names them. Together with ``shape``.
+        shape: (B, C, H, W) of the private batch, (B, columns) of a table, or (B, L) of tokens (with the pieces that
+            begin and end a text), in place of ``batch`` or of the data of the transcript's clients.
+        classes: number of classes; together with ``shape``. Of tokens it may be left to the model.
+        labels: (B,) class indices, or what the protocol's loss takes, told to the adversary: ``knows`` then names them.
+            Together with ``shape``. More than one next piece of a text would be the text itself, and is refused.
 
     Raises:
         TypeError, ValueError: a payload of the wrong kind, shape or with non-finite entries, or of the wrong sign or
@@ -182,7 +189,7 @@ def observe(
                 raise ValueError(f"client {client} sent nothing in rounds {sorted(chosen)}")
         size = transcript.local_batch
         if own:
-            known = stated(network, shape, classes, labels)
+            known = stated(network, shape, classes, labels, seen[0].protocol.criterion)
             transcript.check_count(client, known.shape[0])
         else:
             known = Facts.of(transcript.data(client))
@@ -193,14 +200,14 @@ def observe(
             raise TypeError("client and rounds belong to a transcript; got a model")
         protocol, network = _validate.instance("protocol", protocol, Protocol), model
         models.check_deterministic(network)
-        known = _facts(network, batch, shape, classes, labels) if own else Facts.of(_batch(batch))
+        known = _facts(network, batch, shape, classes, labels, protocol.criterion) if own else Facts.of(_batch(batch))
         check_payload("payload", network, message := Round(protocol, cast(Payload, payload)))  # it refuses what is none
         protocol.check(network, *_stand_in(network, known))
         seen, size = (replace(message, protocol=protocol.public_view(message.payload)),), None
     if labels is not None:
         told |= {"labels"}
-    if "labels" in told and known.labels is None:
-        raise ValueError("knows names 'labels': give them, labels=...")
+    if "labels" in told:
+        known.check_telling()
     mode = models.batchnorm_mode(network)
     notes = _judged(network, seen, known, size, told)
     seen = tuple(replace(message, payload=_copy(network, message.payload)) for message in seen)
@@ -230,14 +237,17 @@ def observe(
         local_batch=size,
         notes=(*((UNSTATED.format(mode),) if any(m.payload.mode == UNKNOWN for m in seen) else ()), *notes),
         columns=known.columns,
+        whole=known.whole,
+        vocabulary=known.vocabulary if known.vocabulary is not None or public is None else public.vocabulary,
+        targets=known.targets,
     )
 
 
-def _facts(network, batch, shape, classes, labels) -> Facts:
+def _facts(network, batch, shape, classes, labels, criterion) -> Facts:
     """What the caller states; ``ValueError`` if a batch says it already."""
     if batch is not None:
         raise ValueError("shape, classes and labels stand in place of a batch; got both (labels: knows={'labels'})")
-    return stated(network, shape, classes, labels)
+    return stated(network, shape, classes, labels, criterion)
 
 
 def _batch(batch: object) -> Batch:
@@ -246,20 +256,21 @@ def _batch(batch: object) -> Batch:
     return _validate.instance("batch", batch, Batch)
 
 
-def _stand_in(network: nn.Module, known: Facts) -> tuple[torch.Tensor, torch.Tensor]:
-    """The records, or zeros of their shape, with labels: what a protocol checks before any work."""
-    if known.images is not None and known.labels is not None:
+def _stand_in(network: nn.Module, known: Facts) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The records, or zeros of their shape, with labels if known: what a protocol checks before any work."""
+    if known.images is not None:
         return known.images, known.labels
     like = next(network.parameters())
-    images = torch.zeros(known.shape, dtype=like.dtype, device=like.device)
-    labels = torch.zeros(known.shape[0], dtype=torch.int64) if known.labels is None else known.labels
-    return images, labels.to(like.device)
+    images = torch.zeros(known.shape, dtype=torch.int64 if known.whole else like.dtype, device=like.device)
+    return images, known.labels
 
 
 def _judged(
     network: nn.Module, seen: Iterable[Round], known: Facts, size: int | None, told: frozenset[str]
 ) -> tuple[str, ...]:
     """Notes on messages of others that could have either sign; ``ValueError`` for one that cannot be as it is."""
+    if known.whole:  # what is said of classes and images there is not said of pieces and positions
+        return ()
     notes: dict[str, None] = {}
     labels = known.labels if "labels" in told else None
     for m in seen:

@@ -97,7 +97,7 @@ def as_gradient(seen: Observation, *, unbiased: bool = True, scaled: bool = True
         found = zo.estimate(message.payload.scalars, message.protocol.draw(seen.model), unbiased=unbiased)
         numbers = {name: part.to(named[name].dtype) for name, part in models.unflatten(found, named).items()}
     payload = Payload("gradient", numbers, message.payload.mode)
-    return replace(seen, rounds=(replace(message, protocol=FedSGD(), payload=payload),))
+    return replace(seen, rounds=(replace(message, protocol=FedSGD(message.protocol.criterion), payload=payload),))
 
 
 def local_steps(seen: Observation) -> int:
@@ -127,7 +127,8 @@ def as_slopes(seen: Observation) -> Observation:
         length = v.norm()
         if not length > 0:
             raise ValueError(f"round {message.number}: the message is zero and has no direction")
-        along = Along(directions=1, scheme="exact", law="gaussian", dtype="float64", rows=(v / length)[None])
+        how = {"scheme": "exact", "law": "gaussian", "dtype": "float64", "loss": protocol.loss}
+        along = Along(directions=1, rows=(v / length)[None], **how)
         slope = Payload("scalars", (length * protocol.directions / len(v))[None], message.payload.mode)
         rounds.append(replace(message, protocol=along, payload=slope))
     return replace(seen, rounds=tuple(rounds))

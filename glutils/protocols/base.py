@@ -44,7 +44,8 @@ class Protocol:
         Args:
             model: the global model, as received.
             images: (B, C, H, W); pixels may leave [0, 1], because the attacker's dummy images may.
-            labels: (B,) int64 class indices, or (B, classes) probabilities.
+            labels: (B,) int64 class indices, or (B, classes) probabilities; what :attr:`criterion` takes, if that is
+                another loss than cross entropy.
             directions: what :meth:`draw` gave, to save that protocol from drawing again for every client.
 
         Raises:
@@ -97,24 +98,26 @@ class Protocol:
         """``numbers`` as a message of this protocol about ``model`` in the mode that it is in."""
         return Payload(self.kind, numbers, models.batchnorm_mode(model))
 
-    def check(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
-        """Refuse arguments that cannot work, before any work."""
+    def check(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None) -> None:
+        """Refuse arguments that cannot work, before any work; labels of None are not looked at."""
         _validate.instance("model", model, nn.Module)
-        named = getattr(model, "classes", None)
-        _validate.images_and_labels(images, labels, named)
+        _validate.records(images)
+        if labels is not None:
+            _validate.instance("labels", labels, torch.Tensor)
         shape = getattr(model, "shape", None)
         if shape is not None and tuple(images.shape[1:]) != tuple(shape):
             raise ValueError(f"images must have shape (B, {', '.join(map(str, shape))}), got {tuple(images.shape)}")
         device = next((p.device for p in model.parameters()), images.device)
-        if images.device != device or labels.device != device:
+        if images.device != device or (labels is not None and labels.device != device):
             raise ValueError(
-                f"images and labels must be on the model's device {device}, got {images.device} and {labels.device}"
+                f"images and labels must be on the model's device {device}, got {images.device} and "
+                f"{device if labels is None else labels.device}"
             )
-        given = models.probe(model, images)
-        if not isinstance(named, int):  # nobody said how many classes there are: now the labels can be judged
-            _validate.images_and_labels(images, labels, given)
-        elif named != given:
-            raise ValueError(f"model must give one logit for each of its {named} classes, gives {given}")
+        outputs, named = models.outputs(model, images), getattr(model, "classes", None)
+        if isinstance(named, int) and named != outputs[-1]:
+            raise ValueError(f"model must give one logit for each of its {named} classes, gives {outputs[-1]}")
+        if labels is not None:
+            self.criterion.check(outputs, labels)
 
     def _client(self, model, images, labels, params=None, graph: bool | None = None):
         """The numbers that an honest client sends: a vector, or named tensors."""
@@ -123,6 +126,11 @@ class Protocol:
     def _simulate(self, model, images, labels, params, directions):
         """The same numbers for the attacker, with a graph."""
         return self._client(model, images, labels, params, graph=True)
+
+    @property
+    def criterion(self) -> models.losses.Loss:
+        """The loss that clients minimise; by default cross entropy."""
+        return models.losses.DEFAULT
 
     # --- the same protocol in other hands ---
 
@@ -152,8 +160,8 @@ class Protocol:
         return self
 
     def averages_with(self, other: Protocol) -> bool:
-        """Whether payloads of the two may be averaged: by default if they are of one class."""
-        return self.__class__ is other.__class__ and self.kind == other.kind
+        """Whether payloads of the two may be averaged: by default if they are of one class, and of one loss."""
+        return self.__class__ is other.__class__ and self.kind == other.kind and self.criterion == other.criterion
 
     # --- what can be asked of the messages ---
 
@@ -247,6 +255,11 @@ class Protocol:
     def stackable(self) -> bool:
         """Whether its clients do plain local training as :class:`FedAvg` has it, which many can do as one stack."""
         return False
+
+    @property
+    def sums_gradients(self) -> bool:
+        """Whether a parameter difference that it sends is a weighted sum of gradients: not with steps of Adam."""
+        return True
 
     @property
     def local_batch_size(self) -> int | None:

@@ -38,6 +38,8 @@ class ZerothOrder(Protocol):
             :func:`gl.federation.train <glutils.federation.train>` the next state is counted from there.
         loss_dtype: in half precision, ``"float32"`` if the outputs are cast to it before the cross entropy; None: the
             loss is in ``dtype`` too.
+        loss: what the client minimises: a name, a loss object or a function (:func:`glutils.models.losses.find`); None:
+            cross entropy, of next tokens where the model gives (B, L, V).
 
     Where rounding is known beforehand, in half precision and in place, Gauss-Newton replays it; what the forward pass
     rounds, it can only estimate. Adam and L-BFGS take the directions as drawn.
@@ -63,6 +65,7 @@ class ZerothOrder(Protocol):
     memory: int = zo.MEMORY
     in_place: bool = False
     loss_dtype: str | None = None
+    loss: Any = None
     kind = "scalars"
 
     def __post_init__(self) -> None:
@@ -74,6 +77,7 @@ class ZerothOrder(Protocol):
         _validate.integer("seed", self.seed, at_least=0)
         _validate.integer("memory", self.memory, at_least=0)
         _validate.instance("in_place", self.in_place, bool)
+        models.losses.find(self.loss)
         half = self.dtype in zo.HALF
         if self.scheme == "exact" and (half or self.in_place):
             what = f"dtype={self.dtype!r} and in_place={self.in_place}"
@@ -133,8 +137,12 @@ class ZerothOrder(Protocol):
         return found
 
     @property
+    def criterion(self) -> models.losses.Loss:
+        return models.losses.find(self.loss)
+
+    @property
     def arithmetic(self) -> zo.Arithmetic:
-        return zo.Arithmetic(self.mu, self.scheme, self.dtype, self.loss_dtype, self.in_place)
+        return zo.Arithmetic(self.mu, self.scheme, self.dtype, self.loss_dtype, self.in_place, self.criterion)
 
     def linearisation_state(
         self, params: models.Parameters, payload: Any, directions: zo.Directions
@@ -150,4 +158,6 @@ class ZerothOrder(Protocol):
 
     def _simulate(self, model, images, labels, params, directions) -> Any:
         directions = self.draw(model) if directions is None else directions
-        return zo.exact_slopes(model, images, labels, directions, dtype=images.dtype, params=params)
+        dtype = images.dtype if images.is_floating_point() else zo.DTYPES[self.dtype]
+        how = {"dtype": dtype, "params": params, "criterion": self.criterion}
+        return zo.exact_slopes(model, images, labels, directions, **how)

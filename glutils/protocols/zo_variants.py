@@ -33,7 +33,7 @@ class SeedPool(ZerothOrder):
         passes: visits of each direction before the client answers, 1 or more.
         local_lr: step size of the client, above 0, in the units of the server's.
         order: seed of the orders, private to the client; an observation does not contain it.
-        mu, scheme, law, dtype, seed, memory: see :class:`~glutils.protocols.ZerothOrder`.
+        mu, scheme, law, dtype, seed, memory, loss: see :class:`~glutils.protocols.ZerothOrder`.
 
     Deviations: the original draws seeds with replacement and sends every pair of seed and scalar; here the accounts
     alone are sent, which tells the server less. Every step uses all images that the round gave to the client.
@@ -124,7 +124,7 @@ class HiddenDirections(ZerothOrder):
     Args:
         directions: K, drawn anew in every round.
         seed: of the directions, private to the client; an observation does not contain it.
-        mu, scheme, law, dtype, memory: see :class:`~glutils.protocols.ZerothOrder`.
+        mu, scheme, law, dtype, memory, loss: see :class:`~glutils.protocols.ZerothOrder`.
     """
 
     seed: Any = 0
@@ -169,7 +169,7 @@ class HiddenDirections(ZerothOrder):
 
     def _simulate(self, model, images, labels, params, directions):
         """The gradient: the mean over all directions that the client might have drawn."""
-        return models.gradient(model, params, images, labels, create_graph=True)
+        return models.gradient(model, params, images, labels, create_graph=True, criterion=self.criterion)
 
 
 @dataclass(frozen=True, eq=False)

@@ -218,9 +218,10 @@ def rows_from(result: object, score: metrics.Score, **extra: Any) -> list[dict[s
     """One row per attacked image, in the order of the truth, for `record` and for tables.
 
     Each row holds ``extra``, then the attack's name, its loss and seconds (those of the whole batch, as far as
-    ``result`` has them), the image's index, PSNR (dB), SSIM, MSE and LPIPS, and of a table cells and numeric error,
-    the label found and whether it is right, ``controls`` (name to the same metrics), and ``beaten_by``, the controls
-    with at least the image's PSNR.
+    ``result`` has them), the image's index, PSNR (dB), SSIM, MSE and LPIPS, and of a table cells and numeric error (of
+    a text instead: exact, token accuracy, secrets and edit distance), the label found and whether it is right,
+    ``controls`` (name to the same metrics), and ``beaten_by``, the controls with at least the image's PSNR (token
+    accuracy).
     """
     if not isinstance(score, metrics.Score):
         raise TypeError(f"score must be a Score, got {type(score).__name__}")
@@ -231,13 +232,15 @@ def rows_from(result: object, score: metrics.Score, **extra: Any) -> list[dict[s
     taken = sorted(set(extra) & set(ROW))
     if taken:
         raise ValueError(f"extra must not name what a row has anyway, got {taken}")
-    rows = []
+    rows, lead = [], "token_accuracy" if score.token_accuracy is not None else "psnr"
     for i in range(len(score)):
         own, controls = _metrics(score, i), {name: _metrics(control, i) for name, control in score.controls.items()}
         better = [
-            name for name, other in controls.items() if not (own["psnr"] > other["psnr"] or math.isnan(other["psnr"]))
+            name for name, other in controls.items() if not (own[lead] > other[lead] or math.isnan(other[lead]))
         ]
-        found = {"label_found": int(labels[score.matching[i]]), "label_right": bool(score.label_hits[i])}
+        found: dict[str, Any] = {"label_right": bool(score.label_hits[i])}
+        if labels.ndim == 1:
+            found = {"label_found": int(labels[score.matching[i]])} | found
         rows.append({**extra, **whole, "image": i, **own, **found, "controls": controls, "beaten_by": better})
     return rows
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from .. import models
@@ -33,6 +32,7 @@ class Arithmetic:
         loss_dtype: of the cross entropy, from outputs that are cast first; None: ``dtype``.
         in_place: whether the parameters themselves go + mu z, - 2 mu z, + mu z (forward: + mu z, - mu z). Then they
             come back rounded, and the next direction starts there.
+        criterion: the loss that it minimises.
     """
 
     mu: float | int
@@ -40,6 +40,7 @@ class Arithmetic:
     dtype: str = "float32"
     loss_dtype: str | None = None
     in_place: bool = False
+    criterion: models.losses.Loss = models.losses.DEFAULT
 
     @property
     def plain(self) -> bool:
@@ -66,13 +67,13 @@ class Arithmetic:
         here = models.parameters(model) if params is None else params
         dtype = DTYPES[self.dtype]
         if self.plain:
-            how = {"mu": self.mu, "scheme": self.scheme, "dtype": dtype, "params": params, "each": each}
-            found = slopes(model, images, labels, directions, **how)
+            how = {"mu": self.mu, "scheme": self.scheme, "dtype": dtype, "criterion": self.criterion}
+            found = slopes(model, images, labels, directions, params=params, each=each, **how)
             if not found.any():
                 self._check_first(here, directions)
         else:
             here = {name: p.to(dtype) for name, p in here.items()}
-            loss = losses(model, here, images, labels, each=each, arithmetic=self)
+            loss = losses(model, here, images, labels, self, each=each)
             theta, found = models.flatten(here), []
             with torch.set_grad_enabled(images.requires_grad and torch.is_grad_enabled()):
                 for ahead, behind, after in self.walk(theta, directions):
@@ -159,24 +160,24 @@ def losses(
     like: models.Parameters,
     images: torch.Tensor,
     labels: torch.Tensor,
+    arithmetic: Arithmetic,
     *,
     each: bool = False,
-    arithmetic: Arithmetic | None = None,
 ) -> Loss:
-    """The function of points (n, d) to the batch's losses there, as a client computes them; None: in float64.
+    """The function of points (n, d) to the batch's losses there, as a client computes them.
 
     With a second argument, weights (n, B): the weighted sum over images in place of the mean.
     """
-    dtype = torch.float64 if arithmetic is None else DTYPES[arithmetic.dtype]
-    last = dtype if arithmetic is None or arithmetic.loss_dtype is None else DTYPES[arithmetic.loss_dtype]
-    images = images.to(dtype)
+    dtype, criterion = DTYPES[arithmetic.dtype], arithmetic.criterion
+    last = dtype if arithmetic.loss_dtype is None else DTYPES[arithmetic.loss_dtype]
+    images = images.to(dtype) if images.is_floating_point() else images
     labels = labels.to(last) if labels.is_floating_point() else labels
 
     def at(theta: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         outputs = models.logits(model, models.unflatten(theta, like), images).to(last)
         if weights is None:
-            return F.cross_entropy(outputs, labels, reduction="none" if each else "mean")
-        return weights.to(last) @ F.cross_entropy(outputs, labels, reduction="none")
+            return criterion.own(outputs, labels) if each else criterion.mean(outputs, labels)
+        return criterion.weighted(outputs, labels, weights.to(last))
 
     def of(points: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
         points = points.to(dtype)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from .. import _validate, models
@@ -29,10 +28,12 @@ def slopes(
     dtype: torch.dtype = torch.float32,
     params: models.Parameters | None = None,
     each: bool = False,
+    criterion: models.losses.Loss = models.losses.DEFAULT,
 ) -> torch.Tensor:
     """What an honest client answers: the K slopes of its loss, shape (K,), in ``dtype``.
 
-    With ``each``, those of every image's own loss, shape (K, B); their mean over images is the former.
+    With ``each``, those of every image's own loss, shape (K, B); their mean over images is the former, where all images
+    count alike in the loss.
 
     ``"central"``: (l(theta + mu z) - l(theta - mu z)) / (2 mu); ``"forward"``: (l(theta + mu z) - l(theta)) / mu;
     ``"exact"``: the directional derivative itself. Losses are computed in ``dtype``. The model's own parameters and
@@ -43,14 +44,14 @@ def slopes(
     if scheme == "exact":
         if each:
             pairs = [(x[None], y[None]) for x, y in zip(images, labels, strict=True)]
-            how = {"dtype": dtype, "params": params}
+            how = {"dtype": dtype, "params": params, "criterion": criterion}
             return torch.stack([exact_slopes(model, x, y, directions, **how) for x, y in pairs], 1)
-        return exact_slopes(model, images, labels, directions, dtype=dtype, params=params)
+        return exact_slopes(model, images, labels, directions, dtype=dtype, params=params, criterion=criterion)
     params = models.parameters(model, dtype) if params is None else params
-    images = images.to(dtype)
+    images = images.to(dtype) if images.is_floating_point() else images
     labels = labels.to(dtype) if labels.is_floating_point() else labels
     theta = models.flatten(params)
-    loss = partial(_loss, model, params, images, labels, each)
+    loss = partial(_loss, model, params, images, labels, each, criterion)
     with torch.set_grad_enabled(images.requires_grad and torch.is_grad_enabled()):
         slope = partial(difference, loss, theta, mu, loss(theta) if scheme == "forward" else None)
         size = max(1, min(32, 2**25 // directions.dim))  # many small networks at once; a large one alone
@@ -67,13 +68,12 @@ def _loss(
     images: torch.Tensor,
     labels: torch.Tensor,
     each: bool,
+    criterion: models.losses.Loss,
     theta: torch.Tensor,
 ) -> torch.Tensor:
     """The loss at the flat parameters ``theta``; with ``each``, those of all images, (B,)."""
-    params = models.unflatten(theta, like)
-    if each:
-        return F.cross_entropy(models.logits(model, params, images), labels, reduction="none")
-    return models.loss(model, params, images, labels)
+    of = models.own_losses if each else models.loss
+    return of(model, models.unflatten(theta, like), images, labels, criterion=criterion)
 
 
 def difference(
@@ -94,13 +94,16 @@ def exact_slopes(
     *,
     dtype: torch.dtype = torch.float32,
     params: models.Parameters | None = None,
+    criterion: models.losses.Loss = models.losses.DEFAULT,
 ) -> torch.Tensor:
     """The limit mu -> 0 of :func:`slopes`: V times the gradient, shape (K,). Differentiable in ``images``."""
     if params is None and not models.own_precision(model, dtype):
         params = models.parameters(model, dtype)
     labels = labels.to(dtype) if labels.is_floating_point() else labels
     graph = torch.is_grad_enabled() and (images.requires_grad or labels.requires_grad)
-    gradient = list(models.gradient(model, params, images.to(dtype), labels, create_graph=graph).values())
+    images = images.to(dtype) if images.is_floating_point() else images
+    how = {"create_graph": graph, "criterion": criterion}
+    gradient = list(models.gradient(model, params, images, labels, **how).values())
     if directions.dim < LONG:
         gradient = [torch.cat([part.reshape(-1) for part in gradient])]
     return _Project.apply(directions, *gradient) if graph else directions.project(gradient)

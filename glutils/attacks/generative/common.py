@@ -136,7 +136,7 @@ def candidates(
 def _payloads(seen: Observation, protocol, params, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """What the client would have sent, for each of P batches: (P, d)."""
     if protocol.exact_gradient:
-        one = grad(lambda p, x: models.loss(seen.model, p, x, labels))
+        one = grad(lambda p, x: models.loss(seen.model, p, x, labels, criterion=protocol.criterion))
         found = vmap(one, in_dims=(None, 0))({name: p.to(images.dtype) for name, p in params.items()}, images)
         return torch.cat([part.flatten(1) for part in found.values()], 1)
     rows = []

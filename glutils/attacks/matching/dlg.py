@@ -14,7 +14,7 @@ import torch
 from ... import _validate, labels
 from ...observation import Observation
 from ...solvers import Tally, adam, lbfgs, search
-from ..base import ANY, Card, Reconstruction, reconstruction, register
+from ..base import ANY, ANY_LOSS, PLAIN, Card, Reconstruction, reconstruction, register
 from .objective import Distance, Tensors, cosine, matching, size, squared, start
 
 CONVERGED = 1e-8
@@ -32,6 +32,7 @@ CARD = Card(
     labels="optimised",
     source="zhu2019dlg",
     records=ANY,
+    losses=ANY_LOSS,
 )
 """DLG's; of the others it says what is the same."""
 
@@ -55,12 +56,15 @@ def dlg(
     Deviations, each of which saves restarts: a strong Wolfe line search, without which about half of all starts
     diverge; pixels start at N(0.5, 0.25) instead of N(0, 1); float64 arithmetic; a restart that has not come near the
     payload after 20 iterations is given up, and the next begins. The reported iterate is the one with the lowest loss.
+    Labels are optimised even where they were told, as in the paper; but not where the client's loss takes other targets
+    than classes.
     """
     how = {"iterations": iterations, "restarts": restarts, "seed": seed, "seconds": seconds, "progress": progress}
     tally = Tally()
-    found = _by_lbfgs(seen, None, "dlg", lr, tally, how)
-    images, logits = found.variables
-    return reconstruction(found, images, logits.argmax(-1), tally=tally)
+    known = _targets(seen)
+    found = _by_lbfgs(seen, known, "dlg", lr, tally, how)
+    shown = found.variables[1].argmax(-1) if known is None else known
+    return reconstruction(found, found.variables[0], shown, tally=tally)
 
 
 @register("dlg_adam", replace(CARD, title="DLG-Adam", prior="box", solver="Adam"))
@@ -122,7 +126,8 @@ def dlg_cosine(
     return _by_adam(seen, cosine_with_length(magnitude), "dlg_cosine", lr, box, how)
 
 
-@register("idlg", replace(CARD, title="iDLG", variable="pixels", labels="inferred (one image)", source="zhao2020idlg"))
+@register("idlg", replace(CARD, title="iDLG", variable="pixels", labels="inferred (one image)", losses=PLAIN,
+                          source="zhao2020idlg"))
 def idlg(
     seen: Observation,
     *,
@@ -166,6 +171,12 @@ def _decode(variables: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Te
     return variables[0], variables[1].softmax(-1)
 
 
+def _targets(seen: Observation) -> torch.Tensor | None:
+    """None: labels are optimised. Those that were told, where no softmax of unknowns can stand for them."""
+    solvable = all(entry.protocol.criterion.solvable for entry in seen.rounds)
+    return None if solvable else seen.labels
+
+
 def _by_lbfgs(seen: Observation, known: torch.Tensor | None, attack: str, lr: float, tally: Tally, how: dict):
     """Pixels by L-BFGS, and soft labels where none are known. A hopeless start is given up, and the first that has
     converged ends the search."""
@@ -190,16 +201,19 @@ def _by_adam(
     """Pixels and soft labels by Adam, whatever the distance."""
     _validate.number("lr", lr, above=0)
     box = seen.record.box(box)
-    tally = Tally()
-    objective = matching(seen, _decode, distance=distance, tally=tally)
+    tally, known = Tally(), _targets(seen)
+    decode = _decode if known is None else lambda v: (v[0], known)
+    objective = matching(seen, decode, distance=distance, tally=tally)
     device = next(seen.model.parameters()).device
 
     def solve(trace, generator):
         bounded = seen.record.bounds is not None  # then anywhere between them
         images = torch.rand(seen.shape, generator=generator) if bounded else start(seen, generator)
-        logits = torch.randn(seen.shape[0], seen.classes, generator=generator)
-        adam(objective, (images.to(device), logits.to(device)), trace, iterations=how["iterations"], lr=lr, box=box)
+        first = (images.to(device),)
+        if known is None:
+            first += (torch.randn(seen.shape[0], seen.classes, generator=generator).to(device),)
+        adam(objective, first, trace, iterations=how["iterations"], lr=lr, box=box)
 
     found = search(solve, label=attack, **how)
-    images, logits = found.variables
-    return reconstruction(found, images, logits.argmax(-1), tally=tally)
+    shown = found.variables[1].argmax(-1) if known is None else known
+    return reconstruction(found, found.variables[0], shown, tally=tally)

@@ -14,7 +14,7 @@ from ...observation import Observation, as_gradient
 from ...priors import tv
 from ...solvers import Tally, adam, search
 from ...solvers.adam import Objective
-from ..base import ANY, Card, Reconstruction, reconstruction, register
+from ..base import ANY, ANY_LOSS, Card, Reconstruction, reconstruction, register
 from .objective import cosine, matching, start
 
 LOCAL = ("exact", "epochs")
@@ -34,6 +34,7 @@ LOCAL = ("exact", "epochs")
         labels="given, inferred or optimised",
         source="geiping2020ig",
         records=ANY,
+        losses=ANY_LOSS,
     ),
 )
 def ig(
@@ -114,6 +115,9 @@ def ig(
 def _labels(seen: Observation, asked: Any) -> tuple[torch.Tensor | None, tuple[str, ...]]:
     """Labels (B,) as told or inferred, with the rule's notes; None if they are to be optimised."""
     if asked == "joint":
+        for entry in seen.rounds:
+            if not (criterion := entry.protocol.criterion).solvable:
+                raise ValueError(f"labels must be told for clients with the loss {criterion}, got 'joint'")
         return None, ()
     if asked is None and seen.labels is not None:
         return seen.labels, ()

@@ -92,7 +92,7 @@ def matching(
         outputs, cotangents = [], []
         for protocol, target, extra in rounds:
             if slopes:
-                found = FedSGD().simulate(model, images, labels, params=extra["params"]).numbers
+                found = FedSGD(protocol.criterion).simulate(model, images, labels, params=extra["params"]).numbers
                 r, slope = extra["directions"].match([f.detach() for f in found], target[0], times=2 * weight)
                 value = r @ r
             else:

@@ -9,7 +9,7 @@ from typing import Any, TypedDict, Unpack
 from ... import _validate
 from ...observation import Observation
 from ...priors.latent import Latent
-from ..base import ANY, Card, Reconstruction, register
+from ..base import ANY, ANY_LOSS, Card, Reconstruction, register
 from .first_order import adam_attack, lbfgs_attack
 from .gauss_newton import gauss_newton_attack
 
@@ -57,6 +57,7 @@ class Options(TypedDict, total=False):
         labels="given, or solved jointly",
         source="zheng2025zerogla",
         records=ANY,
+        losses=ANY_LOSS,
     ),
 )
 def zerogla(
@@ -84,7 +85,7 @@ def zerogla(
         ``unknowns``, and for Gauss-Newton ``noise``.
 
     Raises:
-        ValueError: an option that the chosen solver would ignore.
+        ValueError: an option that the chosen solver would ignore; scalars that are all zero.
         TypeError: an option that no solver has.
     """
     run = SOLVERS[_validate.choice("solver", solver, SOLVERS)]
@@ -97,6 +98,11 @@ def zerogla(
             raise ValueError(
                 f"{name} does nothing with solver={solver!r}, which takes {', '.join(takes)}; got {value!r}"
             )
+    if not any(bool(message.payload.scalars.any()) for message in seen.rounds):
+        raise ValueError(
+            f"scalars must not all be zero, got {seen.scalars} zeros: any records give them, by this protocol "
+            f"({seen.protocol}); rounding or a defence took what they said"
+        )
     return run(seen, seed=seed, **given)
 
 

@@ -9,7 +9,6 @@ then hidden in noise, is compared with the cut scalar of the guess: nobody can s
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch.func import vjp
 
 from ... import models, zo
@@ -31,7 +30,7 @@ class ClippedRounds(StackedRounds):
         """The K scalars of one message."""
 
         def losses(p: models.Parameters) -> torch.Tensor:
-            return F.cross_entropy(models.logits(self.model, p, images), labels, reduction="none")
+            return models.own_losses(self.model, p, images, labels, criterion=self.protocol.criterion)
 
         def slope(z: torch.Tensor) -> torch.Tensor:
             return directional_derivative(losses, params, models.unflatten(z, params))

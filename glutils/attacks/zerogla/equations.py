@@ -249,8 +249,12 @@ def _gradients_jacobian(seen: Observation, u: torch.Tensor) -> torch.Tensor:
     """The derivative of every round's gradient in every pixel value, (D, N): a row holds what one pixel value moves."""
     states = [linearisation_state(seen.model, entry) for entry in seen.rounds]
 
+    criterion = seen.protocol.criterion
+
     def gradients(v: torch.Tensor) -> torch.Tensor:
-        of = torch.func.grad(lambda params: models.loss(seen.model, params, v.view(seen.shape), seen.labels))
+        of = torch.func.grad(
+            lambda params: models.loss(seen.model, params, v.view(seen.shape), seen.labels, criterion=criterion)
+        )
         return torch.cat([models.flatten(of(state)) for state in states])
 
     unit = torch.eye(len(u), dtype=u.dtype, device=u.device)

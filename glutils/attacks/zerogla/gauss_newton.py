@@ -246,13 +246,17 @@ class _Search:
         """The likeliest labels; the likeliest images of every message, if all are within a quarter of being sure; and
         the share of messages that are."""
         _, labels, *weights = self.equations.decode(u)
-        labels, memberships, sure = labels if labels.dim() == 1 else labels.argmax(1), None, 0.0
+        labels, memberships, sure = self._likeliest(labels), None, 0.0
         if weights:
             shares = weights[0] * self.drawn
             chosen = torch.zeros_like(shares).scatter_(1, shares.topk(self.drawn, 1).indices, 1.0)
             sure = float(((shares - chosen).abs() < 0.25).all(1).double().mean())
             memberships = chosen / self.drawn
         return labels, memberships, sure
+
+    def _likeliest(self, labels: torch.Tensor) -> torch.Tensor:
+        """Classes (B,) of labels that are solved for; those that were told, or are rounded already, as they are."""
+        return labels.argmax(1) if self.scores and labels.is_floating_point() else labels
 
     def _stage(self, equations: ScalarEquations, u: torch.Tensor, trace: Trace, iterations: int, **options) -> Solution:
         centre = torch.cat([self.seen.blank.flatten(), torch.zeros_like(u[self.pixels :])])
@@ -264,7 +268,7 @@ class _Search:
 
         def lift(variables: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
             labels = equations.decode(variables[0])[1]
-            return variables[0][: self.pixels], labels if labels.dim() == 1 else labels.argmax(1)
+            return variables[0][: self.pixels], self._likeliest(labels)
 
         return lift
 

@@ -76,7 +76,10 @@ def held_by(seen: Observation) -> int | None:
     The bounds of different states add up, to the number of pixel values at most. None for any other client: a defence,
     local steps or mini-batches make other maps of the images.
     """
-    if seen.local_batch is not None or any(not entry.protocol.answers_slopes for entry in seen.rounds):
+    protocols = [entry.protocol for entry in seen.rounds]
+    if seen.local_batch is not None or any(not one.answers_slopes for one in protocols):
+        return None
+    if any(one.criterion.targets != "classes" for one in protocols):  # the slopes of their outputs need not sum to zero
         return None
     pixels, one = math.prod(seen.shape), gradient_rank_bound(seen.model, seen.shape[1:], seen.shape[0])
     states: list[models.Parameters] = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.func import jvp, vjp
 
 from ... import models, zo
 from ...observation.transcripts import Round
+from ...protocols import Protocol
 
 Decode = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
 """u to images (B, C, H, W) and labels; and, where each message is of a weighted batch, weights (messages, B)."""
@@ -29,6 +31,11 @@ class Block:
 
     model: nn.Module
     decode: Decode
+    protocol: Protocol
+
+    def loss(self, *batch: Any) -> torch.Tensor:
+        """What the clients minimise, see :func:`glutils.models.loss`."""
+        return models.loss(self.model, *batch, criterion=self.protocol.criterion)
 
     def replaced(self, **changes: Any) -> Block:
         """Another block with another ``decode`` or ``model``; directions and parameters are shared."""
@@ -49,7 +56,7 @@ class StreamedRound(Block):
 
     def _gradient(self, u: torch.Tensor, params: models.Parameters) -> torch.Tensor:
         images, labels = self.decode(u)
-        return models.flatten(torch.func.grad(lambda p: models.loss(self.model, p, images, labels))(params))
+        return models.flatten(torch.func.grad(lambda p: self.loss(p, images, labels))(params))
 
     def evaluate(self, u: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """r = V g(u) - target, shape (K,), and its pullback to u, shape (D,)."""
@@ -79,20 +86,22 @@ class StreamedRound(Block):
         """At u: exact slopes, the client's differences in float64, and its round-off, each (K,)."""
         images, labels = (part.detach() for part in self.decode(u))
         protocol, model, directions = self.protocol, self.model, self.directions
-        exact = zo.exact_slopes(model, images, labels, directions, dtype=torch.float64, params=self.params)
+        criterion = protocol.criterion
+        precise = {"dtype": torch.float64, "params": self.params, "criterion": criterion}
+        exact = zo.exact_slopes(model, images, labels, directions, **precise)
         if not protocol.arithmetic.plain:
             return exact, *_as_computed(model, (self.entry,), images, labels)
         if protocol.scheme == "exact":
             fine = exact
         else:
             how = {"mu": protocol.mu, "scheme": protocol.scheme}
-            fine = zo.slopes(model, images, labels, directions, dtype=torch.float64, params=self.params, **how)
+            fine = zo.slopes(model, images, labels, directions, **precise, **how)
         if protocol.dtype == "float64":
-            loss = float(models.loss(model, self.params, images, labels))
+            loss = float(self.loss(self.params, images, labels))
             noise = torch.full_like(fine, zo.roundoff(loss, protocol.mu, torch.float64, protocol.scheme))
         else:
             coarse = {name: p.float() for name, p in self.params.items()}
-            how = {"mu": protocol.mu, "scheme": protocol.scheme, "params": coarse}
+            how = {"mu": protocol.mu, "scheme": protocol.scheme, "params": coarse, "criterion": criterion}
             noise = zo.slopes(model, images, labels, directions, **how).double() - fine
         return exact, fine, noise
 
@@ -121,7 +130,7 @@ class StackedRounds(Block):
 
     def _gradients(self, u: torch.Tensor) -> torch.Tensor:
         images, labels, weights = self._decoded(u)
-        grad = torch.func.grad(lambda p, w: models.loss(self.model, p, images, labels, w))
+        grad = torch.func.grad(lambda p, w: self.loss(p, images, labels, w))
         grads = models.vectorised(self.model, grad, in_dims=(0, None if weights is None else 0))(self.params, weights)
         return torch.cat([part.flatten(1) for part in grads.values()], 1)
 
@@ -168,7 +177,7 @@ class StackedRounds(Block):
 
     def _gradient_of_one(self, u: torch.Tensor, params: models.Parameters, number: torch.Tensor) -> torch.Tensor:
         images, labels, own = self._decoded_for_one(u, number)
-        return models.flatten(torch.func.grad(lambda p: models.loss(self.model, p, images, labels, own))(params))
+        return models.flatten(torch.func.grad(lambda p: self.loss(p, images, labels, own))(params))
 
     def differences(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See :meth:`StreamedRound.differences`."""
@@ -181,7 +190,7 @@ class StackedRounds(Block):
         if protocol.dtype == "float64":
             images, labels, weights = batch
             in_dims = (0, None if weights is None else 0)
-            of = models.vectorised(self.model, lambda p, w: models.loss(self.model, p, images, labels, w), in_dims)
+            of = models.vectorised(self.model, lambda p, w: self.loss(p, images, labels, w), in_dims)
             losses = of(self.params, weights)
             unit = zo.roundoff(1.0, protocol.mu, torch.float64, protocol.scheme)
             return exact, fine, (unit * losses.abs())[:, None].expand(self.shape).flatten()
@@ -196,10 +205,10 @@ class StackedRounds(Block):
             theta = models.flatten(params)
 
             def loss(at: torch.Tensor) -> torch.Tensor:
-                return models.loss(self.model, models.unflatten(at, params), images, labels, own)
+                return self.loss(models.unflatten(at, params), images, labels, own)
 
             if self.protocol.scheme == "exact":
-                grad = torch.func.grad(lambda p: models.loss(self.model, p, images, labels, own))(params)
+                grad = torch.func.grad(lambda p: self.loss(p, images, labels, own))(params)
                 return directions @ models.flatten(grad)
             here = loss(theta) if self.protocol.scheme == "forward" else None
             return models.vectorised(self.model, partial(zo.difference, loss, theta, mu, here))(directions)
@@ -236,8 +245,8 @@ def _as_computed(
     told = [_scalar_weights(entry) for entry in entries]
     kept = [torch.ones(len(a)) if w is None else w for (a, _), w in zip(pairs, told, strict=True)]
     found = []
-    for own in (None, arithmetic):
-        loss = zo.losses(model, like, images, labels, arithmetic=own)
+    for own in (replace(arithmetic, dtype="float64", loss_dtype=None), arithmetic):
+        loss = zo.losses(model, like, images, labels, own)
         found.append((loss(ahead, shares) - loss(behind, shares)).double() / arithmetic.span)
     fine, coarse = (part.detach() * torch.cat(kept).to(part) for part in found)
     return fine, coarse - fine
