@@ -8,31 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from .code import Code
+from .layout import Frame
 from .reader import Prefixes
 
 WIDE, EARLY = 3, 6
 """The search keeps so many times as many hypotheses in the first so many steps, when it is least sure."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What is known of the messages beforehand.
-
-    Attributes:
-        vocabulary: V.
-        sentences: how many the client has.
-        targets: n, tokens with a loss in all of them together.
-        begin: the token with which every sentence begins; None: not known.
-        end: the token that ends one; None: sentences end by their length alone.
-        length: tokens of a sentence where it has no end token; the longest that one may have where it has.
-    """
-
-    vocabulary: int
-    sentences: int
-    targets: int
-    begin: int | None
-    end: int | None
-    length: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +40,11 @@ class Beam:
     def __len__(self) -> int:
         return len(self.first)
 
+    @property
+    def flat(self) -> torch.Tensor:
+        """(N, j + 1) the first token and all targets."""
+        return torch.cat([self.first[:, None], self.targets], 1)
+
     @classmethod
     def start(cls, code: Code, frame: Frame) -> Beam:
         """The first tokens: the one that is known, or all of them."""
@@ -81,47 +66,42 @@ Score = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 
 def search(
     code: Code,
-    frame: Frame,
-    target: torch.Tensor,
     score: Score,
     *,
     width: int,
     slack: float,
     prior: float = 1.0,
-    look: Callable[[int, Beam], Score | None] = lambda depth, beam: None,
     report: Callable[[int, Beam], bool] = lambda depth, beam: False,
 ) -> Beam | None:
     """Hypotheses of all n targets, best first; None if ``report`` said stop before that.
 
     Args:
-        target: n s, (K,).
+        score: log-likelihood of what a hypothesis leaves unexplained.
         width, slack: at most so many hypotheses, within so many nats of the best one.
         prior: weight of the language model.
-        look: called before each depth; a better judge from there on, or None.
         report: called after each depth; True ends the search.
     """
+    frame, target = code.frame, code.target
     code.reader.forget()
     beam = Beam.start(code, frame)
     for depth in range(frame.targets):
-        score = look(depth, beam) or score
         a, likely = code.next(beam.prefixes)
-        left = target.to(a)[:, None] - beam.sums
+        left = target[:, None] - beam.sums
         evidence = score(left, a, depth)
         total = evidence + prior * (beam.prior[:, None] + likely)
         total = total.masked_fill(~_allowed(beam, frame, depth), -torch.inf)
         if not torch.isfinite(total).any():
             return None
         beam = _extended(code, beam, frame, a, likely, total, width * (WIDE if depth < EARLY else 1), slack)
-        if report(depth, beam):
-            return beam if depth + 1 == frame.targets else None
+        if report(depth, beam) and depth + 1 < frame.targets:
+            return None
     return beam
 
 
 def _allowed(beam: Beam, frame: Frame, depth: int) -> torch.Tensor:
     """(N, V): which next tokens leave a text that can end as it must."""
     allowed = torch.ones(len(beam), frame.vocabulary, dtype=torch.bool, device=beam.first.device)
-    if frame.begin is not None:
-        allowed[:, frame.begin] = False
+    allowed[:, [token for token in frame.fixed if token != frame.end]] = False
     if frame.end is None:
         return allowed
     more = frame.targets - 1 - depth

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 
 import torch
 
+from .layout import Frame, Sentences
 from .pairs import Pairs
 from .reader import Prefixes, Reader
 
-IGNORED = -100
-"""Label of a token on which there is no loss."""
 LOGITS = 2**23
 """Most entries of outputs (weights, texts, tokens, vocabulary) that are held at a time."""
 
@@ -30,71 +29,78 @@ class Code:
     Attributes:
         pairs: the weight vectors.
         reader: the model.
+        frame: what is known of the texts.
     """
 
     pairs: Pairs
     reader: Reader
+    frame: Frame
 
     @property
     def count(self) -> int:
         """K."""
         return self.pairs.count
 
+    @property
+    def target(self) -> torch.Tensor:
+        """n s, (K,)."""
+        return (self.pairs.scalars * self.frame.targets).to(self.pairs.dtype)
+
     def next(self, prefixes: Prefixes) -> tuple[torch.Tensor, torch.Tensor]:
         """Contributions (K, N, V) of each token behind each prefix, and its log-probability (N, V).
 
         The log-probability is the mean over all weight vectors: the attacker's own language model.
         """
-        parts, prior = [], None
+        parts, prior = [], torch.zeros(())
         for number, (where, weights) in enumerate(self.pairs.blocks()):
             found = self.reader.next(weights, prefixes, number)
-            prior = found.sum(0) if prior is None else prior + found.sum(0)
+            prior = found.sum(0) + prior.to(found)
             parts.append(self._differences(found, where))
-        assert prior is not None
         return torch.cat(parts), prior / (2 * self.count)
 
-    def texts(self, tokens: torch.Tensor, labels: torch.Tensor, every: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-        """Contributions (K, N, L - 1) of the targets of whole texts, and their log-probabilities (N, L - 1).
+    def texts(self, flat: torch.Tensor, every: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+        """Contributions (K, N, T) of the targets of flat texts (N, T + 1), 0 behind the end of one, and their
+        log-probabilities (N, T).
 
         Args:
-            tokens: (N, L) int64.
-            labels: (N, L), the tokens that are predicted, :data:`IGNORED` elsewhere: there the contribution is 0.
             every: only each so many blocks of scalars.
         """
-        targets = labels[:, 1:]
-        told = targets != IGNORED
-        index = targets.clamp(min=0)
-        parts, prior, seen = [], torch.zeros(targets.shape, device=tokens.device), 0
+        written = Sentences.of(flat, self.frame)
+        index = written.labels[:, 1:].clamp(min=0)
+        parts, prior, seen = [], torch.zeros(()), 0
         for where, weights in self.pairs.blocks(every):
             count = 2 * (where.stop - where.start)
-            vocabulary = self._vocabulary(tokens)
-            size = max(1, LOGITS // (count * tokens.shape[1] * vocabulary))
+            size = max(1, LOGITS // (count * written.tokens.shape[1] * self.frame.vocabulary))
             rows = []
-            for first in range(0, len(tokens), size):
-                outputs = self.reader.whole(weights, tokens[first : first + size])[:, :, :-1]
-                own = index[first : first + size][None, :, :, None].expand(len(outputs), -1, -1, 1)
-                rows.append((outputs.gather(-1, own)[..., 0] - outputs.logsumexp(-1)) * told[first : first + size])
-            found = torch.cat(rows, 1)
-            prior, seen = prior + found.sum(0), seen + count
+            for tokens, own in zip(written.tokens.split(size), index.split(size), strict=True):
+                outputs = self.reader.whole(weights, tokens)[:, :, :-1]
+                own = own[None, :, :, None].expand(len(outputs), -1, -1, 1)
+                rows.append(outputs.gather(-1, own)[..., 0] - outputs.logsumexp(-1))
+            found = torch.cat(rows, 1)[:, written.rows, written.places] * written.told
+            prior, seen = found.sum(0) + prior.to(found), seen + count
             parts.append(self._differences(found, where))
         return torch.cat(parts), prior / seen
 
-    def table(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Contributions (K, L, V) of every token behind every prefix of one text (L,), and log-probabilities (L, V)."""
-        parts, prior = [], 0
+    def table(self, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Contributions (K, n, V) of every token behind every prefix of one flat text (n + 1,), and log-probabilities
+        (n, V)."""
+        written = Sentences.of(flat[None], self.frame)
+        parts, prior = [], torch.zeros(())
         for where, weights in self.pairs.blocks():
-            found = self.reader.whole(weights, tokens[None])[:, 0].log_softmax(-1)
-            prior = prior + found.sum(0)
+            found = self.reader.whole(weights, written.tokens)[:, written.rows[0], written.places[0]].log_softmax(-1)
+            prior = found.sum(0) + prior.to(found)
             parts.append(self._differences(found, where))
         return torch.cat(parts), prior / (2 * self.count)
+
+    def misfits(self, flat: torch.Tensor, every: int = 1) -> torch.Tensor:
+        """|n s - sum of contributions| / |n s| of flat texts, (N,)."""
+        found, _ = self.texts(flat, every)
+        rows = [torch.arange(w.start, w.stop, device=flat.device) for w, _ in self.pairs.blocks(every)]
+        part = self.target[torch.cat(rows)]
+        return (part[:, None] - found.sum(2)).norm(dim=0) / part.norm().clamp(min=1e-30)
 
     def _differences(self, found: torch.Tensor, where: slice) -> torch.Tensor:
         """(2 n, ...) log-probabilities ahead and behind to (n, ...) slopes."""
         ahead, behind = found.chunk(2)
         factor = -(self.pairs.weights[where] / self.pairs.spans[where].to(self.pairs.weights)).to(found)
         return (ahead - behind).mul_(factor.view(-1, *[1] * (found.ndim - 1)))
-
-    def _vocabulary(self, tokens: torch.Tensor) -> int:
-        where, weights = next(iter(self.pairs.blocks()))
-        one = {name: p[:1] for name, p in weights.items()}
-        return self.reader.whole(one, tokens[:1, :1]).shape[-1]

@@ -1,12 +1,11 @@
 """How the attacker reads a language model: the next token after many prefixes at once, under many weight vectors.
 
-Any causal model will do that turns tokens (B, L) into outputs (B, L, V). Where it also has a method ``step``, as the
-book's ``gpt`` has, prefixes are not read again: keys and values of a token that several prefixes share are kept once.
+Any causal model will do that turns tokens (B, L) into outputs (B, L, V). Where it also has a method ``branch``, as
+the book's ``gpt`` has, prefixes are not read again: keys and values of a token that several prefixes share are kept once.
 """
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -81,7 +80,7 @@ class Reader:
 
 
 class CachedReader(Reader):
-    """The same with a memory: one key and one value for each layer, weight vector and token of a living prefix.
+    """The same with a memory: one key and one value for each block, weight vector and token of a living prefix.
 
     Hypotheses that share a beginning share its keys and values, and a mask says who sees what. So nothing is copied
     when the search goes on from one hypothesis twice and from another not at all.
@@ -89,29 +88,23 @@ class CachedReader(Reader):
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
-        self.stepper = _Step(model)
-        self.memory: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        self.stepper = _Branch(model)
+        self.memory: dict[int, torch.Tensor] = {}
         self.living: torch.Tensor | None = None
 
     def forget(self) -> None:
         self.memory, self.living = {}, None
 
     def next(self, weights: models.Parameters, prefixes: Prefixes, block: int) -> torch.Tensor:
-        count = len(next(iter(weights.values())))
+        like = next(iter(weights.values()))
         past = self.memory.get(block)
         if past is None:
-            like = next(iter(weights.values()))
-            empty = like.new_zeros(count, 0, self.model.width)
-            past = [(empty, empty)] * self.model.layers
+            past = self.model.empty(1).to(like.dtype).expand(len(like), -1, -1, -1, -1, -1, -1)  # type: ignore[operator]
         elif self.living is not None:
-            past = [(k[:, self.living], v[:, self.living]) for k, v in past]
+            past = past.index_select(-2, self.living)
         args = (prefixes.last, prefixes.lengths - 1, prefixes.visible)
-        of = partial(_call_step, self.stepper, args)
-        logits, new = torch.func.vmap(of)({f"model.{n}": p for n, p in weights.items()}, past)
-        self.memory[block] = [
-            (torch.cat([k, more_k], 1), torch.cat([v, more_v], 1))
-            for (k, v), (more_k, more_v) in zip(past, new, strict=True)
-        ]
+        of = partial(_branched, self.stepper, args)
+        logits, self.memory[block] = torch.func.vmap(of)({f"model.{n}": p for n, p in weights.items()}, past)
         return logits.log_softmax(-1)
 
     def keep(self, visible: torch.Tensor) -> torch.Tensor:
@@ -119,18 +112,18 @@ class CachedReader(Reader):
         return visible[:, self.living]
 
 
-class _Step(nn.Module):
-    """``model.step`` as a forward pass, so that it can be called with other parameters."""
+class _Branch(nn.Module):
+    """``model.branch`` as a forward pass, so that it can be called with other parameters."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
 
     def forward(self, *args: Any) -> Any:
-        return self.model.step(*args)
+        return self.model.branch(*args)  # type: ignore[operator]
 
 
-def _call_step(stepper: nn.Module, args: tuple, params: models.Parameters, past: list) -> Any:
+def _branched(stepper: nn.Module, args: tuple, params: models.Parameters, past: torch.Tensor) -> Any:
     return functional_call(stepper, params, (*args, past))
 
 
@@ -156,7 +149,7 @@ def reader_of(model: nn.Module, vocabulary: int, length: int) -> Reader:
             raise ValueError(f"model must give outputs (B, L, V) for tokens (B, L), gives {tuple(one.shape)}")
         if not torch.allclose(one[:, :-1], two[:, :-1], rtol=1e-4, atol=1e-5):
             raise ValueError("model must be causal: here a later token changes what it says about earlier ones")
-        if not callable(getattr(model, "step", None)) or list(inspect.signature(model.step).parameters)[:1] == []:
+        if not (callable(getattr(model, "branch", None)) and callable(getattr(model, "empty", None))):
             return Reader(model)
         cached = CachedReader(model)
         stacked = {name: p[None] for name, p in own.items()}

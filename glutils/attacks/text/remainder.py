@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import torch
 from sklearn.covariance import ledoit_wolf
 
-from .code import IGNORED, Code
-
 CONFIDENCE = 1.25
 """How many independent numbers a likelihood counts, in units of the covariance's effective dimension."""
 
@@ -49,12 +47,12 @@ class Outlook:
 
     Attributes:
         means: (K, n) of all contributions behind each depth.
-        whiteners: (K, K) for each depth but the last; None where no hypothesis will be judged.
+        whiteners: (K, K) for each depth but the last.
         counts: c of each.
     """
 
     means: torch.Tensor
-    whiteners: list[torch.Tensor | None]
+    whiteners: list[torch.Tensor]
     counts: list[float]
 
     def __call__(self, left: torch.Tensor, a: torch.Tensor, depth: int) -> torch.Tensor:
@@ -66,33 +64,30 @@ class Outlook:
 
     @classmethod
     def of(
-        cls, found: torch.Tensor, targets: int, typical: Typical, *, first: int = 0, unsure: float = 0.0
+        cls, found: torch.Tensor, flat: torch.Tensor, targets: int, typical: Typical, *, unsure: float = 0.0
     ) -> Outlook:
-        """From contributions (K, M, T) of M texts, target by target.
+        """From contributions (K, M, T) of M flat texts (M, T + 1), target by target.
 
         A text that is shorter than the ``targets`` is filled up with typical contributions. In coordinates in which a
         typical target's covariance is the identity, Ledoit and Wolf's rule says how far M texts can be trusted.
 
         Args:
-            first: the first depth that will be judged.
             unsure: share of a typical target's covariance to add for each target to come, for texts that are too much
                 alike.
         """
         k, count, length = found.shape
         filled = typical.mean[:, None, None].expand(k, count, targets).clone()
-        filled[:, :, : min(length, targets)] = torch.where(
-            (found != 0).any(0)[None, :, :targets], found[:, :, :targets], filled[:, :, : min(length, targets)]
-        )
+        filled[:, :, :length] = torch.where(flat[:, 1:] >= 0, found, filled[:, :, :length])
         behind = filled.sum(2, keepdim=True) - filled.cumsum(2)
         means = behind.mean(1)
-        whiteners: list[torch.Tensor | None] = [None] * (targets - 1)
+        whiteners: list[torch.Tensor] = []
         counts = [float(k)] * (targets - 1)
-        for depth in range(first, targets - 1):
+        for depth in range(targets - 1):
             spread = typical.whitener @ (behind[:, :, depth] - means[:, depth, None])
             c = _shrunk(spread)
             c.diagonal().add_(unsure * (targets - 1 - depth) + 1e-9)
             lower = torch.linalg.cholesky(c)
-            whiteners[depth] = torch.linalg.solve_triangular(lower, typical.whitener.double(), upper=False).to(found)
+            whiteners.append(torch.linalg.solve_triangular(lower, typical.whitener.double(), upper=False).to(found))
             counts[depth] = min(float(k), CONFIDENCE * float(c.trace() ** 2 / c.square().sum()))
         return cls(means, whiteners, counts)
 
@@ -115,9 +110,3 @@ def squares(left: torch.Tensor, a: torch.Tensor, whitener: torch.Tensor | None) 
         part = (whitener @ a[:, start : start + size].reshape(k, -1)).view(k, -1, vocabulary)
         found[start : start + size] = (left[:, start : start + size, None] - part).square_().sum(0)
     return found
-
-
-def suffixes(code: Code, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Contributions (K, M, T) of the targets of each text, one after the other, zeros behind the last one."""
-    found, _ = code.texts(tokens, labels)
-    return found * (labels[:, 1:] != IGNORED)

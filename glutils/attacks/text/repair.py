@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .code import IGNORED, Code
+from .code import Code
 
 BLOCKS = 4
 """Longest block of tokens that is moved or exchanged."""
@@ -20,60 +20,45 @@ SHORTLIST, FINALISTS = 32, 6
 """Candidates that are computed on a part of the scalars, and of these on all."""
 PART = 64
 """Scalars that suffice to rank candidates."""
+SHARE = 0.3
+"""How many independent numbers a predicted misfit counts, in units of K: predictions are rough."""
 
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """One text of L tokens, with what it explains.
+    """One hypothesis of all texts, with what it leaves unexplained.
 
     Attributes:
-        tokens: (L,) the first token and all targets.
+        flat: (n + 1,) the first token and all targets.
         misfit: |n s - sum of contributions| / |n s|.
     """
 
-    tokens: torch.Tensor
+    flat: torch.Tensor
     misfit: float
 
 
-def misfits(code: Code, target: torch.Tensor, texts: torch.Tensor, labels: torch.Tensor, every: int = 1):
-    """Misfit of each of the texts (N, L), and the log-probability of each, both (N,)."""
-    found, likely = code.texts(texts, labels, every)
-    rows = [torch.arange(w.start, w.stop, device=target.device) for w, _ in code.pairs.blocks(every)]
-    part = target[torch.cat(rows)].to(found)
-    left = part[:, None] - found.sum(2)
-    return left.norm(dim=0) / part.norm(), likely.sum(1)
-
-
 def repaired(
-    code: Code,
-    target: torch.Tensor,
-    text: Text,
-    labels_of: Callable[[torch.Tensor], torch.Tensor],
-    *,
-    tolerance: float,
-    steps: int = 30,
-    report: Callable[[Text], bool] = lambda text: False,
+    code: Code, text: Text, *, tolerance: float, steps: int = 20, report: Callable[[Text], bool] = lambda text: False
 ) -> Text:
     """The text after exchanges, moves and replacements that each lower its misfit, until none does.
 
     Args:
-        labels_of: of texts (N, L) their labels.
         tolerance: misfit at which nothing is left to repair.
+        steps: changes at most.
         report: called with every better text; True ends it.
     """
-    tried: set[tuple[int, ...]] = {tuple(text.tokens.tolist())}
+    tried: set[tuple[int, ...]] = {tuple(text.flat.tolist())}
+    every = max(1, code.count // PART)
     for _ in range(steps):
         if text.misfit <= tolerance:
             break
-        candidates = _candidates(code, target, text.tokens, tried)
+        candidates = _candidates(code, text.flat, tried)
         if not len(candidates):
             break
-        every = max(1, code.count // PART // 1)
-        if code.pairs.blocks_count >= 2 * every > 2:
-            rough, _ = misfits(code, target, candidates, labels_of(candidates), every)
-            candidates = candidates[rough.argsort()[:FINALISTS]]
-        exact, _ = misfits(code, target, candidates, labels_of(candidates))
         tried.update(tuple(row) for row in candidates.tolist())
+        if every > 1 and code.pairs.blocks_count >= 2 * every:
+            candidates = candidates[code.misfits(candidates, every).argsort()[:FINALISTS]]
+        exact = code.misfits(candidates)
         best = int(exact.argmin())
         if float(exact[best]) >= text.misfit:
             break
@@ -83,22 +68,32 @@ def repaired(
     return text
 
 
-def _candidates(code: Code, target: torch.Tensor, tokens: torch.Tensor, tried: set) -> torch.Tensor:
-    """The most promising rearrangements of a text and replacements in it, (N, L), by predicted misfit."""
-    table, _ = code.table(tokens)
-    left = target.to(table) - table[:, torch.arange(len(tokens) - 1), tokens[1:]].sum(1)
+def _candidates(code: Code, tokens: torch.Tensor, tried: set) -> torch.Tensor:
+    """The most promising rearrangements of a text and replacements in it, (N, n + 1).
+
+    They are ranked by the likelihood of the predicted misfit, free of its scale, and the language model's table.
+    """
+    table, likely = code.table(tokens)
+    here = torch.arange(len(tokens) - 1, device=tokens.device)
+    left = code.target - table[:, here, tokens[1:]].sum(1)
     orders = _orders(len(tokens), tokens.device)
-    moved = _predicted_orders(table, tokens, orders, left)
-    where, what, replaced = _predicted_replacements(table, tokens, left)
-    best_orders, best_swaps = moved.argsort()[: 2 * SHORTLIST], replaced.argsort()[: 2 * SHORTLIST]
-    found = [(float(moved[i]), tuple(tokens[orders[i]].tolist())) for i in best_orders.tolist()]
-    for i in best_swaps.tolist():
-        row = tokens.clone()
-        row[where[i]] = what[i]
-        found.append((float(replaced[i]), tuple(row.tolist())))
-    rows = [row for _, row in sorted(found) if row not in tried]
-    rows = list(dict.fromkeys(rows))[:SHORTLIST]
+    moved = _moved(table, tokens, orders, left), _moved(likely[None], tokens, orders, likely.new_zeros(1))
+    where, what, replaced, gained = _replaced(table, likely, tokens, left, code.frame.fixed)
+    found = []
+    for residuals, gains, row_of in (
+        (moved[0].norm(dim=0), -moved[1][0], lambda i: tokens[orders[i]]),
+        (replaced, gained, lambda i: _with(tokens, int(where[i]), int(what[i]))),
+    ):
+        value = code.count / 2 * residuals.clamp(min=1e-12).log() * SHARE - gains
+        found += [(float(value[i]), tuple(row_of(i).tolist())) for i in value.argsort()[: 2 * SHORTLIST].tolist()]
+    rows = list(dict.fromkeys(row for _, row in sorted(found) if row not in tried))[:SHORTLIST]
     return torch.tensor(rows, device=tokens.device, dtype=torch.int64).view(len(rows), len(tokens))
+
+
+def _with(tokens: torch.Tensor, place: int, token: int) -> torch.Tensor:
+    row = tokens.clone()
+    row[place] = token
+    return row
 
 
 def _orders(length: int, device: torch.device) -> torch.Tensor:
@@ -120,15 +115,12 @@ def _orders(length: int, device: torch.device) -> torch.Tensor:
     return torch.tensor(found, device=device).view(-1, length)
 
 
-def _predicted_orders(table: torch.Tensor, tokens: torch.Tensor, orders: torch.Tensor, left: torch.Tensor):
-    """Misfits (N,) if a contribution depended on the token before it alone."""
+def _moved(table: torch.Tensor, tokens: torch.Tensor, orders: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
+    """What rearrangements leave (K, N), if a contribution depended on the token before it alone."""
     pairs = table[:, :, tokens]  # (K, position of the token before, position of the token)
     here = torch.arange(len(tokens) - 1, device=tokens.device)
     own = pairs[:, here, here + 1].sum(1)
-    found = []
-    for rows in orders.split(1024):
-        found.append((left[:, None] + own[:, None] - _sums(pairs, rows)).norm(dim=0))
-    return torch.cat(found) if found else left.new_zeros(0)
+    return torch.cat([(left + own)[:, None] - _sums(pairs, rows) for rows in orders.split(1024)], 1)
 
 
 def _sums(pairs: torch.Tensor, orders: torch.Tensor) -> torch.Tensor:
@@ -140,16 +132,25 @@ def _sums(pairs: torch.Tensor, orders: torch.Tensor) -> torch.Tensor:
     return pairs.flatten(1) @ counts.T
 
 
-def _predicted_replacements(table: torch.Tensor, tokens: torch.Tensor, left: torch.Tensor):
-    """Positions, tokens and misfits (N,) of every replacement of one token."""
-    length, vocabulary = len(tokens), table.shape[2]
-    last_seen = {int(t): i for i, t in enumerate(tokens.tolist())}
-    where, what, found = [], [], []
-    for i in range(1, length - 1):
-        change = table[:, i - 1] - table[:, i - 1, tokens[i], None]  # (K, V)
+def _replaced(
+    table: torch.Tensor, likely: torch.Tensor, tokens: torch.Tensor, left: torch.Tensor, fixed: set[int]
+) -> tuple[torch.Tensor, ...]:
+    """Of every replacement of one token: its position, the token, the norm of what it leaves, and the gain in
+    log-probability, (N,) each."""
+    vocabulary = table.shape[2]
+    last_seen = {token: i for i, token in enumerate(tokens.tolist()[:-1])}
+    places = [i for i in range(1, len(tokens) - 1) if int(tokens[i]) not in fixed]
+    allowed = torch.ones(vocabulary, dtype=torch.bool, device=tokens.device)
+    allowed[list(fixed)] = False
+    what = allowed.nonzero()[:, 0]
+    norms, gains = [], []
+    for i in places:
+        after = tokens[i + 1]
+        change, gain = table[:, i - 1] - table[:, i - 1, tokens[i], None], likely[i - 1] - likely[i - 1, tokens[i]]
         for token, place in last_seen.items():  # how the next token follows this one is known from there
-            change[:, token] += table[:, place, tokens[i + 1]] - table[:, i, tokens[i + 1]]
-        found.append((left[:, None] - change).norm(dim=0))
-        where.append(torch.full((vocabulary,), i, device=tokens.device))
-        what.append(torch.arange(vocabulary, device=tokens.device))
-    return torch.cat(where), torch.cat(what), torch.cat(found)
+            change[:, token] += table[:, place, after] - table[:, i, after]
+            gain[token] += likely[place, after] - likely[i, after]
+        norms.append((left[:, None] - change).norm(dim=0)[what])
+        gains.append(gain[what])
+    where = torch.tensor(places, device=tokens.device).repeat_interleave(len(what))
+    return where, what.repeat(len(places)), torch.cat(norms), torch.cat(gains)

@@ -1,0 +1,1 @@
+"""Texts from the scalars of zeroth-order clients: an additive code, decoded by beam search."""
