@@ -18,8 +18,8 @@ UNSURE = 0.05
 """Share of a typical covariance that the second pass keeps: what no variant holds."""
 PASSES = 3
 """Second passes that follow one first pass at most."""
-HOPEFUL = 0.7
-"""Misfit above which a repair, which changes little, is no use."""
+HOPEFUL = 0.75
+"""Misfit above which a text is not near enough for a second pass or a repair: a wider search is better."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ def decoded(
             return Text(examples[0].clamp(min=0), float("inf"))
         else:
             break
-        if best.misfit > tolerance and best.misfit < HOPEFUL and turn:
+        if tolerance < best.misfit < HOPEFUL and turn:
             best = repaired(code, best, tolerance=tolerance, report=lambda t: report("repair", t.flat, t.misfit))
         over = report("second pass" if turn else "first pass", best.flat, best.misfit)
-        if best.misfit <= tolerance or over or (stuck and turn > 1):
+        if best.misfit <= tolerance or over or best.misfit > HOPEFUL or (stuck and turn > 1):
             break
         near = sampling.variants(code, best.flat, beam.flat[order[:16]], effort.examples, generator)
         outlook = Outlook.of(code.texts(near)[0], near, n, typical, unsure=UNSURE)

@@ -125,9 +125,9 @@ def _moved(table: torch.Tensor, tokens: torch.Tensor, orders: torch.Tensor, left
 
 def _sums(pairs: torch.Tensor, orders: torch.Tensor) -> torch.Tensor:
     """(K, N): the sum over neighbours, by a product with the counts of neighbours."""
-    length = pairs.shape[1]
-    counts = pairs.new_zeros(len(orders), length * length)
-    index = orders[:, :-1] * length + orders[:, 1:]
+    width = pairs.shape[2]
+    counts = pairs.new_zeros(len(orders), pairs.shape[1] * width)
+    index = orders[:, :-1] * width + orders[:, 1:]
     counts.scatter_add_(1, index, torch.ones_like(index, dtype=counts.dtype))
     return pairs.flatten(1) @ counts.T
 
