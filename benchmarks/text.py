@@ -83,7 +83,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="of the first case; others have three")
     parser.add_argument("--first", type=int, default=100, help="the first seed")
     options = arguments(parser)
-    settings = {"first": options.first, "seeds": options.seeds, "mu": 1e-3, "lr": 1e-4, "threads": torch.get_num_threads()}
+    settings = {"first": options.first, "seeds": options.seeds, "mu": 1e-3, "lr": 1e-4}
+    settings["threads"] = torch.get_num_threads()
     with Rows("text_cpu", settings, same=("first", "mu", "lr")) as rows:
         for case in options.cases:
             seeds = range(options.first, options.first + (options.seeds if case == "one" else FEW))

@@ -55,10 +55,9 @@ def zerogla_text(
     """The texts of a client that fine-tunes a causal language model by scalars, from all its scalars.
 
     A next-token loss is a sum over positions, and what a position adds depends on tokens up to there. So the scalars
-    are an additive, causal code of the text (:mod:`glutils.attacks.text.code`), which a beam search decodes from left to
-    right: what is not decoded yet is Gaussian interference, of a mean and covariance that texts made up by the language
-    model tell. What is nearly right is repaired, and decoded again with a remainder that resembles it. The method is
-    this book's, and not peer-reviewed.
+    are an additive, causal code of the text, which a beam search decodes from left to right: what is not decoded yet is
+    Gaussian interference, of a mean and covariance that texts made up by the language model tell. What is nearly right
+    is repaired, and decoded again with a remainder that resembles it. The method is this book's, and not peer-reviewed.
 
     Needs all texts in every step (no mini-batches), and how many next tokens count. A beginning and an end that every
     text has come from the vocabulary. With ``knows={"public"}`` the examples are public texts in place of made-up ones.

@@ -62,7 +62,7 @@ def certify(seen: Observation, tokens: torch.Tensor, labels: torch.Tensor, surpr
 
 
 def _tolerance(seen: Observation, scale: float, tokens: torch.Tensor, labels: torch.Tensor) -> float:
-    """The misfit that the right text may have: round-off of another machine, and noise that a defence is known to add."""
+    """The misfit that the right text may have: another machine's round-off, and noise that a defence adds."""
     protocol = seen.protocol
     arithmetic = protocol.arithmetic
     loss = float(models.loss(seen.model, models.parameters(seen.model), tokens, labels))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -60,10 +61,10 @@ def decoded(
     outlook = Outlook.of(found, examples, n, typical)
     best: Text | None = None
     for turn in range(1 + PASSES):
-        beam = search(
-            code, outlook, width=effort.width if turn == 0 else max(32, effort.width // 2), slack=effort.slack,
-            report=lambda depth, beam: report("second pass" if turn else "first pass", *_padded(beam, code)),
-        )  # fmt: skip
+        stage = "second pass" if turn else "first pass"
+        width = max(32, effort.width // 2) if turn else effort.width
+        seen_by = partial(_reported, report, stage, code)
+        beam = search(code, outlook, width=width, slack=effort.slack, report=seen_by)
         if beam is not None and len(beam):
             misfit = (code.target[:, None] - beam.sums).norm(dim=0) / code.target.norm().clamp(min=1e-30)
             order = misfit.argsort()
@@ -76,7 +77,7 @@ def decoded(
             break
         if tolerance < best.misfit < HOPEFUL and turn:
             best = repaired(code, best, tolerance=tolerance, report=lambda t: report("repair", t.flat, t.misfit))
-        over = report("second pass" if turn else "first pass", best.flat, best.misfit)
+        over = report(stage, best.flat, best.misfit)
         if best.misfit <= tolerance or over or best.misfit > HOPEFUL or (stuck and turn > 1):
             break
         near = sampling.variants(code, best.flat, beam.flat[order[:16]], effort.examples, generator)
@@ -85,12 +86,12 @@ def decoded(
     return best
 
 
-def _padded(beam: Beam, code: Code) -> tuple[torch.Tensor, float]:
-    """The best hypothesis so far as a flat text, and what it leaves."""
+def _reported(report: Report, stage: str, code: Code, depth: int, beam: Beam) -> bool:
+    """The best hypothesis so far as a flat text, with what it leaves, to whoever watches."""
     flat = torch.full((code.frame.targets + 1,), sampling.NOTHING, device=beam.first.device)
     flat[: beam.targets.shape[1] + 1] = beam.flat[0]
     left = (code.target - beam.sums[:, 0]).norm() / code.target.norm().clamp(min=1e-30)
-    return flat, float(left)
+    return report(stage, flat, float(left))
 
 
 def examples_of(code: Code, params: models.Parameters, effort: Effort, generator: torch.Generator) -> torch.Tensor:

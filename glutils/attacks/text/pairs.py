@@ -40,7 +40,8 @@ class Pairs:
         sizes = [len(entry.payload) for entry in seen.rounds]
         self.count = sum(sizes)
         told = [entry.protocol.scalar_weights(entry.payload) for entry in seen.rounds]
-        self.weights = torch.cat([torch.ones(k) if w is None else w.float().cpu() for w, k in zip(told, sizes)])
+        kept = [torch.ones(k) if w is None else w.float().cpu() for w, k in zip(told, sizes, strict=True)]
+        self.weights = torch.cat(kept)
         device = next(iter(self._like.values())).device
         self.weights = self.weights.to(device)
         self.scalars = torch.cat([entry.payload.scalars.double() for entry in seen.rounds]) * self.weights

@@ -1,7 +1,7 @@
 """How the attacker reads a language model: the next token after many prefixes at once, under many weight vectors.
 
-Any causal model will do that turns tokens (B, L) into outputs (B, L, V). Where it also has a method ``branch``, as
-the book's ``gpt`` has, prefixes are not read again: keys and values of a token that several prefixes share are kept once.
+Any causal model will do that turns tokens (B, L) into outputs (B, L, V). Where it also has a method ``branch``, as the
+book's ``gpt`` has, prefixes are not read again: keys and values of a token that several prefixes share are kept once.
 """
 
 from __future__ import annotations

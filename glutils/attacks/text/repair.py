@@ -97,7 +97,7 @@ def _with(tokens: torch.Tensor, place: int, token: int) -> torch.Tensor:
 
 
 def _orders(length: int, device: torch.device) -> torch.Tensor:
-    """Rearrangements (N, L) of positions: two blocks change places; the first and the last token stay where they are."""
+    """Rearrangements (N, L) of positions: two blocks change places; the first and the last token stay in theirs."""
     found = []
     for a in range(1, length - 1):
         for one in range(1, BLOCKS + 1):
