@@ -20,15 +20,19 @@ import torch
 from common import Rows, arguments
 
 import glutils as gl
+from glutils.attacks.base import ATTACKS
 from glutils.experiments import leaderboard
+
+IMAGES = [name for name in gl.attacks.names() if "images" in ATTACKS.get(name).records]
+"""Attacks that can take part."""
 
 
 def main() -> None:
     """Run what is missing, cheap seeds first over all arenas, and write the record every now and then."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", default=list(leaderboard.ARENAS), choices=list(leaderboard.ARENAS))
-    parser.add_argument("--attacks", nargs="*", default=gl.attacks.names(), choices=gl.attacks.names())
-    parser.add_argument("--again", nargs="*", default=[], choices=gl.attacks.names(), help="drop these rows first")
+    parser.add_argument("--attacks", nargs="*", default=IMAGES, choices=IMAGES)
+    parser.add_argument("--again", nargs="*", default=[], choices=IMAGES, help="drop these rows first")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--misled", type=int, default=1, help="seeds with a negative control (not for estimates)")
     parser.add_argument("--size", type=int, default=16)

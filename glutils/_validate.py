@@ -98,7 +98,8 @@ def records(images: torch.Tensor) -> None:
         allowed = "(B, C, H, W), (B, columns) of a table, or (B, L) of tokens,"
         raise ValueError(f"images must have shape {allowed} with no empty axis, got {tuple(images.shape)}")
     if not images.is_floating_point() and (images.ndim != 2 or images.dtype != torch.int64):
-        raise TypeError(f"images must be floating point, or int64 tokens (B, L), got {images.dtype}")
+        tokens = ", or int64 tokens" if images.ndim == 2 else ""
+        raise TypeError(f"images must be floating point{tokens}, got {images.dtype}")
 
 
 def class_labels(labels: torch.Tensor, count: int, classes: int | None = None) -> None:

@@ -29,7 +29,9 @@ def test_a_batch_checks_itself():
         (images, labels + 1, ("a", "b"), ValueError, r"0\.\.1"),
         (images, labels.int(), ("a", "b"), TypeError, "int64"),
         (images, labels[:1], ("a", "b"), ValueError, "one entry per image"),
-        (images, torch.full((2, 2), 0.5), ("a", "b"), TypeError, "int64 class indices"),
+        (images, torch.full((2, 2), 0.5).double(), ("a", "b"), TypeError, "int64 class indices, or float32"),
+        (images, torch.full((2, 3), 0.5), ("a", "b"), ValueError, r"soft labels must have shape \(B, 2\)"),
+        (images, torch.full((2, 2), float("inf")), ("a", "b"), ValueError, "labels must be finite"),
         (images, labels * 0, ("a",), ValueError, "at least two"),
     ]
     for wrong_images, wrong_labels, classes, error, text in bad:
@@ -83,8 +85,9 @@ def test_names_say_what_each_set_needs():
         "breast_cancer",
         "diabetes",
         "adult_like",
+        "messages",
     }
-    inside = ("photos", "digits", "wine", "breast_cancer", "diabetes", "adult_like")
+    inside = ("photos", "digits", "wine", "breast_cancer", "diabetes", "adult_like", "messages")
     assert all("embedded" in found[name] for name in inside)
     assert all("root" in text for name, text in found.items() if name not in inside)
     with pytest.raises(ValueError, match="photos, digits, .*mnist.*folder; got 'mnits'"):

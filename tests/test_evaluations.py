@@ -35,6 +35,8 @@ CLOSED = {"fc_inversion": 0, "rtf": 0, "fgla": 0, "rgap": 1}
 ELSEWHERE = ("cpa", "cpa_fi", "dmgan")
 """They search for an unmixing, or play inside the rounds."""
 POPULATIONS = ("ggl",)
+TEXTS = ("dager",)
+"""Attacks on texts; their own tests look at them."""
 
 
 def held(protocol, count, network="mlp", public=False, **options):
@@ -149,4 +151,4 @@ def test_every_stage_of_gauss_newton_is_counted():
 
 def test_every_attack_says_something():
     searched = {name for name, *_ in SEARCHES.values()}
-    assert searched | set(CLOSED) | set(ELSEWHERE) | set(POPULATIONS) == {*gl.attacks.names(), "dmgan"}
+    assert searched | set(CLOSED) | set(ELSEWHERE) | {*POPULATIONS, *TEXTS} == {*gl.attacks.names(), "dmgan"}

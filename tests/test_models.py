@@ -71,7 +71,9 @@ def test_torchvision_networks_are_fitted_to_the_batch(name, channels):
 
 
 def test_all_names_are_tested_here():
-    assert models.names() == ["lenet", "mlp", "convnet", "cnn", "resnet8", "resnet18", "resnet50", "vgg16", "vit"]
+    assert models.names() == [
+        "lenet", "mlp", "convnet", "cnn", "resnet8", "resnet18", "resnet50", "vgg16", "gpt", "vit",
+    ]  # fmt: skip
 
 
 def test_lenet_is_initialised_uniformly_between_minus_and_plus_one_half():

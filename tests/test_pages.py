@@ -191,7 +191,7 @@ def test_a_card_holds_words_for_a_table_and_no_sentence(name):
         for words in value if isinstance(value, tuple) else [value]:
             assert isinstance(words, str) and words.strip() == words and words, field.name
             assert len(words) <= 45 and not re.search(r"\w\(|\. |\.$|\bcall\b|\bgl\.", words), f"{field.name}: {words}"
-    assert set(WORDS) | {"title", "kinds", "source", "adversary", "takes", "records", "run"} == {
+    assert set(WORDS) | {"title", "kinds", "source", "adversary", "takes", "records", "losses", "run"} == {
         field.name for field in dataclasses.fields(card)
     }
 

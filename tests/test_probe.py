@@ -275,7 +275,7 @@ REFUSED = {
     "a tuple": (lambda: Wrapped(lambda y: (y, y)), r"one tensor \(B, classes\).* got a tuple of \(1, 10\), \(1, 10\)"),
     "a mapping without": (lambda: Wrapped(lambda y: {"scores": y}), "an object with one tensor 'logits'; got a dict"),
     "pixels of logits": (lambda: Wrapped(lambda y: y[:, :, None, None]), r"\(B, classes\).* gives \(1, 10, 1, 1\)"),
-    "one logit": (lambda: Net(classes=1), r"at least two classes, gives \(1, 1\)"),
+    "one logit": (lambda: Net(classes=1), r"at least 2 classes for cross entropy, gives \(1, 1\)"),
     "a number": (lambda: Wrapped(lambda y: y.sum()), r"gives \(\)"),
     "too few logits": (lambda: Net(classes=3), r"labels must lie in 0..2"),
     "other records": (lambda: Net(inputs=50), r"model does not take records of shape \(1, 1, 8, 8\)"),

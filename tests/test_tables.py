@@ -79,7 +79,7 @@ def test_a_batch_of_a_table_checks_itself(person):
     labels = torch.zeros(2, dtype=torch.int64)
     own = Batch(torch.randn(2, 5), labels, ("a", "b"))
     assert own.columns == Columns.plain(5) and own.to("cpu").columns == own.columns
-    with pytest.raises(ValueError, match=r"images must have shape \(B, C, H, W\), or \(B, columns\).*got \(2, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"images must have shape \(B, C, H, W\), \(B, columns\).*got \(2, 3, 4\)"):
         Batch(torch.rand(2, 3, 4), labels, ("a", "b"))
     with pytest.raises(TypeError, match="float32"):
         Batch(torch.randn(2, 5).double(), labels, ("a", "b"))
@@ -184,7 +184,8 @@ def test_what_is_about_pixels_is_refused(wine, attack, options):
 def test_networks_for_images_refuse_a_table(wine):
     for name in gl.models.names():
         if name != "mlp":
-            with pytest.raises(ValueError, match=f"batch must hold images for model '{name}', got tables"):
+            kind = "tokens" if name == "gpt" else "images"
+            with pytest.raises(ValueError, match=f"batch must hold {kind} for model '{name}', got tables"):
                 gl.models.build(name, wine)
     with pytest.raises(ValueError, match="total variation"):
         gl.priors.tv(wine.records)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 
 from .. import _validate
 from .batch import Batch
@@ -44,8 +45,14 @@ def hold_out(clients: Sequence[Batch], *, share: float = 0.2, seed: int = 0) -> 
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:
-    """All records of several Batches in one, in order; their classes, shapes and columns must be the same."""
+    """All records of several Batches in one, in order; their classes, shapes and columns must be the same.
+
+    Texts of one vocabulary may be of different lengths, and are filled up to the longest.
+    """
     batches = _batches("batches", batches)
+    if all(batch.kind == "tokens" and batch.labels.ndim == 2 for batch in batches):
+        longest = max(batch.shape[0] for batch in batches)
+        batches = [_filled(batch, longest) for batch in batches]
     first = batches[0]
     for k, batch in enumerate(batches):
         if batch.classes != first.classes or batch.shape != first.shape:
@@ -54,6 +61,14 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
             raise ValueError(f"batches must have the same columns, batch {k} differs from batch 0")
     images, labels = torch.cat([b.images for b in batches]), torch.cat([b.labels for b in batches])
     return replace(first, images=images, labels=labels)
+
+
+def _filled(batch: Batch, length: int) -> Batch:
+    """Texts with padding up to that length, and no loss there."""
+    more, v = (0, length - batch.shape[0]), batch.vocabulary
+    fill = next((end for end in ((v.pad, v.eos) if v else ()) if end is not None), 0)
+    tokens, labels = F.pad(batch.images, more, value=fill), F.pad(batch.labels, more, value=_validate.IGNORED)
+    return replace(batch, images=tokens, labels=labels)
 
 
 def _batches(name: str, given: Sequence[Batch]) -> list[Batch]:

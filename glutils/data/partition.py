@@ -61,8 +61,8 @@ def partition(
         One Batch per client, in which the images are in random order.
 
     Raises:
-        TypeError, ValueError: a bad argument, or a partition that cannot be had: too few images, or no Dirichlet draw
-            that gives every client ``min_samples``.
+        TypeError, ValueError: a bad argument, or a partition that cannot be had: too few images, a law by classes for
+            texts or numbers, or no Dirichlet draw that gives every client ``min_samples``.
         FileNotFoundError, ConnectionError: as in ``sample``.
 
     Example:
@@ -103,6 +103,8 @@ def partition(
         most = total // clients
         raise ValueError(f"min_samples must be at most {most} ({total} images, {clients} clients), got {min_samples}")
 
+    if law != "iid" and batch.labels.ndim > 1:
+        raise ValueError(f"law must be 'iid' for records without classes to deal by, got {law!r}")
     chosen = rng.permutation(len(batch))[:total]
     labels = batch.labels.cpu().numpy()[chosen]
     if law == "iid":

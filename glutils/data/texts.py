@@ -7,6 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from .. import _validate
 from . import messages
@@ -73,13 +75,21 @@ def from_texts(
             raise ValueError(f"texts must not be empty, got {text!r}")
     longest = max(map(len, rows))
     length = longest if length is None else _validate.integer("length", length, at_least=longest)
-    fill = vocabulary.pad if vocabulary.pad is not None else vocabulary.eos or 0
-    tokens = torch.full((len(rows), length), fill)
+    return Batch(*stacked(rows, vocabulary, length), vocabulary.pieces, source, vocabulary=vocabulary)
+
+
+def stacked(
+    rows: Sequence[Sequence[int]], vocabulary: Vocabulary | None, length: int | None = None
+) -> tuple[Int64[Tensor, "batch length"], Int64[Tensor, "batch length"]]:
+    """Rows of pieces as one stack of tokens, and its labels, both (B, L); L is ``length``, or that of the longest."""
+    length = max(map(len, rows)) if length is None else length
+    ends = (None, None) if vocabulary is None else (vocabulary.pad, vocabulary.eos)
+    tokens = torch.full((len(rows), length), next((end for end in ends if end is not None), 0))
     labels = torch.full((len(rows), length), _validate.IGNORED)
     for i, row in enumerate(rows):
         tokens[i, : len(row)] = torch.tensor(row)
         labels[i, 1 : len(row)] = tokens[i, 1 : len(row)]
-    return Batch(tokens, labels, vocabulary.pieces, source, vocabulary=vocabulary)
+    return tokens, labels
 
 
 class Texts(Pool):

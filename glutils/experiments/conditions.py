@@ -101,6 +101,7 @@ GENERATIVE: dict[str, Any] = {"learn": _generator, "fits_any": True, "load": _lo
 SMOOTH: dict[str, Any] = {"model": "lenet"}
 KINKED: dict[str, Any] = {"model": "convnet"}
 LINEAR: dict[str, Any] = {"model": "mlp", "network": {"activation": "relu"}}
+LANGUAGE: dict[str, Any] = {"model": "gpt", "network": {"weights": "trained"}}
 
 CONDITIONS: dict[str, Conditions] = {
     "dlg": Conditions(**SMOOTH, knows=(), budget=_lbfgs),
@@ -118,6 +119,7 @@ CONDITIONS: dict[str, Conditions] = {
     "igims": Conditions(**KINKED, knows=PUBLIC, budget=_steps, **GENERATIVE),
     "dlf": Conditions(**KINKED, budget=_every),
     "fc_inversion": Conditions(**LINEAR, knows=(), largest=1),
+    "dager": Conditions(**LANGUAGE, knows=()),
     "cpa": Conditions(**LINEAR, budget=_own),
     "cpa_fi": Conditions(**KINKED, budget=lambda evaluations: {"inversion": evaluations}),
     "rtf": Conditions(**KINKED, knows=PUBLIC, change=_imprint),

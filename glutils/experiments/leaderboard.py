@@ -73,9 +73,10 @@ ARENAS: dict[str, Arena] = {
 
 
 def able(arena: Arena) -> list[str]:
-    """Attacks that read what is sent in an arena. Some of them refuse the network or the batch when they see it."""
+    """Attacks on images that read what is sent in an arena. Some refuse the network or the batch when they see it."""
     kind = "gradient" if arena.update in conditions.SENT else arena.update
-    return [name for name in ATTACKS.names() if kind in ATTACKS.get(name).kinds]
+    cards = {name: ATTACKS.get(name) for name in ATTACKS.names()}
+    return [name for name, card in cards.items() if kind in card.kinds and "images" in card.records]
 
 
 def private(arena: Arena, *, seed: int, dataset: str = "photos", size: int = 16, device: Any = None) -> data.Batch:

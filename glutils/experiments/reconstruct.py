@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from .. import _device, _files, _png, _validate, attacks, data, metrics, observation
-from ..data import tables
+from ..data import tables, texts
 from ..runs import records
 from . import conditions
 
@@ -162,7 +162,7 @@ def _checked(asked: Mapping[str, Any]) -> str:
     takes = conditions.options_of(algorithm)
     for name in ("batch_size", "reconstruct_num"):
         _validate.integer(name, asked[name], at_least=1)
-    if asked["dataset"] in tables.TABLES:
+    if asked["dataset"] in (*tables.TABLES, *texts.names()):
         raise ValueError(f"dataset must be a set of images, which this stores as pictures; got {asked['dataset']!r}")
     _validate.integer("seed", asked["seed"], at_least=0)
     if asked["num_pert"] is not None:

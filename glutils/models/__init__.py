@@ -19,7 +19,7 @@ from .functional import (
     stateless,
     unflatten,
 )
-from .gpt import gpt, likeliest, step
+from .language_model import gpt, likeliest, step
 from .loading import load
 from .probe import last_linear, layers_with_parameters, outputs, probe
 from .vectorised import vectorised

@@ -12,6 +12,7 @@ from torch import nn
 
 from .. import _validate
 from ..data.batch import Batch
+from ..data.texts import messages_vocabulary
 from . import factories
 from .zoo import MODELS, TAKES, Options, describe
 
@@ -79,6 +80,8 @@ def _ready(name: str, batch: Batch, options: Options) -> Callable[[], nn.Module]
     if batch.kind not in (kinds := TAKES.get(name, ("images",))):
         able = ", ".join(other for other, taken in TAKES.items() if batch.kind in taken)
         raise ValueError(f"batch must hold {' or '.join(kinds)} for model {name!r}, got {batch.kind}, as {able} takes")
+    if options.get("weights") == "trained" and name == "gpt" and batch.vocabulary != messages_vocabulary():
+        raise ValueError("weights must be None or a file for a vocabulary other than the messages', got 'trained'")
     allowed = list(inspect.signature(make).parameters)[2:]
     for option in sorted(options.keys() - set(allowed)):
         raise TypeError(f"model {name!r} has no option {option!r}; its options: {', '.join(allowed)}")

@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _validate
-
-IGNORED = _validate.IGNORED
-"""A target that counts for nothing: padding, or a token that the model was only shown."""
+from . import targets
+from .targets import IGNORED
 
 
 class Loss:
@@ -124,14 +123,14 @@ class CrossEntropy(Loss):
 
     def own(self, outputs: Tensor, labels: Tensor) -> Tensor:
         if outputs.ndim == 3:
-            return _of_tokens(outputs, labels, **self._how(outputs))
+            return targets.of_tokens(outputs, labels, **self._how(outputs))
         found = F.cross_entropy(outputs, labels, reduction="none", **self._how(outputs))
         shares = self.shares(labels, found)
         return found if shares is None else found / shares
 
     def shares(self, labels: Tensor, like: Tensor) -> Tensor | None:
         if labels.ndim == 2 and not labels.is_floating_point():
-            return _token_shares(labels, like)
+            return targets.counted(labels, like)
         if self.class_weights is None or labels.is_floating_point():
             return None
         return like.new_tensor(self.class_weights)[labels]
@@ -157,11 +156,11 @@ class CrossEntropy(Loss):
 
     def check(self, outputs: tuple[int, ...], labels: Tensor) -> None:
         if len(outputs) == 3:
-            _check_tokens(outputs, labels)
+            targets.tokens(outputs, labels)
             if self.class_weights is not None:
                 raise ValueError("class_weights must be None where the model predicts tokens, got weights of classes")
             return
-        _two_axes(outputs, "cross entropy", at_least=2)
+        targets.two_axes(outputs, "cross entropy", at_least=2)
         _validate.class_labels(labels, outputs[0], outputs[1])
         if self.class_weights is not None and len(self.class_weights) != outputs[1]:
             raise ValueError(f"class_weights must have an entry for each of the {outputs[1]} classes, "
@@ -218,8 +217,8 @@ class BinaryCrossEntropy(Loss):
         return ((outputs > 0) == (labels.view_as(outputs) > 0.5)).flatten()
 
     def check(self, outputs: tuple[int, ...], labels: Tensor) -> None:
-        _two_axes(outputs, "binary cross entropy")
-        _same_shape(outputs, labels)
+        targets.two_axes(outputs, "binary cross entropy")
+        targets.same_shape(outputs, labels)
         if bool((labels < 0).any()) or bool((labels > 1).any()):
             raise ValueError(
                 f"labels must lie between 0 and 1, got {float(labels.min()):.3g} to {float(labels.max()):.3g}"
@@ -240,8 +239,8 @@ class MeanSquaredError(Loss):
         return (outputs - labels.to(outputs.dtype).view_as(outputs)).square().flatten(1).mean(1)
 
     def check(self, outputs: tuple[int, ...], labels: Tensor) -> None:
-        _two_axes(outputs, "mean squared error")
-        _same_shape(outputs, labels)
+        targets.two_axes(outputs, "mean squared error")
+        targets.same_shape(outputs, labels)
 
 
 @dataclass(frozen=True)
@@ -299,50 +298,3 @@ def find(loss: object = None) -> Loss:
         f"loss must be one of {', '.join(map(repr, NAMES))}, a loss of glutils.models.losses, a function of outputs "
         f"and labels, or None; got {type(loss).__name__}"
     )
-
-
-def _of_tokens(outputs: Tensor, labels: Tensor, **how: Any) -> Tensor:
-    """The mean cross entropy of every record's own targets, (B,); 0 for one without any."""
-    found = F.cross_entropy(
-        outputs[:, :-1].transpose(1, 2), labels[:, 1:], ignore_index=IGNORED, reduction="none", **how
-    )
-    return found.sum(1) / _token_shares(labels, found).clamp_min(1)
-
-
-def _token_shares(labels: Tensor, like: Tensor) -> Tensor:
-    return (labels[:, 1:] != IGNORED).sum(1).to(like.dtype)
-
-
-def _check_tokens(outputs: tuple[int, ...], labels: Tensor) -> None:
-    if labels.dtype != torch.int64:
-        raise TypeError(f"labels of tokens must be int64, got {labels.dtype}")
-    if tuple(labels.shape) != outputs[:2]:
-        raise ValueError(f"labels of tokens must have shape {outputs[:2]}, got {tuple(labels.shape)}")
-    told = labels[labels != IGNORED]
-    if told.numel() and not (0 <= int(told.min()) and int(told.max()) < outputs[2]):
-        raise ValueError(
-            f"labels of tokens must lie in 0..{outputs[2] - 1}, or be {IGNORED}, got {int(told.min())} to "
-            f"{int(told.max())}"
-        )
-    if not bool((labels[:, 1:] != IGNORED).any()):
-        raise ValueError(
-            f"labels of tokens must hold at least one target behind the first position, got only {IGNORED}"
-        )
-
-
-def _two_axes(outputs: tuple[int, ...], what: str, at_least: int = 1) -> None:
-    if len(outputs) != 2 or outputs[1] < at_least:
-        more = f" with at least {at_least} classes" if at_least > 1 else ""
-        raise ValueError(
-            f"model must give logits of shape (B, {'classes' if at_least > 1 else 'n'}){more} for {what}, "
-            f"gives {outputs} for {outputs[0]} records"
-        )
-
-
-def _same_shape(outputs: tuple[int, ...], labels: Tensor) -> None:
-    allowed = [outputs] if outputs[1] > 1 else [outputs, outputs[:1]]
-    if tuple(labels.shape) not in allowed:
-        shown = " or ".join(map(str, allowed))
-        raise ValueError(f"labels must have shape {shown} for this loss, got {tuple(labels.shape)}")
-    if labels.is_complex() or (labels.is_floating_point() and not bool(torch.isfinite(labels).all())):
-        raise ValueError("labels must be finite real numbers for this loss, got some that are not")

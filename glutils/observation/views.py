@@ -96,8 +96,9 @@ def as_gradient(seen: Observation, *, unbiased: bool = True, scaled: bool = True
     else:
         found = zo.estimate(message.payload.scalars, message.protocol.draw(seen.model), unbiased=unbiased)
         numbers = {name: part.to(named[name].dtype) for name, part in models.unflatten(found, named).items()}
-    payload = Payload("gradient", numbers, message.payload.mode)
-    return replace(seen, rounds=(replace(message, protocol=FedSGD(message.protocol.criterion), payload=payload),))
+    payload, loss = Payload("gradient", numbers, message.payload.mode), message.protocol.criterion
+    protocol = FedSGD(None if loss is models.losses.DEFAULT else loss)
+    return replace(seen, rounds=(replace(message, protocol=protocol, payload=payload),))
 
 
 def local_steps(seen: Observation) -> int:

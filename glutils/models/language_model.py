@@ -19,7 +19,7 @@ TRAINED = Path(__file__).resolve().parents[1] / "data" / "language" / "gpt.safet
 SPREAD = 0.2
 """Deviation with which pieces and positions are drawn. GPT-2 has 0.02, for a network a hundred times as wide."""
 
-Cache = Float[Tensor, "blocks 2 batch heads past size"]
+Cache = Float[Tensor, "blocks 2 batch heads _ size"]
 """Keys and values of all positions so far."""
 
 
@@ -34,8 +34,8 @@ class Block(nn.Module):
         self.norm2, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(
-        self, x: Float[Tensor, "batch new width"], past: Float[Tensor, "2 batch heads past size"] | None, mask: Tensor
-    ) -> tuple[Float[Tensor, "batch new width"], Float[Tensor, "2 batch heads all size"]]:
+        self, x: Float[Tensor, "batch new width"], past: Float[Tensor, "2 batch heads _ size"] | None, mask: Tensor
+    ) -> tuple[Float[Tensor, "batch new width"], Float[Tensor, "2 batch heads _ size"]]:
         batch, new, width = x.shape
         split = self.qkv(self.norm1(x)).view(batch, new, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         query, present = split[0], split[1:]
@@ -69,7 +69,7 @@ class GPT(nn.Module):
         cache: Cache | None = None,
         start: Int64[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch new pieces"] | tuple[Float[Tensor, "batch new pieces"], Cache]:
-        """Logits; and with a ``cache``, even one without positions, the longer cache too: see :func:`step`."""
+        """Logits; and with a ``cache``, even one without positions, the longer cache too: see :func:`glutils.models.step`."""
         past = 0 if cache is None else cache.shape[-2]
         rows = past + torch.arange(tokens.shape[1], device=tokens.device)
         columns = torch.arange(len(rows) + past, device=tokens.device)
