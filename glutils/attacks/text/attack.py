@@ -66,7 +66,7 @@ def zerogla_text(
         width: most hypotheses that are kept, 1 or more.
         slack: nats behind the best one at which a hypothesis is given up, above 0.
         examples: texts from which the remainder is learnt, 4 or more.
-        restarts: each three times as wide as the one before; the first whose text explains the scalars ends the search.
+        restarts: each twice as wide as the one before; the first whose text explains the scalars ends the search.
         targets: next tokens that count in the whole batch, where the observation does not say.
         budget: bytes of weight vectors that may be kept; of a larger model they are rebuilt block by block.
         seconds: time budget.

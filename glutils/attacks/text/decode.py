@@ -38,8 +38,8 @@ class Effort:
     examples: int = 32
 
     def wider(self) -> Effort:
-        """Three times as many, and more patient."""
-        return Effort(3 * self.width, 1.4 * self.slack, self.examples)
+        """Twice as many, and more patient."""
+        return Effort(2 * self.width, 1.3 * self.slack, self.examples)
 
 
 Report = Callable[[str, torch.Tensor, float], bool]
