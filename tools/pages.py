@@ -45,7 +45,7 @@ FAMILIES = {
     ),
     "text": (
         "Decode texts from scalars",
-        "What every next token adds to every scalar is known: search the text from left to right for the sum that was sent.",
+        "What every next token adds to every scalar is known: search from left to right for the sum that was sent.",
     ),
     "malicious": (
         "Break the protocol",
