@@ -95,9 +95,14 @@ class Code:
     def misfits(self, flat: torch.Tensor, every: int = 1) -> torch.Tensor:
         """|n s - sum of contributions| / |n s| of flat texts, (N,)."""
         found, _ = self.texts(flat, every)
-        rows = [torch.arange(w.start, w.stop, device=flat.device) for w, _ in self.pairs.blocks(every)]
-        part = self.target[torch.cat(rows)]
+        part = self.target[self.part(every)]
         return (part[:, None] - found.sum(2)).norm(dim=0) / part.norm().clamp(min=1e-30)
+
+    def part(self, every: int) -> torch.Tensor:
+        """The numbers of the scalars in each ``every``-th block."""
+        block = self.pairs.block
+        found = torch.arange(self.count, device=self.pairs.weights.device)
+        return found[(found // block) % every == 0]
 
     def _differences(self, found: torch.Tensor, where: slice) -> torch.Tensor:
         """(2 n, ...) log-probabilities ahead and behind to (n, ...) slopes."""

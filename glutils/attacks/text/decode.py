@@ -75,13 +75,16 @@ def decoded(
             return Text(examples[0].clamp(min=0), float("inf"))
         else:
             break
-        if tolerance < best.misfit < HOPEFUL and turn:
+        if turn and tolerance < best.misfit < HOPEFUL:
             best = repaired(code, best, tolerance=tolerance, report=lambda t: report("repair", t.flat, t.misfit))
         over = report(stage, best.flat, best.misfit)
         if best.misfit <= tolerance or over or best.misfit > HOPEFUL or (stuck and turn > 1):
             break
-        near = sampling.variants(code, best.flat, beam.flat[order[:16]], effort.examples, generator)
-        outlook = Outlook.of(code.texts(near)[0], near, n, typical, unsure=UNSURE)
+        cool = 1 / (1 + turn)  # the nearer the text, the nearer its variants
+        near = sampling.variants(
+            code, best.flat, beam.flat[order[:16]], effort.examples, generator, free=sampling.FREE * cool
+        )
+        outlook = Outlook.of(code.texts(near)[0], near, n, typical, unsure=UNSURE * cool)
     assert best is not None
     return best
 

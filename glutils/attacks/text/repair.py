@@ -13,12 +13,15 @@ from dataclasses import dataclass
 import torch
 
 from .code import Code
+from .combine import combinations
 
 BLOCKS = 4
 """Longest block of tokens that is moved or exchanged."""
 SHORTLIST, FINALISTS = 32, 6
 """Candidates that are computed on a part of the scalars, and of these on all."""
-PART = 64
+CLOSE = 0.35
+"""Misfit below which few tokens are wrong, so that combinations of small changes are worth their price."""
+PART = 48
 """Scalars that suffice to rank candidates."""
 SHARE = 0.3
 """How many independent numbers a predicted misfit counts, in units of K: predictions are rough."""
@@ -38,7 +41,7 @@ class Text:
 
 
 def repaired(
-    code: Code, text: Text, *, tolerance: float, steps: int = 20, report: Callable[[Text], bool] = lambda text: False
+    code: Code, text: Text, *, tolerance: float, steps: int = 8, report: Callable[[Text], bool] = lambda text: False
 ) -> Text:
     """The text after exchanges, moves and replacements that each lower its misfit, until none does.
 
@@ -48,24 +51,36 @@ def repaired(
         report: called with every better text; True ends it.
     """
     tried: set[tuple[int, ...]] = {tuple(text.flat.tolist())}
-    every = max(1, code.count // PART)
     for _ in range(steps):
         if text.misfit <= tolerance:
             break
-        candidates = _candidates(code, text.flat, tried)
-        if not len(candidates):
-            break
-        tried.update(tuple(row) for row in candidates.tolist())
-        if every > 1 and code.pairs.blocks_count >= 2 * every:
-            candidates = candidates[code.misfits(candidates, every).argsort()[:FINALISTS]]
-        exact = code.misfits(candidates)
-        best = int(exact.argmin())
-        if float(exact[best]) >= text.misfit:
-            break
-        text = Text(candidates[best], float(exact[best]))
-        if report(text):
+        better = None
+        if text.misfit < CLOSE:
+            better = _better(code, text, combinations(code, text.flat))
+        if better is None:
+            better = _better(code, text, _shortlist(code, text.flat, tried))
+        if better is None or report(text := better):
             break
     return text
+
+
+def _better(code: Code, text: Text, candidates: torch.Tensor) -> Text | None:
+    """The candidate of the lowest misfit, if it is below the text's own."""
+    if not len(candidates):
+        return None
+    misfits = code.misfits(candidates)
+    best = int(misfits.argmin())
+    return Text(candidates[best], float(misfits[best])) if float(misfits[best]) < text.misfit else None
+
+
+def _shortlist(code: Code, flat: torch.Tensor, tried: set[tuple[int, ...]]) -> torch.Tensor:
+    """Candidates by their predicted misfit, and of these the best by the misfit of a part of the scalars."""
+    candidates = _candidates(code, flat, tried)
+    tried.update(tuple(row) for row in candidates.tolist())
+    every = max(1, min(code.pairs.blocks_count, code.count // PART))
+    if every > 1 and len(candidates) > FINALISTS:
+        candidates = candidates[code.misfits(candidates, every).argsort()[:FINALISTS]]
+    return candidates
 
 
 def _candidates(code: Code, tokens: torch.Tensor, tried: set) -> torch.Tensor:

@@ -60,12 +60,13 @@ def fitting(flat: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def variants(
-    code: Code, flat: torch.Tensor, others: torch.Tensor, count: int, generator: torch.Generator
+    code: Code, flat: torch.Tensor, others: torch.Tensor, count: int, generator: torch.Generator, *, free: float = FREE
 ) -> torch.Tensor:
     """``count`` texts (M, n + 1) near ``flat`` (n + 1,): other hypotheses of the search, and tokens drawn again by the
     language model.
 
-    A piece of which the language model is sure stays what it is; digits, of which it knows nothing, come out anew.
+    Each token is drawn again with chance ``free``. A piece of which the language model is sure stays what it is;
+    digits, of which it knows nothing, come out anew.
     """
     frame = code.frame
     _, likely = code.table(flat)
@@ -76,7 +77,7 @@ def variants(
     for i in range(count - 1):
         base = others[i // 2 % len(others)] if len(others) and i % 2 else flat
         new = torch.multinomial(chances, 1, generator=generator)[:, 0].to(flat.device)
-        free = (torch.rand(len(new), generator=generator) < FREE).to(flat.device)
+        again = (torch.rand(len(new), generator=generator) < free).to(flat.device)
         stays = torch.isin(base[1:], torch.tensor(sorted(frame.fixed), device=flat.device, dtype=base.dtype))
-        rows.append(torch.cat([base[:1], torch.where(free & ~stays, new, base[1:])]))
+        rows.append(torch.cat([base[:1], torch.where(again & ~stays, new, base[1:])]))
     return torch.stack(rows)
