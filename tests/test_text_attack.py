@@ -9,7 +9,7 @@ from torch import nn
 
 import glutils as gl
 from glutils import models
-from glutils.attacks.text import certify
+from glutils.attacks.text import certify, combine
 from glutils.attacks.text.attack import frame_of
 from glutils.attacks.text.code import Code
 from glutils.attacks.text.layout import NOTHING, Frame, Sentences
@@ -124,6 +124,18 @@ def test_a_tree_of_prefixes_is_read_as_each_of_them_would_be():
             prefixes = replace(prefixes, visible=cached.keep(prefixes.visible))
         torch.testing.assert_close(cached.next(weights, prefixes, 0), own.next(weights, prefixes, 0))
     assert prefixes.lengths.tolist() == [2, 4]
+
+
+def test_three_changes_that_hide_each_other_are_found_together():
+    """Each of them alone makes the misfit larger."""
+    draw = torch.Generator().manual_seed(0)
+    changes = torch.randn(40, 30, generator=draw)
+    changes[:, 20] = 0.3 * changes[:, 20] - changes[:, 3] - changes[:, 11]
+    left = changes[:, [3, 11, 20]].sum(1)
+    assert all((left - changes[:, i]).norm() > left.norm() for i in (3, 11, 20))
+    best = combine._best(left, changes, torch.arange(30) // 3)
+    assert best[0].tolist() == [3, 11, 20]
+    assert all(len({int(i) // 3 for i in chosen}) == len(chosen) for chosen in best), "one change a place"
 
 
 def test_flat_texts_and_sentences_are_the_same_texts():

@@ -12,7 +12,7 @@ from .code import Code
 
 PART = 48
 """Scalars on which changes are computed."""
-CHANGES = 96
+CHANGES = 160
 """Most changes of one token that are looked at, the likeliest ones."""
 RARE = 0.02
 """Probability below which the language model rules a token out."""
@@ -56,20 +56,16 @@ def _best(left: torch.Tensor, changes: torch.Tensor, where: torch.Tensor) -> lis
     """Index sets of one to three changes at different places that leave least."""
     gram, along = changes.T @ changes, changes.T @ left
     single = gram.diagonal() - 2 * along  # what one change takes off the square
-    pair = single[:, None] + single[None] + 2 * gram
-    pair = pair.masked_fill(where[:, None] == where[None], torch.inf).triu(1)
-    pair = pair.masked_fill(torch.ones_like(pair, dtype=torch.bool).tril(), torch.inf)
-    found = [(float(single[i]), [i]) for i in single.argsort()[:FINALISTS].tolist()]
+    same = (where[:, None] == where[None]).to(gram) * 1e30
+    pair = single[:, None] + single[None] + 2 * gram + same
+    triple = pair[:, :, None] + single + (2 * gram + same)[:, None] + (2 * gram + same)[None]
+    found: dict[tuple[int, ...], float] = {}
     count = len(single)
-    for at in pair.flatten().argsort()[: 4 * FINALISTS].tolist():
-        i, j = divmod(at, count)
-        if not torch.isfinite(pair[i, j]):
-            continue
-        found.append((float(pair[i, j]), [i, j]))
-        third = pair[i, j] + single + 2 * (gram[i] + gram[j])
-        third = third.masked_fill((where == where[i]) | (where == where[j]), torch.inf)
-        k = int(third.argmin())
-        if torch.isfinite(third[k]):
-            found.append((float(third[k]), sorted([i, j, k])))
-    unique = {tuple(chosen): value for value, chosen in found}
-    return [torch.tensor(chosen) for chosen in sorted(unique, key=unique.__getitem__)[: 2 * FINALISTS]]
+    for values, order in ((single, 1), (pair, 2), (triple, 3)):
+        flat = values.flatten()
+        times = (1, 2, 6)[order - 1]  # every set is met in every order
+        best, index = flat.topk(min(len(flat), FINALISTS * times), largest=False)
+        for value, at in zip(best.tolist(), index.tolist(), strict=True):
+            if value < 1e20:
+                found[tuple(sorted(at // count**power % count for power in range(order)))] = value
+    return [torch.tensor(chosen) for chosen in sorted(found, key=found.__getitem__)[: 2 * FINALISTS]]
