@@ -151,7 +151,8 @@ def point(name: str, attack: str, attacker: str) -> dict:
     if name in ("dpsgd", "dp_scalars") and high is not None:
         many = TRANSCRIPT["rounds"] * TRANSCRIPT["directions"] if attack == "zerogla" else TRAINING["rounds"]
         rate = 1.0 if attack == "zerogla" else batch / TRAINING["per_client"]
-        row["epsilon"] = gl.defenses.epsilon(value, rate, many, 1e-2)
+        how = {"relation": "replace_one", "sampling": "fixed"}  # means over batches of a fixed size
+        row["epsilon"] = gl.defenses.epsilon(value, rate, many, 1e-2, **how)
     return row
 
 

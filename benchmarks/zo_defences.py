@@ -108,7 +108,7 @@ def measure(name: str | None, strength: dict, seed: int) -> dict:
     row = {"defence": name or "none", "strength": strength, "seed": seed, "accuracy": float(run.accuracy[-1])}
     row |= {"rounds": options["rounds"], "scalars": seen.scalars, "unknowns": truth.images.numel()}
     if name == "dp_scalars":  # K scalars a message are K releases about all images
-        row["epsilon"] = gl.defenses.epsilon(strength["sigma"], 1.0, ROUNDS * DIRECTIONS, DELTA)
+        row["epsilon"] = gl.defenses.epsilon(strength["sigma"], 1.0, ROUNDS * DIRECTIONS, DELTA, relation="replace_one")
     wrapped = isinstance(used, Defended)
     views = {"adaptive": seen}
     if wrapped and name != "fixed noise":

@@ -15,12 +15,14 @@ from . import _torchvision  # noqa: F401  (first: whatever imports torchvision l
 if TYPE_CHECKING:
     from . import (
         attacks,
+        audit,
         data,
         defenses,
         exercises,
         experiments,
         federation,
         labels,
+        membership,
         metrics,
         models,
         observation,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from .attacks.closed_form import decoder
     from .attacks.malicious import imprint
     from .experiments import live
+    from .membership.naming import identify
     from .metrics.scores import score
     from .observation import transcripts
     from .observation.observe import Observation, observe
@@ -43,13 +46,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Observation", "attack", "attacks", "data", "decoder", "defenses", "exercises", "experiments", "federation",
-    "imprint", "labels", "latent", "live", "metrics", "models", "observation", "observe", "priors", "protocols", "runs",
-    "score", "show", "solvers", "tamper", "transcripts", "zo",
+    "Observation", "attack", "attacks", "audit", "data", "decoder", "defenses", "exercises", "experiments",
+    "federation", "identify", "imprint", "labels", "latent", "live", "membership", "metrics", "models", "observation",
+    "observe", "priors", "protocols", "runs", "score", "show", "solvers", "tamper", "transcripts", "zo",
 ]  # fmt: skip
 _ELSEWHERE = {
     "Observation": "observation", "observe": "observation", "tamper": "observation", "transcripts": "observation",
-    "attack": "attacks", "score": "metrics", "latent": "priors", "live": "experiments",
+    "attack": "attacks", "identify": "membership", "score": "metrics", "latent": "priors", "live": "experiments",
     "decoder": "attacks.closed_form", "imprint": "attacks.malicious",
 }  # fmt: skip
 """Names that stand here for convenience, and the part that each comes from."""

@@ -1,18 +1,30 @@
 """Small private batches that many tests share; everything on the CPU, whatever this machine has."""
 
+import gc
 import importlib
 import sys
 from pathlib import Path
 
+import _typecheck
 import pytest
 import torch
 
-import glutils as gl
-from glutils.data.batch import Batch
+ROOT = Path(__file__).resolve().parent.parent
+_typecheck.install(ROOT / "glutils")  # before anything of it is imported
 
-TOOLS = Path(__file__).resolve().parent.parent / "tools"
+import glutils as gl  # noqa: E402
+from glutils.data.batch import Batch  # noqa: E402
+
+TOOLS = ROOT / "tools"
 
 torch.set_num_threads(1)  # the tests' tensors are small: threads waiting for each other cost more than they save
+gc.disable()  # until everything is imported
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays: half a million objects that the garbage collector need not visit in every test."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

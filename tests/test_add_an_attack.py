@@ -54,7 +54,8 @@ def run_tests(path):
             if report.when == "call" and report.passed:
                 passed.append(report.nodeid.rpartition("::")[2])
 
-    arguments = [str(path), "-q", "-p", "no:cacheprovider", "--rootdir", str(path.parent), "-c", "/dev/null"]
+    without = [f"-pno:{name}" for name in ("cacheprovider", "nbval", "xdist")]  # nbval takes seconds to load
+    arguments = [str(path), "-q", *without, "--rootdir", str(path.parent), "-c", "/dev/null"]
     return pytest.main(arguments, plugins=[Note()]), passed
 
 

@@ -307,9 +307,9 @@ def test_every_solver_fits_scalars_and_repeats_itself(digit, solver):
     result = gl.attack("zerogla", seen, **options)
     assert result.loss < 0.02 * result.history.loss[0] and psnr(result, digit) > 40
     assert result.attack == "zerogla" and result.seconds > 0 and torch.equal(result.labels, digit.labels)
-    again, other = (gl.attack("zerogla", seen, seed=seed, **options) for seed in (0, 1))
-    assert torch.equal(again.images, result.images) and again.history.loss == result.history.loss
-    assert other.history.loss[0] != result.history.loss[0]
+    one, again, other = (gl.attack("zerogla", seen, seed=seed, **options | {"iterations": 3}) for seed in (0, 0, 1))
+    assert torch.equal(again.images, one.images) and again.history.loss == one.history.loss
+    assert other.history.loss[0] != one.history.loss[0]
 
 
 def test_directions_need_not_be_kept(digit):
@@ -336,8 +336,8 @@ def test_dlg_and_idlg_recover_image_and_label(digit, attack, name, options):
     result = gl.attack(attack, seen, iterations=12)
     assert torch.equal(result.labels, digit.labels) and result.images.dtype == DOUBLE
     assert result.loss < 1e-6 * result.history.loss[0] and psnr(result, digit) > 60
-    again = gl.attack(attack, seen, iterations=12)
-    assert torch.equal(again.images, result.images)
+    one, again = (gl.attack(attack, seen, iterations=3) for _ in range(2))
+    assert torch.equal(again.images, one.images)
 
 
 def test_dlg_takes_a_batch(digits):

@@ -54,7 +54,7 @@ def test_a_device_that_is_not_there_is_refused(digit):
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=kinds)
 def test_images_elsewhere_than_the_model_are_refused(digit, protocol):
     model = models.build("mlp", digit)
-    with pytest.raises(ValueError, match="must be on the model's device cpu, got meta and cpu"):
+    with pytest.raises(ValueError, match="must be on the model's device cpu, got meta, cpu"):
         protocol.transmit(model, digit.images.to("meta"), digit.labels)
 
 

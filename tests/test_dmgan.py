@@ -20,8 +20,8 @@ def judge(kind):
     """A classifier that the federation never sees, trained on public digits."""
     public = gl.data.public("digits", device="cpu")
     model = models.build(kind, public, seed=100)
-    optimiser, order = torch.optim.Adam(model.parameters(), 2e-3), torch.Generator().manual_seed(5)
-    for _ in range(15):
+    optimiser, order = torch.optim.Adam(model.parameters(), 5e-3), torch.Generator().manual_seed(5)
+    for _ in range(7):
         for batch in torch.randperm(len(public), generator=order).split(64):
             optimiser.zero_grad()
             F.cross_entropy(model(public.images[batch]), public.labels[batch]).backward()

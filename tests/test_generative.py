@@ -179,14 +179,14 @@ def test_ggl_finds_an_image_in_the_latents_range(pca):
     result = gl.attack("ggl", seen, prior=pca, latent_weight=0)
     assert float((result.images - truth).square().mean()) < 1e-8  # 80 dB
     assert result.loss < 1e-8 and result.diagnostics["evaluations"] <= 2000
-    again = gl.attack("ggl", seen, prior=pca, latent_weight=0)
-    assert torch.equal(again.images, result.images)
+    one, again = (gl.attack("ggl", seen, prior=pca, latent_weight=0, iterations=100) for _ in range(2))
+    assert torch.equal(again.images, one.images)
 
 
 @pytest.mark.parametrize("distance", ["squared", "cosine"])
 def test_ggl_comes_within_a_decibel_of_the_projection_and_beats_the_controls(pca, public, distance):
     """The bar, on digits; the label is inferred. The controls: right class and random z, nearest public image."""
-    for seed in range(3):
+    for seed in range(2):
         batch = private(seed)
         seen = observed(batch, seed=seed, knows=())
         result = gl.attack("ggl", seen, prior=pca, distance=distance, iterations=1200, seed=seed)

@@ -31,11 +31,20 @@ gl.score(result, batch)
 from glutils.experiments import reconstruct
 reconstruct("fc_inversion", "digits", reconstruct_num=1, folder=sys.argv[1], device="cpu", progress=False)
 found["reconstruct"] = [name for name in ("ipywidgets", "IPython", "glutils.show", *loaded()) if name in sys.modules]
+
+import glutils._torchvision as shim
+assert not shim.prepare()  # done at import, and once only
+import torch, torchvision, torchvision.models as models
+from torchvision.datasets import ImageFolder
+from torchvision.transforms.v2.functional import resize
+found["resized"] = resize(torch.zeros(3, 8, 8), [4, 4], antialias=True).shape
+found["logits"] = models.resnet18(weights=None).eval()(torch.zeros(1, 3, 32, 32)).shape
 print(json.dumps(found))
 """
 
 
-def test_a_run_loads_neither_figures_nor_panels(tmp_path):
+def test_a_run_loads_neither_figures_nor_panels_and_torchvision_works_in_a_fresh_interpreter(tmp_path):
+    """One new interpreter for both: most of what it costs is its start."""
     run = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path), *HEAVY], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
@@ -44,6 +53,7 @@ def test_a_run_loads_neither_figures_nor_panels(tmp_path):
     # structural similarity is torchmetrics's, which loads torchvision, SciPy and, where it is installed, matplotlib
     allowed = {"torchmetrics", "torchvision", "matplotlib", "scipy", "sklearn", "PIL", "pandas"}
     assert set(found["reconstruct"]) <= allowed
+    assert found["resized"] == [3, 4, 4] and found["logits"] == [1, 1000]
 
 
 def test_every_public_name_is_there():

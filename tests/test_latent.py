@@ -87,9 +87,9 @@ def test_latents_differentiate_under_every_transform(public, generator, kind):
 
 
 def test_a_generator_is_reproducible_and_beats_pca_of_its_size(public, generator):
-    again, other = (Generator.fit(public, 6, steps=300, seed=seed, progress=False) for seed in (0, 1))
+    one, again, other = (Generator.fit(public, 6, steps=20, seed=seed, progress=False) for seed in (0, 0, 1))
     z = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(generator.decode(z), again.decode(z)) and not torch.equal(generator.decode(z), other.decode(z))
+    assert torch.equal(one.decode(z), again.decode(z)) and not torch.equal(one.decode(z), other.decode(z))
     codes = generator.encode(public.images)
     assert float(codes.mean(0).abs().max()) < 0.6 and 0.5 < float(codes.square().mean()) < 1.5
     batch = private(0, 8)

@@ -93,8 +93,8 @@ def test_the_truth_is_a_fixed_point(digits, group, monkeypatch):
 
 
 def test_a_gradient_in_eval_mode_gives_a_digit_away(digit):
-    result = gl.attack("stg", observed(digit, width=8), iterations=150)
-    assert above_control(result, digit) > 2.4
+    result = gl.attack("stg", observed(digit, width=8), iterations=100)
+    assert above_control(result, digit) > 5
     assert result.loss == result.history.loss[-1]  # the last iterate, for step and noise have decayed
     assert 0 <= float(result.images.min()) and float(result.images.max()) <= 1
     assert any("uses batch_stats, which this protocol never sends" == note for note in result.notes)
@@ -171,7 +171,7 @@ def test_the_copy_with_the_lowest_loss_of_its_own_is_reported(digits):
 def test_a_strong_pull_makes_the_copies_agree(digit):
     seen = observed(digit, width=2)
     apart, close = (
-        gl.attack("stg", seen, group=3, group_weight=w, iterations=24).diagnostics["spread"] for w in (0.0, 100.0)
+        gl.attack("stg", seen, group=3, group_weight=w, iterations=16).diagnostics["spread"] for w in (0.0, 100.0)
     )
     assert close < 0.5 * apart
 

@@ -295,6 +295,42 @@ def test_what_would_tell_the_text_or_is_not_about_texts_is_refused(model, batch)
         protocol.transmit(model, torch.rand(2, 8), torch.tensor([0, 1]))
 
 
+@pytest.mark.parametrize("name", ["gaussian_noise", "dpsgd", "topk", "mixup", "soteria"])
+def test_clients_with_texts_defend_themselves_as_far_as_that_can_be(name, model, batch):
+    strength = {"gaussian_noise": {"sigma": 1e-3}, "dpsgd": {"clip": 1e-6, "sigma": 0.0}, "topk": {"keep": 0.1},
+                "mixup": {}, "soteria": {"prune": 0.3}}[name]  # fmt: skip
+    protocol = gl.protocols.FedSGD()
+    protected = gl.defenses.Defended(protocol, gl.defenses.get(name, **strength))
+    if name in ("mixup", "soteria"):
+        with pytest.raises(ValueError, match="works on the entries of images and tables, got tokens"):
+            protected.transmit(model, batch.images, batch.labels)
+        return
+    payload = protected.transmit(model, batch.images, batch.labels)
+    assert gl.observe(model, protected, payload, batch).record.name == "tokens"
+    if name == "dpsgd":  # every text's own gradient is cut to one length
+        parts = [protocol.transmit(model, x[None], y[None]) for x, y in zip(batch.images, batch.labels, strict=True)]
+        mean = sum(1e-6 / float(part.flat.norm()) * part.flat for part in parts) / len(parts)
+        torch.testing.assert_close(payload.flat, mean, rtol=1e-3, atol=1e-12)
+
+
+def test_a_classifier_of_texts_is_trained_by_many_clients():
+    class Mean(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.piece, self.head = torch.nn.Embedding(10, 4), torch.nn.Linear(4, 2)
+
+        def forward(self, tokens):
+            return self.head(self.piece(tokens).mean(1))
+
+    rows = torch.randint(10, (6, 5), generator=torch.Generator().manual_seed(0))
+    clients = [gl.data.Batch(rows[i : i + 1], torch.tensor([i % 2]), ("no", "yes")) for i in range(6)]
+    model, how = Mean(), {"rounds": 2, "lr": 0.1, "test": clients[0], "progress": False, "record": [0]}
+    for protocol in (gl.protocols.FedSGD(), gl.protocols.ZerothOrder(directions=2)):
+        transcript = gl.federation.train(protocol, model, clients, **how)
+        seen = gl.observe(transcript, client=0, knows={"labels"})
+        assert seen.record.name == "tokens" and seen.labels.tolist() == [0] and seen.targets is None
+
+
 # --- scores ---
 
 

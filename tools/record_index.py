@@ -6,6 +6,7 @@ Read from the records, from the benchmarks' docstrings, and from the sources of 
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 from pathlib import Path
@@ -23,6 +24,14 @@ def names() -> list[str]:
     return sorted(path.stem for path in (ROOT / RESULTS).glob("*.json"))
 
 
+@functools.cache
+def docstrings() -> dict[str, str]:
+    """Path of each benchmark from the root to its docstring."""
+    paths = sorted((ROOT / "benchmarks").glob("*.py"))
+    found = {path: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")), clean=False) for path in paths}
+    return {path.relative_to(ROOT).as_posix(): doc or "" for path, doc in found.items()}
+
+
 def documented(name: str) -> tuple[str, str]:
     """Script and command of a record, as the script's docstring names them.
 
@@ -31,10 +40,9 @@ def documented(name: str) -> tuple[str, str]:
     """
     line = re.compile(rf"^    {re.escape(name)}: (python (?:\\\n|.)*)$", flags=re.M)
     found = {}
-    for path in sorted((ROOT / "benchmarks").glob("*.py")):
-        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")), clean=False) or ""
+    for path, doc in docstrings().items():
         if match := line.search(doc):
-            found[path.relative_to(ROOT).as_posix()] = re.sub(r"\s*\\\n\s*", " ", match[1])
+            found[path] = re.sub(r"\s*\\\n\s*", " ", match[1])
     if len(found) != 1:
         raise ValueError(f"record {name!r} must be named by one benchmark's docstring, got {sorted(found) or 'none'}")
     return found.popitem()
@@ -83,6 +91,7 @@ def filled(part: ast.expr, given: dict[str, str]) -> str:
     return re.escape(given[name]) if name in given else ANY
 
 
+@functools.cache
 def readers() -> dict[str, list[str]]:
     """Record to the files that read it: notebooks, files of claims, pages; paths from the root."""
     available = names()

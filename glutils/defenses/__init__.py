@@ -1,6 +1,6 @@
 """Every defence, one paper a file; each wraps a protocol: ``Defended(protocol, get("gaussian_noise", sigma=0.01))``."""
 
-from .accounting import epsilon, noise_multiplier
+from .accounting import epsilon, noise_multiplier, reconstruction_bound
 from .base import Defense, get, names
 from .clipping import ClipNorm, ClipScalars
 from .defended import Defended
@@ -13,9 +13,11 @@ from .resampling import Resample
 from .secure_aggregation import FixedPoint, SecureSum, secure_sum
 from .soteria import Soteria
 from .sparsification import Masked, RandomK, TopK
+from .statement import PrivacyStatement, privacy_statement
 
 __all__ = [
-    "Bits", "ClipNorm", "ClipScalars", "DPSGD", "DPScalars", "DPUpdate", "Defense", "Defended", "FixedPoint",
-    "GaussianNoise", "Half", "LaplaceNoise", "Masked", "Mixup", "Precode", "PruneLast", "QSGD", "RandomK", "Resample",
-    "SecureSum", "Sign", "Soteria", "TopK", "epsilon", "get", "names", "noise_multiplier", "precode", "secure_sum",
+    "Bits", "ClipNorm", "ClipScalars", "DPSGD", "DPScalars", "DPUpdate", "Defended", "Defense", "FixedPoint",
+    "GaussianNoise", "Half", "LaplaceNoise", "Masked", "Mixup", "Precode", "PrivacyStatement", "PruneLast", "QSGD",
+    "RandomK", "Resample", "SecureSum", "Sign", "Soteria", "TopK", "epsilon", "get", "names", "noise_multiplier",
+    "precode", "privacy_statement", "reconstruction_bound", "secure_sum",
 ]  # fmt: skip

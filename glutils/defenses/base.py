@@ -27,16 +27,23 @@ class Defense:
         title: name in print.
         needs_data: whether it needs the client's images, not the payload alone; so it has to be the first of several.
         keeps_linearity: whether scalars that it has passed are still slopes, up to noise of a known size.
+        of_tokens: whether clients can use it whose records are tokens, which cannot be mixed or differentiated.
     """
 
     kinds: tuple[str, ...] = ("gradient", "delta", "scalars")
     title: str = ""
     needs_data: bool = False
     keeps_linearity: bool = True
+    of_tokens: bool = True
 
     @property
     def image_bound(self) -> float | None:
         """Where it cuts every single image's slope before the mean is taken; None: nowhere."""
+        return None
+
+    @property
+    def public_count(self) -> float | None:
+        """Public number by which it divides a sum over images, whatever their number; None: it takes their mean."""
         return None
 
     @property

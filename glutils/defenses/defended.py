@@ -72,7 +72,7 @@ class Defended(Protocol):
         return self.protocol.undefended
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]  (read only, as in a frozen dataclass)
         return self.protocol.kind
 
     @property
@@ -84,6 +84,8 @@ class Defended(Protocol):
     def check(self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor | None) -> None:
         self.protocol.check(model, images, labels)
         for entry in self.defenses:
+            if not (images.is_floating_point() or entry.of_tokens):
+                raise ValueError(f"defence {entry} works on the entries of images and tables, got tokens")
             entry.check(self.protocol, model)
 
     def transmit_with_memory(
@@ -94,7 +96,8 @@ class Defended(Protocol):
         *,
         directions: zo.Directions | None = None,
     ) -> tuple[Payload, Any]:
-        self.check(model, images, labels)
+        if len(images) or self.public_count is None:
+            self.check(model, images, labels)
         if self.private is None:
             raise ValueError("private must be the client's seed to transmit; the adversary's copy does not have it")
         generator = torch.Generator().manual_seed(self.private)
@@ -152,6 +155,8 @@ class Defended(Protocol):
 
     def averages_with(self, other: Protocol) -> bool:
         """Whether the other is defended too, and payloads of the protocols within may be averaged."""
+        if not isinstance(other, Defended):
+            return False
         return super().averages_with(other) and self.protocol.averages_with(other.protocol)
 
     # --- what can be asked of the messages ---
@@ -196,6 +201,11 @@ class Defended(Protocol):
     def image_bound(self) -> float | None:
         """Where the first defence cuts the slope of every single image, see :class:`~glutils.defenses.DPScalars`."""
         return self.defenses[0].image_bound
+
+    @property
+    def public_count(self) -> float | None:
+        """That of the first defence, which meets the images."""
+        return self.defenses[0].public_count
 
     @property
     def mean_bound(self) -> float | None:

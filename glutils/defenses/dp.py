@@ -24,20 +24,23 @@ def _no_batchnorm(model: nn.Module, who: str) -> None:
 @DEFENSES.register("dpsgd")
 @dataclass(frozen=True)
 class DPSGD(Defense):
-    """DP-SGD (Abadi et al. 2016): every image's gradient clipped to ``clip``, the mean taken, noise sigma x clip / B.
+    """DP-SGD (Abadi et al. 2016): every image's gradient clipped to ``clip``, summed, noise sigma x clip added.
 
-    For :func:`~glutils.defenses.epsilon`, sigma is the noise multiplier. The attacker simulates the clipping and
-    leaves the noise to chance. The guarantee also asks that batches are drawn by Poisson sampling.
+    The noisy sum is divided by a public number. For :func:`~glutils.defenses.epsilon`, sigma is the noise multiplier:
+    the sum moves by at most ``clip`` if an image is there or not, or counts as zero, and by at most 2 ``clip`` if it is
+    exchanged (:func:`~glutils.defenses.privacy_statement` says which belongs to what). The attacker simulates the
+    clipping and leaves the noise to chance.
 
     Args:
         clip: greatest length of one image's gradient, above 0.
         sigma: noise multiplier, 0 or more. With 0 nothing is private.
-
-    Deviations: B is the size of the batch that was drawn, not its expectation.
+        expected: public number by which the sum is divided, above 0: of batches drawn by Poisson sampling the expected
+            size. None: the size of the batch, which then has to be public and fixed.
     """
 
     clip: float | int
     sigma: float | int
+    expected: float | int | None = None
     kinds = ("gradient",)
     title = "DP-SGD"
     needs_data = True
@@ -45,6 +48,11 @@ class DPSGD(Defense):
     def __post_init__(self) -> None:
         _validate.number("clip", self.clip, above=0)
         _validate.number("sigma", self.sigma, at_least=0)
+        _check_expected(self.expected)
+
+    @property
+    def public_count(self) -> float | None:
+        return self.expected
 
     def check(self, protocol: Protocol, model: nn.Module) -> None:
         if not protocol.exact_gradient:
@@ -52,8 +60,9 @@ class DPSGD(Defense):
         _no_batchnorm(model, "DP-SGD")
 
     def client(self, protocol, model, images, labels, generator, **how):
-        mean = self._clipped(protocol, model, models.parameters(model, images.dtype), images, labels)
-        scale = float(self.sigma) * float(self.clip) / len(images)
+        params = models.parameters(model, images.dtype if images.is_floating_point() else None)
+        mean = self._clipped(protocol, model, params, images, labels)
+        scale = self.noise(None, len(images))
         noisy = {name: g.detach() + scale * random_like(g, generator) for name, g in mean.items()}
         return protocol.payload(noisy, model)
 
@@ -61,15 +70,18 @@ class DPSGD(Defense):
         params = params or models.parameters(model, images.dtype)
         return protocol.payload(self._clipped(protocol, model, params, images, labels), model)
 
-    def noise(self, payload: Payload, images: int) -> float:
-        return float(self.sigma) * float(self.clip) / images
+    def noise(self, payload: Payload | None, images: int) -> float:
+        return float(self.sigma) * float(self.clip) / _divisor(self, images)
 
     def _clipped(self, protocol, model, params, images, labels) -> models.Parameters:
+        if not len(images):  # a Poisson batch may be empty: its sum is zero
+            return {name: torch.zeros_like(p) for name, p in params.items()}
         one = grad(lambda p, x, y: models.loss(model, p, x[None], y[None], criterion=protocol.criterion))
         each_one = models.vectorised(model, one, in_dims=(None, 0, 0))(params, images, labels)
         squares = torch.stack([g.flatten(1).square().sum(1) for g in each_one.values()]).sum(0)
         factor = (float(self.clip) * squares.clamp_min(1e-30).rsqrt()).clamp_max(1.0)
-        return {name: torch.einsum("b,b...->...", factor, g) / len(images) for name, g in each_one.items()}
+        count = _divisor(self, len(images))
+        return {name: torch.einsum("b,b...->...", factor, g) / count for name, g in each_one.items()}
 
 
 @DEFENSES.register("dp_update")
@@ -109,21 +121,25 @@ class DPUpdate(Defense):
 @DEFENSES.register("dp_scalars")
 @dataclass(frozen=True)
 class DPScalars(Defense):
-    """Private zeroth-order scalars: every image's slope clipped to ``clip``, the mean taken, noise sigma x clip / B.
+    """Private zeroth-order scalars: every image's slope clipped to ``clip``, summed, noise sigma x clip added.
 
     In the manner of DPZero (Zhang et al. 2024): one dimension of noise for each direction, however large the model.
-    A message of K scalars is K steps of the mechanism for :func:`~glutils.defenses.epsilon`; one image moves each
-    scalar by at most 2 clip / B if it is replaced and clip / B if it is left out.
+    The noisy sum is divided by a public number N. A message of K scalars is K steps of the mechanism for
+    :func:`~glutils.defenses.epsilon`: one image moves each scalar by at most clip / N if it is there or not, or counts
+    as zero, and by at most 2 clip / N if it is exchanged for another.
 
     Args:
         clip: greatest absolute slope of one image, above 0, in units of the scalars.
         sigma: noise multiplier, 0 or more.
+        expected: N, above 0: of batches drawn by Poisson sampling the expected size. None: the size of the batch, which
+            then has to be public and fixed.
 
     Deviations: clips the slope, not the difference of losses; the same up to the factor 2 mu.
     """
 
     clip: float | int
     sigma: float | int
+    expected: float | int | None = None
     kinds = ("scalars",)
     title = "DP scalars"
     needs_data = True
@@ -131,10 +147,15 @@ class DPScalars(Defense):
     def __post_init__(self) -> None:
         _validate.number("clip", self.clip, above=0)
         _validate.number("sigma", self.sigma, at_least=0)
+        _check_expected(self.expected)
 
     @property
     def image_bound(self) -> float:
         return float(self.clip)
+
+    @property
+    def public_count(self) -> float | None:
+        return self.expected
 
     def check(self, protocol: Protocol, model: nn.Module) -> None:
         if not protocol.answers_slopes:
@@ -142,17 +163,30 @@ class DPScalars(Defense):
         _no_batchnorm(model, "DP scalars")
 
     def client(self, protocol, model, images, labels, generator, **how):
-        slopes = protocol.of_each(model, images, labels, how.get("directions")).detach()
-        mean = slopes.clamp(-float(self.clip), float(self.clip)).mean(1)
-        noisy = mean + float(self.sigma) * float(self.clip) / len(images) * random_like(mean, generator)
-        return protocol.payload(noisy, model)
+        if len(images):
+            slopes = protocol.of_each(model, images, labels, how.get("directions")).detach()
+            mean = slopes.clamp(-float(self.clip), float(self.clip)).sum(1) / _divisor(self, len(images))
+        else:  # a Poisson batch may be empty: its sum is zero
+            mean = torch.zeros(protocol.directions, device=images.device)
+        return protocol.payload(mean + self.noise(None, len(images)) * random_like(mean, generator), model)
 
     def attacker(self, protocol, model, images, labels, params, how):
         slopes = [
             protocol.simulate(model, x[None], y[None], params=params, **how).scalars
             for x, y in zip(images, labels, strict=True)
         ]
-        return protocol.payload(torch.stack(slopes).clamp(-float(self.clip), float(self.clip)).mean(0), model)
+        total = torch.stack(slopes).clamp(-float(self.clip), float(self.clip)).sum(0)
+        return protocol.payload(total / _divisor(self, len(images)), model)
 
-    def noise(self, payload: Payload, images: int) -> float:
-        return float(self.sigma) * float(self.clip) / images
+    def noise(self, payload: Payload | None, images: int) -> float:
+        return float(self.sigma) * float(self.clip) / _divisor(self, images)
+
+
+def _divisor(defense: DPSGD | DPScalars, images: int) -> float:
+    """What the sum is divided by."""
+    return float(images if defense.expected is None else defense.expected)
+
+
+def _check_expected(expected: float | int | None) -> None:
+    if expected is not None:
+        _validate.number("expected", expected, above=0)

@@ -28,6 +28,7 @@ class Mixup(Defense):
     alpha: float | int = 1.0
     title = "Mixup"
     needs_data = True
+    of_tokens = False
 
     def __post_init__(self) -> None:
         _validate.number("alpha", self.alpha, above=0)
@@ -36,7 +37,7 @@ class Mixup(Defense):
         if len(images) < 2:
             raise ValueError(f"mixup needs at least 2 images to mix, got {len(images)}")
         if not labels.is_floating_point():
-            labels = F.one_hot(labels, model.classes).to(images.dtype)
+            labels = F.one_hot(labels, models.class_count(model)).to(images.dtype)
         order = (torch.arange(len(images)) + torch.randint(1, len(images), (), generator=generator)) % len(images)
         share = _beta(float(self.alpha), len(images), generator).to(images)
         order = order.to(images.device)

@@ -32,6 +32,10 @@ class _Noise(Defense):
         scale = float(self.sigma) * (_rms(payload) if self.relative else 1.0)
         return payload.map(lambda tensor: tensor + scale * self._unit(tensor, generator))
 
+    def _unit(self, tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Noise like the tensor, of standard deviation 1."""
+        raise NotImplementedError
+
     def noise(self, payload: Payload, images: int) -> float:
         if not self.relative:
             return float(self.sigma)

@@ -99,7 +99,9 @@ class Precode(Defense):
         leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
         with torch.enable_grad():
             value = models.loss(model, leaves, images, labels, criterion=protocol.criterion)
-            value = value + float(self.beta) * _bottleneck(model).divergence
+            divergence = _bottleneck(model).divergence
+            assert divergence is not None, "the forward pass leaves it"
+            value = value + float(self.beta) * divergence
             grads = torch.autograd.grad(value, list(leaves.values()), create_graph=graph)
         _bottleneck(model).divergence = None
         return dict(zip(leaves, grads, strict=True))

@@ -116,7 +116,7 @@ class Bits(Defense):
         if step == 0:
             return tensor
         share = tensor / step
-        if not self.stochastic:
+        if not self.stochastic or generator is None:
             return share.round() * step
         low = share.floor()
         return (low + (random_like(tensor, generator, "uniform") < share - low).to(tensor.dtype)) * step

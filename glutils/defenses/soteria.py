@@ -17,11 +17,11 @@ from .sparsification import Masked
 @DEFENSES.register("soteria")
 @dataclass(frozen=True)
 class Soteria(Defense):
-    """Zeroes those columns of the last linear layer's weight gradient whose features depend on the pixels the most.
+    """Zeroes those columns of the last linear layer's weight gradient whose features depend on the pixels the least.
 
     For feature f of the layer's input r the score is ``|d r_f / d x| / |r_f|``, over the whole batch; the columns with
-    the lowest scores go, as in the authors' code, so that what is left is as unlike the input as the constraint allows.
-    The adversary sees the zero columns and compares the others.
+    the lowest scores go, as in the authors' code: the paper's largest ``|r_f (d r_f / d x)^-1|``, where a little error
+    in the feature stands for the most pixels. The adversary sees the zero columns and compares the others.
 
     Args:
         prune: fraction of the features whose columns are zeroed, at least 0, below 1.
@@ -34,6 +34,7 @@ class Soteria(Defense):
     kinds = ("gradient",)
     title = "Soteria"
     needs_data = True
+    of_tokens = False
 
     def __post_init__(self) -> None:
         if _validate.number("prune", self.prune, at_least=0) >= 1:
@@ -63,7 +64,7 @@ def feature_scores(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     def features(x: torch.Tensor) -> torch.Tensor:
         return models.layer_input(model, layer, models.parameters(model, x.dtype), x)
 
-    r, pull = vjp(features, images)
+    r, pull = vjp(features, images)[:2]
     slopes = []
     for block in torch.eye(r.shape[1], dtype=r.dtype, device=r.device).split(64):
         (back,) = vmap(pull)(block[:, None].expand(-1, len(r), -1).contiguous())

@@ -40,7 +40,7 @@ class _Sparse(Defense):
     def __post_init__(self) -> None:
         _validate.number("keep", self.keep, above=0, at_most=1)
 
-    def as_seen(self, payload: Payload) -> Defense:
+    def as_seen(self, payload: Payload) -> Masked:
         return Masked(payload.map(lambda tensor: (tensor != 0).to(tensor.dtype)))
 
     def _count(self, tensor: torch.Tensor) -> int:
@@ -114,7 +114,7 @@ class RandomK(_Sparse):
         kept = torch.zeros_like(values).index_copy(0, chosen, values[chosen] * (values.numel() / count))
         return payload.with_flat(kept)
 
-    def as_seen(self, payload: Payload) -> Defense:
+    def as_seen(self, payload: Payload) -> Masked:
         mask = super().as_seen(payload).mask
         factor = mask.numel() / self._count(mask.flat)  # the client's own: a number that was chosen may be zero
         return Masked(mask * factor)

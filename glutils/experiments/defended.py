@@ -166,8 +166,8 @@ def measure(
     )
     run = _train(scene, protocol, network, deal, _test(scene, deal[0], seed), seed)
     extra = {"defence": defense, "strength": strength, "seed": seed, "accuracy": float(run.accuracy[-1])}
-    if (budget := _budget(scene, shield)) is not None:
-        extra["epsilon"] = budget
+    if (spent := budget(scene, shield)) is not None:
+        extra["epsilon"] = spent
     if scene.kind == "scalars":
         views = [(observation.observe(run, client=0, **_told(scene, public)), deal[0], 0)]
     else:
@@ -250,10 +250,10 @@ def _learned(scene: Scene, seen: Observation, seed: int) -> dict[str, Any]:
 
 
 def _attack(scene: Scene, seen: Observation, options: Mapping[str, Any], seed: int) -> attacks.Reconstruction:
-    budget = conditions.of(scene.attack).budget
+    allowed = conditions.of(scene.attack).budget
     spend = dict(EFFORT.get(scene.attack, {}))
-    if budget is not None and scene.evaluations is not None:
-        spend |= budget(scene.evaluations)
+    if allowed is not None and scene.evaluations is not None:
+        spend |= allowed(scene.evaluations)
     if "progress" in conditions.options_of(scene.attack):
         spend["progress"] = False
     return attacks.attack(scene.attack, seen, seed=seed, **(spend | dict(options)))
@@ -274,11 +274,16 @@ def _practised(scene, shield, network, public, learned, seed) -> dict[str, Any]:
     return {"tv_weight": max(WEIGHTS, key=tried)}
 
 
-def _budget(scene: Scene, shield: Defense | None) -> float | None:
-    """Epsilon of the whole training, with delta of the scene; None for a defence that promises none."""
-    sigma = getattr(shield, "sigma", 0)
-    if not isinstance(shield, defenses.DPSGD | defenses.DPScalars) or not sigma:
+def budget(scene: Scene, shield: Defense | None) -> float | None:
+    """Epsilon of the whole training, with delta of the scene; None for a defence that promises none.
+
+    Neighbours are data sets in which one record is exchanged for another: clients draw batches of a fixed size, and
+    take means over it.
+    """
+    if not isinstance(shield, defenses.DPSGD | defenses.DPScalars) or not shield.sigma:
         return None
-    if isinstance(shield, defenses.DPScalars):
-        return defenses.epsilon(sigma, 1.0, scene.rounds * scene.directions, scene.delta)
-    return defenses.epsilon(sigma, 1 / scene.per_client, scene.rounds, scene.delta)
+    protected = defenses.Defended(scene.protocol(None, 0), shield)
+    how: dict[str, Any] = {"batch": 1} if scene.kind == "gradient" else {}
+    return defenses.privacy_statement(
+        protected, records=scene.per_client, rounds=scene.rounds, delta=scene.delta, relation="replace_one", **how
+    ).epsilon

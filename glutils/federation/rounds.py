@@ -32,6 +32,7 @@ def train(
     decay: float | int = 1.0,
     local_steps: int = 1,
     local_batch: int | None = None,
+    sampling: str = "fixed",
     sampled: int | float | None = None,
     unbiased: bool = True,
     test: Batch | None = None,
@@ -60,6 +61,9 @@ def train(
             step j it moves along its own scalars of step j - 1, as in DeComFL, and goes back before it replays the
             aggregate.
         local_batch: draw this many of a client's images anew in each local step; default: all of them.
+        sampling: ``"fixed"``: exactly so many, without replacement; ``"poisson"``: every image by itself, with
+            probability local_batch / images, so that as many are expected. Differential privacy is usually analysed
+            for the latter; it needs a defence that divides by a public number (``expected=``).
         sampled: clients that take part in a round, drawn at random: their number, or as a float their share, above 0
             and at most 1.0, rounded up; default: all.
         unbiased: scalar updates use the unbiased estimate (the unit law carries its factor d), so that ``lr`` means
@@ -87,6 +91,7 @@ def train(
     """
     how: dict[str, Any] = {
         "rounds": rounds, "lr": lr, "decay": decay, "local_steps": local_steps, "local_batch": local_batch,
+        "sampling": sampling,
     }  # fmt: skip
     how |= {"sampled": sampled, "unbiased": unbiased, "record": record, "batched": batched}
     run = Run(**run_settings(protocol, model, clients, **how))

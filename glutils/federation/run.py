@@ -29,6 +29,7 @@ class Run:
     decay: float
     local_steps: int
     local_batch: int | None
+    sampling: str
     sampled: int
     unbiased: bool
     recorded: tuple[int, ...] | None
@@ -52,13 +53,14 @@ class Run:
 
     def about(self) -> dict[str, Any]:
         """What a checkpoint must agree with."""
-        names = ("lr", "decay", "local_steps", "local_batch", "sampled", "unbiased", "recorded", "batched")
+        names = ("lr", "decay", "local_steps", "local_batch", "sampling", "sampled", "unbiased", "recorded", "batched")
         found = {name: getattr(self, name) for name in names}
         return found | {"model": fingerprint(self.model), "clients": fingerprint(*self.clients)}
 
     def advance(self, turn: int) -> None:
         """One round: the next global state, and what is recorded on the way to it."""
         state = self.states[turn]
+        assert state is not None, "the latest state is always kept"
         chosen = torch.randperm(len(self.clients), generator=self.generator)[: self.sampled].tolist()
         active = sorted(chosen)
         used = {k: self._mini_batches(self.clients[k]) for k in active}
@@ -68,7 +70,8 @@ class Run:
         sent: dict[int, list[Round]] = {k: [] for k in told}
         lr, sizes = self.rate(turn), {k: len(self.clients[k]) for k in active}
         everybody, count = sum(sizes.values()), 0
-        indices = all(client.labels.ndim == 1 for client in self.clients)  # of classes, which may become soft labels
+        # indices of classes may become soft labels; the stack is in the records' precision, and tokens have none
+        indices = all(client.labels.ndim == 1 and client.images.is_floating_point() for client in self.clients)
         alone = self.local_steps > 1 or not (self.batched and indices and together.possible(
             self.protocols[turn], self.working, len(others)))  # fmt: skip
         for j, now in enumerate(self.steps(turn)):
@@ -79,7 +82,7 @@ class Run:
                 mean = mean + sizes[k] / everybody * payload
                 if k in sent:
                     sent[k].append(Round(now.public_view(payload), payload, own[k], turn, k))
-                if j + 1 < self.local_steps:
+                if directions is not None and lr is not None and j + 1 < self.local_steps:
                     left = now.left_behind(own[k], directions)
                     own[k] = zo.replay(left, payload.scalars, directions, lr, unbiased=self.unbiased)
             if others and not alone:
@@ -103,6 +106,10 @@ class Run:
         """The indices of the images behind each of a client's messages."""
         if self.local_batch is None:
             return (torch.arange(len(client)),) * self.local_steps
+        if self.sampling == "poisson":
+            rate = self.local_batch / len(client)
+            chosen = [torch.rand(len(client), generator=self.generator) < rate for _ in range(self.local_steps)]
+            return tuple(one.nonzero()[:, 0] for one in chosen)
         draw = lambda: torch.randperm(len(client), generator=self.generator)[: self.local_batch]  # noqa: E731
         return tuple(draw().sort().values for _ in range(self.local_steps))
 
@@ -139,6 +146,7 @@ class Run:
             lr=self.lr,
             unbiased=self.unbiased,
             local_batch=self.local_batch,
+            sampling=self.sampling,
             drawn=tuple(self.drawn),
             decay=self.decay,
             recorded=self.recorded,

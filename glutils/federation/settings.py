@@ -12,6 +12,9 @@ from .. import _validate
 from ..data.batch import Batch
 from ..protocols import Protocol
 
+SAMPLINGS = ("fixed", "poisson")
+"""How a mini-batch is drawn."""
+
 
 def run_settings(
     protocol: Any,
@@ -23,6 +26,7 @@ def run_settings(
     decay: Any,
     local_steps: Any,
     local_batch: Any,
+    sampling: Any,
     sampled: Any,
     unbiased: Any,
     record: Any,
@@ -38,6 +42,14 @@ def run_settings(
         raise ValueError("clients must hold at least one Batch, got none")
     if local_batch is not None:
         local_batch = _validate.integer("local_batch", local_batch, at_least=1, at_most=min(map(len, clients)))
+    if _validate.choice("sampling", sampling, SAMPLINGS) == "poisson":
+        if local_batch is None:
+            raise ValueError("local_batch must be given with sampling='poisson': the expected number of images")
+        if any(entry.public_count is None for entry in protocols):
+            raise ValueError(
+                "protocol must divide by a public number with sampling='poisson', since a batch may be empty: "
+                f"gl.defenses.get('dpsgd', ..., expected={local_batch}), say; got {first}"
+            )
     decay = _validate.number("decay", decay, above=0, at_most=1)
     if first.kind == "delta":
         for name, value, default in (("lr", lr, None), ("decay", decay, 1.0)):
@@ -61,6 +73,7 @@ def run_settings(
         "decay": decay,
         "local_steps": local_steps,
         "local_batch": local_batch,
+        "sampling": sampling,
         "sampled": _sampled(sampled, len(clients)),
         "unbiased": _validate.instance("unbiased", unbiased, bool),
         "recorded": _recorded(record, len(clients)),

@@ -147,9 +147,9 @@ def mean_psnr(values: Num[Tensor, " images"] | Sequence[float]) -> float:
 
 
 def nearest(
-    candidates: Float[Tensor, "candidates channel height width"], truth: Images
-) -> Float[Tensor, "batch channel height width"]:
-    """For each truth the candidate image of least MSE, shape (B, C, H, W); any number of candidates in [0, 1]."""
+    candidates: Float[Tensor, " candidates *shape"], truth: Float[Tensor, " batch *shape"]
+) -> Float[Tensor, " batch *shape"]:
+    """For each truth, an image or a record, the candidate of least MSE; any number of candidates in [0, 1]."""
     return candidates[_distances(candidates.double(), truth.double()).argmin(0)]
 
 
@@ -176,7 +176,7 @@ def _pair(images: Images, truth: Images) -> tuple[Images, Images]:
 
 
 def _distances(
-    images: Float64[Tensor, "images channel height width"], truth: Float64[Tensor, "batch channel height width"]
+    images: Float64[Tensor, " images *shape"], truth: Float64[Tensor, " batch *shape"]
 ) -> Float64[Tensor, "images batch"]:
     """MSE of every image with every truth, shape (len(images), len(truth)), for float64 stacks in [0, 1]."""
     a, b = images.flatten(1), truth.flatten(1)

@@ -98,12 +98,11 @@ class Cells:
         if public.columns != self.columns:
             raise ValueError("public must have the columns of the private batch")
         records = public.images.cpu().double()
-        nearest = (records[:, None] - self.truth.double()).square().mean(2).argmin(0)
         draw = torch.Generator().manual_seed(0)
         random = records[torch.randint(len(records), (len(self.truth),), generator=draw)]
         return {
             "class_mean": class_means(public, self.batch),
-            "nearest_public": records[nearest],
+            "nearest_public": pixels.nearest(records, self.truth),
             "random_public": random[self.match(random)],
         }
 

@@ -69,7 +69,7 @@ class GPT(nn.Module):
         cache: Cache | None = None,
         start: Int64[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch new pieces"] | tuple[Float[Tensor, "batch new pieces"], Cache]:
-        """Logits; and with a ``cache``, even one without positions, the longer cache too: see :func:`glutils.models.step`."""
+        """Logits; and with a ``cache``, be it empty, the longer cache too: see :func:`glutils.models.step`."""
         past = 0 if cache is None else cache.shape[-2]
         rows = past + torch.arange(tokens.shape[1], device=tokens.device)
         columns = torch.arange(len(rows) + past, device=tokens.device)

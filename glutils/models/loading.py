@@ -49,10 +49,17 @@ def load(path: str | os.PathLike[str] | Mapping | Sequence, model: nn.Module, *,
         >>> bool((gl.models.load({"state_dict": wrapped}, one)[1].weight == other[1].weight.half()).all())
         True
     """
+    return fit(path, model, head=head)
+
+
+def fit(
+    path: str | os.PathLike[str] | Mapping | Sequence, model: nn.Module, *, head: str = "fit", argument: str = "path"
+) -> nn.Module:
+    """:func:`load` for a caller whose ``argument`` the path is: errors name that one."""
     inner, _ = functional.unwrapped(_validate.instance("model", model, nn.Module))
     _validate.choice("head", head, HEADS)
-    what = f"path {str(path)!r}" if isinstance(path, (str, os.PathLike)) else "what path holds"
-    found = read(path)
+    what = f"{argument} {str(path)!r}" if isinstance(path, (str, os.PathLike)) else f"what {argument} holds"
+    found = read(path, argument=argument)
     wanted = inner.state_dict()
     if isinstance(found, list):
         found = _in_order(what, found, inner)
@@ -79,23 +86,23 @@ def load(path: str | os.PathLike[str] | Mapping | Sequence, model: nn.Module, *,
     return model
 
 
-def read(path: str | os.PathLike[str] | Mapping | Sequence) -> Weights:
-    """The named tensors, or those in order, that a file or an object holds; see :func:`load`."""
+def read(path: str | os.PathLike[str] | Mapping | Sequence, *, argument: str = "path") -> Weights:
+    """The named tensors, or those in order, that a file or an object holds; see :func:`load` and :func:`fit`."""
     if not isinstance(path, (str, os.PathLike)):
-        return _opened("what path holds", path)
+        return _opened(f"what {argument} holds", path)
     file = Path(path)
     if not file.is_file():
-        raise ValueError(f"path must name an existing file of weights, got {str(path)!r}")
+        raise ValueError(f"{argument} must name an existing file of weights, got {str(path)!r}")
     try:
         held = _held(file)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"path {str(path)!r} holds more than tensors, or is damaged; what is pickled there is not executed: save "
-            "model.state_dict(), or use safetensors"
+            f"{argument} {str(path)!r} holds more than tensors, or is damaged; what is pickled there is not executed: "
+            "save model.state_dict(), or use safetensors"
         ) from error
     except Exception as error:  # each format, and each way of breaking it, has an error class of its own
-        raise ValueError(f"path {str(path)!r} holds no weights that can be read: {_line(error)}") from error
-    return _opened(f"path {str(path)!r}", held)
+        raise ValueError(f"{argument} {str(path)!r} holds no weights that can be read: {_line(error)}") from error
+    return _opened(f"{argument} {str(path)!r}", held)
 
 
 def _held(file: Path) -> Any:

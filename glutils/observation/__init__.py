@@ -1,6 +1,7 @@
 """What the adversary holds: everything it saw, everything it was told, and nothing else."""
 
-from .observe import KNOWLEDGE, Observation, observe
+from .facts import KNOWLEDGE
+from .observe import Observation, observe
 from .transcripts import Round, Transcript, advance, check_payload, move
 from .views import as_gradient, as_slopes, local_steps, naive, tamper
 

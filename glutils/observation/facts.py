@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,9 @@ from ..data import kinds
 from ..data.batch import Batch
 from ..data.columns import Columns
 from ..data.vocabulary import Vocabulary
+
+KNOWLEDGE = ("labels", "batch_stats", "public")
+"""What ``knows`` may name: the private labels, the batch norm statistics of the private batch, public data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +60,15 @@ class Facts:
             most = int((self.labels != _validate.IGNORED).sum(1).max())
             if most > 1:
                 raise ValueError(f"knows must not name 'labels' of {most} next pieces of a text: they are the text")
+
+
+def knowledge(knows: Iterable[str]) -> frozenset[str]:
+    """Names of :data:`KNOWLEDGE`, checked; ``TypeError`` or ``ValueError`` naming ``knows``."""
+    if isinstance(knows, str):
+        raise TypeError(f"knows must be a collection of names, got the string {knows!r}")
+    for name in (found := frozenset(knows)):
+        _validate.choice("knows", name, KNOWLEDGE)
+    return found
 
 
 def stated(

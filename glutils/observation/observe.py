@@ -19,15 +19,15 @@ from ..data.kinds import Kind
 from ..data.vocabulary import Vocabulary
 from ..protocols import UNKNOWN, Payload, Protocol
 from .contradictions import contradiction
-from .facts import Facts, stated
+from .facts import Facts, knowledge, stated
 from .transcript import Round, Transcript, check_payload
-
-KNOWLEDGE = ("labels", "batch_stats", "public")
-"""What ``knows`` may name: the private labels, the batch norm statistics of the private batch, public data."""
-
 
 UNSTATED = "the message does not say in which mode batch norm ran: it is taken to be the model's, {!r}"
 """The note of an observation whose messages came without their mode."""
+
+
+POISSON = "each record is drawn by itself: {} are expected behind a message, and taken for their number"
+"""The note on messages of clients that draw by Poisson sampling."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +174,7 @@ def observe(
         >>> gl.observe(model, protocol, payload, shape=(1, 1, 8, 8), classes=10, labels=batch.labels).knows
         frozenset({'labels'})
     """
-    told, own = _knowledge(knows), any(fact is not None for fact in (shape, classes, labels))
+    told, own = knowledge(knows), any(fact is not None for fact in (shape, classes, labels))
     if ("public" in told) != (public is not None):
         raise ValueError("public must be given if and only if knows names 'public'")
     if isinstance(model, Transcript):
@@ -210,6 +210,8 @@ def observe(
         known.check_telling()
     mode = models.batchnorm_mode(network)
     notes = _judged(network, seen, known, size, told)
+    if isinstance(model, Transcript) and model.sampling == "poisson":
+        notes += (POISSON.format(size),)
     seen = tuple(replace(message, payload=_copy(network, message.payload)) for message in seen)
     for message in seen:
         sent = message.payload.mode
@@ -279,14 +281,6 @@ def _judged(
         if note is not None and m.payload.mode == UNKNOWN:
             notes[note] = None
     return tuple(notes)
-
-
-def _knowledge(knows: Iterable[str]) -> frozenset[str]:
-    if isinstance(knows, str):
-        raise TypeError(f"knows must be a collection of names, got the string {knows!r}")
-    for name in (found := frozenset(knows)):
-        _validate.choice("knows", name, KNOWLEDGE)
-    return found
 
 
 def _copy(model: nn.Module, payload: Payload) -> Payload:

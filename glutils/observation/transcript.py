@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -56,6 +57,7 @@ class Transcript:
         lr: the server's step.
         unbiased: how everybody replays scalars, see :func:`glutils.federation.train`.
         local_batch: images that a client draws anew for each message; None: all of them.
+        sampling: ``"fixed"``: exactly so many; ``"poisson"``: each image by itself, so that as many are expected.
         drawn: ``drawn[t][k]``: indices of the images behind each message, for scoring only.
         decay: factor of ``lr`` from round to round.
         recorded: the clients whose messages were kept; None: all.
@@ -74,6 +76,7 @@ class Transcript:
     lr: float | None = None
     unbiased: bool = True
     local_batch: int | None = None
+    sampling: str = "fixed"
     drawn: tuple[tuple[tuple[torch.Tensor, ...], ...], ...] = ()
     decay: float = 1.0
     recorded: tuple[int, ...] | None = None
@@ -163,9 +166,10 @@ class Transcript:
 
     def _check_replay(self, turn: int, entry: tuple, active: list[int], sizes: list[int]) -> None:
         """Follow one round from state to state."""
-        state, own = self.states[turn], dict.fromkeys(active, self.states[turn])
+        state, after = self.states[turn : turn + 2]
         if state is None:
             raise ValueError(f"round {turn}: the model state before it is missing")
+        own = dict.fromkeys(active, state)
         lr = self.lr if self.lr is None or self.decay == 1 else self.lr * self.decay**turn
         complete = not self.took_part or set(self.took_part[turn]) == set(active)
         for step in range(len(entry[active[0]])):
@@ -176,12 +180,12 @@ class Transcript:
                 if not _same(message.parameters, own[k], 1e-5 if step else 0.0):
                     expected = "the one that its own scalars lead to" if step else "the global one"
                     raise ValueError(f"round {turn}: the model state of client {k} is not {expected}")
-                if step + 1 < len(entry[k]):
+                if directions is not None and lr is not None and step + 1 < len(entry[k]):
                     left = protocol.left_behind(own[k], directions)
                     own[k] = zo.replay(left, message.payload.scalars, directions, lr, unbiased=self.unbiased)
             if complete:
                 state = move(state, said, [sizes[k] for k in active], directions, lr, self.unbiased)
-        if complete and self.states[turn + 1] is not None and not _same(state, self.states[turn + 1], 1e-5):
+        if complete and after is not None and not _same(state, after, 1e-5):
             raise ValueError(
                 f"round {turn}: its messages do not lead to the next model state; "
                 "a wrong state, a wrong seed or a payload of another run"
@@ -239,7 +243,7 @@ def move(
     (McMahan et al. 2017.) ``directions`` are those of the step, drawn once for everybody.
     """
     everybody = sum(sizes)
-    mean = sum(size / everybody * message.payload for size, message in zip(sizes, said, strict=True))
+    mean: Any = sum(size / everybody * message.payload for size, message in zip(sizes, said, strict=True))
     return advance(state, mean, said[0].protocol, directions, lr, unbiased)
 
 
@@ -252,15 +256,16 @@ def advance(
     unbiased: bool,
 ) -> models.Parameters:
     """The next global state from the weighted mean of all clients' payloads of one step."""
-    if protocol.kind == "scalars":
+    if directions is not None and lr is not None:
         return zo.replay(protocol.left_behind(state, directions), mean.scalars, directions, lr, unbiased=unbiased)
-    factor = 1.0 if protocol.kind == "delta" else lr
+    factor = 1.0 if protocol.kind == "delta" or lr is None else lr
     return {name: p - factor * mean[name] for name, p in state.items()}
 
 
 def check_payload(name: str, model: nn.Module, message: Round) -> None:
     """Refuse a payload of the wrong shape, or with entries that are not finite."""
-    protocol, payload = message.protocol, message.payload
+    protocol: Any = message.protocol  # where it sends scalars, it has a number of directions
+    payload = message.payload
     if protocol.kind == "scalars":
         if not payload.dtype.is_floating_point:
             raise TypeError(f"{name} must be floating-point numbers, got {payload.dtype}")

@@ -69,10 +69,7 @@ class Protocol:
         *,
         directions: zo.Directions | None = None,
     ) -> tuple[Payload, Any]:
-        """What :meth:`transmit` returns, and beside it what the client keeps for its next message, or None.
-
-        The memory never leaves the client; its next message is that of :meth:`with_memory`.
-        """
+        """What :meth:`transmit` returns, and what the client keeps, without sending it, for :meth:`with_memory`."""
         self.check(model, images, labels)
         how: dict[str, Any] = {} if directions is None else {"directions": directions}
         return self.payload(self._client(model, images, labels, **how), model), None
@@ -109,10 +106,8 @@ class Protocol:
             raise ValueError(f"images must have shape (B, {', '.join(map(str, shape))}), got {tuple(images.shape)}")
         device = next((p.device for p in model.parameters()), images.device)
         if images.device != device or (labels is not None and labels.device != device):
-            raise ValueError(
-                f"images and labels must be on the model's device {device}, got {images.device} and "
-                f"{device if labels is None else labels.device}"
-            )
+            other = device if labels is None else labels.device
+            raise ValueError(f"images and labels must be on the model's device {device}, got {images.device}, {other}")
         outputs, named = models.outputs(model, images), getattr(model, "classes", None)
         if isinstance(named, int) and named != outputs[-1]:
             raise ValueError(f"model must give one logit for each of its {named} classes, gives {outputs[-1]}")
@@ -241,6 +236,11 @@ class Protocol:
         return None
 
     @property
+    def public_count(self) -> float | None:
+        """Public number by which a defence divides its sum over images, even over none; None: it takes means."""
+        return None
+
+    @property
     def mean_bound(self) -> float | None:
         """Of scalars: where a defence cuts them before another one hides which of them were cut."""
         return None
@@ -258,7 +258,7 @@ class Protocol:
 
     @property
     def sums_gradients(self) -> bool:
-        """Whether a parameter difference that it sends is a weighted sum of gradients: not with steps of Adam."""
+        """Whether a difference that it sends is a weighted sum of gradients: not with steps of Adam."""
         return True
 
     @property

@@ -108,7 +108,7 @@ def _value(book: records.Record, where: Mapping[str, Any], column: str, how: str
     values = []
     for row in book.rows:
         if all(row.get(key) in (want if isinstance(want, list) else [want]) for key, want in where.items()):
-            value = row | ({"refusals": 1.0} if "refused" in row else {})
+            value: Any = row | ({"refusals": 1.0} if "refused" in row else {})
             for part in column.split("."):
                 value = value.get(part) if isinstance(value, Mapping) else None
             if value is not None and not math.isnan(value):

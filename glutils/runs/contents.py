@@ -71,8 +71,8 @@ def encode(where: str, value: object, digits: int | None = None) -> Any:
         value = value.tolist()
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    elif hasattr(value, "_asdict"):
-        value = value._asdict()
+    elif callable(named := getattr(value, "_asdict", None)):
+        value = named()
     elif isinstance(value, (torch.device, torch.dtype, Path)):
         value = str(value)
     if value is None or isinstance(value, (bool, int)):

@@ -84,8 +84,8 @@ def parameters(notebook: str | Path) -> dict[str, Parameter]:
             default = ast.literal_eval(node.value)
         except ValueError as error:
             raise ValueError(f"{path.name}: {ast.unparse(node)!r} is not a literal") from error
-        name = node.target.id
-        found[name] = Parameter(name, _annotation(node.annotation), default, comments.get(node.end_lineno, ""))
+        name, line = node.target.id, node.end_lineno or node.lineno
+        found[name] = Parameter(name, _annotation(node.annotation), default, comments.get(line, ""))
     return found
 
 

@@ -142,7 +142,7 @@ def record(
         or not all(isinstance(r, Mapping) for r in rows)
     ):
         raise TypeError(f"rows must be a list of mappings, got {type(rows).__name__}")
-    seeds = [] if seeds is None else [seeds] if hasattr(seeds, "__index__") else seeds
+    told = [] if seeds is None else [seeds] if isinstance(seeds, SupportsIndex) else seeds
     tree = provenance.tree()
     command, script = provenance.started_by(command)
     commit = f"{tree.commit}{DIRTY}" if tree.changes else tree.commit
@@ -151,7 +151,7 @@ def record(
         name=name,
         parameters=encode("parameters", parameters),
         rows=written,
-        seeds=[_validate.integer("seeds", seed) for seed in seeds],
+        seeds=[_validate.integer("seeds", seed) for seed in told],
         seconds=None if seconds is None else rounded(_validate.number("seconds", seconds, at_least=0)),
         device=_device(device),
         versions=_versions(),

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,20 +106,20 @@ def sweep(
     A script that calls this with worker processes needs the usual ``if __name__ == "__main__":``, since every worker
     imports it.
     """
-    task = Task.of(task)
-    points = {key_of(point): point for point in grid_points(task, grid)}
+    asked = Task.of(task)
+    points = {key_of(point): point for point in grid_points(asked, grid)}
     if workers is not None:
         _validate.integer("workers", workers, at_least=0)
         if cluster is not None:
             raise ValueError(f"workers must be None where a cluster is given, which has its own; got {workers}")
     _validate.number("timeout", timeout, above=0)
-    where = Path(folder) if folder is not None else _files.project_root() / "data" / "sweeps" / task.name
+    where = Path(folder) if folder is not None else _files.project_root() / "data" / "sweeps" / asked.name
     with _files.held(where, "folder"):
-        return _continued(task, points, where, cluster, workers, timeout, progress)
+        return _continued(asked, points, where, cluster, workers, timeout, progress)
 
 
 def _continued(
-    task: Task, points: Mapping[str, Mapping[str, Any]], where: Path, cluster: object, workers: int | None,
+    task: Task, points: Mapping[str, dict[str, Any]], where: Path, cluster: object, workers: int | None,
     timeout: float | int, progress: bool | None,
 ) -> Sweep:  # fmt: skip
     """The sweep, when nobody else writes to its folder."""
@@ -194,7 +194,7 @@ def _store(where: Path, task: Task, key: str, point: Mapping[str, Any], found: M
 
 def _outcomes(
     task: Task, missing: Mapping[str, dict[str, Any]], cluster: object, workers: int | None, timeout: float | int
-) -> Iterator[tuple[str, dict[str, Any]]]:
+) -> Generator[tuple[str, dict[str, Any]], None, None]:
     """Key and outcome of each run, as they finish."""
     if not missing and cluster is None:
         return
@@ -222,7 +222,7 @@ def _outcomes(
 @contextlib.contextmanager
 def _client(cluster: object, workers: int | None, runs: int, timeout: float | int) -> Iterator[Any]:
     """A connection to the workers: those of a scheduler somewhere, or own ones that end with the block."""
-    import dask
+    import dask.config
     from distributed import Client, LocalCluster
 
     if isinstance(cluster, Client):
@@ -247,12 +247,10 @@ def _client(cluster: object, workers: int | None, runs: int, timeout: float | in
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         count = min(cores, runs) if workers is None else min(workers, runs)
         rules = {"distributed.scheduler.allowed-failures": RETRIES, "distributed.worker.daemon": False}
+        quiet: dict[str, Any] = {"dashboard_address": None, "silence_logs": "CRITICAL"}
         with (
             dask.config.set(rules),
-            LocalCluster(
-                n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0,
-                silence_logs="CRITICAL",
-            ) as own,
+            LocalCluster(n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, **quiet) as own,
             Client(own, set_as_default=False) as client,
-        ):  # fmt: skip
+        ):
             yield client

@@ -42,7 +42,7 @@ class Task:
     def of(cls, task: str | os.PathLike[str] | Callable[..., Any]) -> Task:
         """The task that a path, a notebook's name or a function stands for."""
         if isinstance(task, str | os.PathLike):
-            path = notebook.find(task).resolve()
+            path = notebook.find(os.fspath(task)).resolve()
             notebook.parameters(path)
             return cls(path.stem, f"notebook {path.name}", notebook.digest(path.read_text(encoding="utf-8")), path)
         if not inspect.isfunction(task):
@@ -54,11 +54,16 @@ class Task:
         title = f"function {task.__module__}.{task.__qualname__}"
         return cls(task.__name__.strip("<>"), title, notebook.digest(text), function=task)
 
+    @property
+    def _called(self) -> Callable[..., Any]:
+        assert self.function is not None, "a task is a notebook or a function"
+        return self.function
+
     def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters of one run: names known, none missing, and for a notebook each of its type."""
         if self.path is not None:
             return notebook.check(notebook.parameters(self.path), given)
-        takes = inspect.signature(self.function).parameters
+        takes = inspect.signature(self._called).parameters
         if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
             unknown = [name for name in given if name not in takes]
             if unknown:
@@ -107,33 +112,33 @@ def outcome(task: Task, key: str, point: dict[str, Any]) -> dict[str, Any]:
     """Run a task, on a worker: its rows, seconds and device, or its error; and of a notebook the execution."""
     begin = time.perf_counter()
     try:
-        found = _notebook(task, key, point) if task.path is not None else _function(task, point)
+        found = _notebook(task, task.path, key, point) if task.path is not None else _function(task, point)
     except Exception as error:  # whatever a run raises is its own affair: the others go on
         return {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
     return {"seconds": time.perf_counter() - begin, "device": None} | found
 
 
 def _function(task: Task, point: dict[str, Any]) -> dict[str, Any]:
-    rows = task.function(**point)
+    rows = task._called(**point)
     rows = [rows] if isinstance(rows, Mapping) else rows
     if isinstance(rows, str) or not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
         raise TypeError(f"{task.title} must return a mapping or a list of mappings, got {type(rows).__name__}")
     return {"rows": records.decode(records.encode("rows", list(rows)))}
 
 
-def _notebook(task: Task, key: str, point: dict[str, Any]) -> dict[str, Any]:
-    if not task.path.is_file() or notebook.digest(task.path.read_text(encoding="utf-8")) != task.source:
-        raise FileNotFoundError(f"a worker needs the notebook, as it was, at {task.path}")
+def _notebook(task: Task, path: Path, key: str, point: dict[str, Any]) -> dict[str, Any]:
+    if not path.is_file() or notebook.digest(path.read_text(encoding="utf-8")) != task.source:
+        raise FileNotFoundError(f"a worker needs the notebook, as it was, at {path}")
     with tempfile.TemporaryDirectory() as folder, _ALONE:
         out, kept = Path(folder) / f"{key}.ipynb", Path(folder) / "records"
         try:
-            notebook.run(task.path, point, out=out, progress=False, records=kept)
+            notebook.run(path, point, out=out, progress=False, records=kept)
         except RuntimeError as error:  # a cell failed
             partial = out.with_suffix(".partial.ipynb")
             text = str(error).replace(f"{folder}{os.sep}", "")
             trace = "\n".join(getattr(error.__cause__, "traceback", [])) or None
             return {"error": text, "trace": trace, "notebook": partial.read_text(encoding="utf-8")}
-        own = kept / f"{task.path.stem}.json"
+        own = kept / f"{path.stem}.json"
         found = records.load(own) if own.is_file() else None
         left = {"rows": [], "device": None} if found is None else {"rows": found.rows, "device": found.device}
         return left | {"notebook": out.read_text(encoding="utf-8")}

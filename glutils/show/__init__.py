@@ -12,8 +12,9 @@ from .images import gallery
 from .lines import curves
 from .records import records
 from .tables import table, table_html
+from .texts import text_scrubber, texts
 
 __all__ = [
     "Frame", "choice", "choice_html", "curves", "decibels", "figure", "frame", "frames_html", "gallery", "heat",
-    "records", "scrubber", "strengths", "style", "table", "table_html",
+    "records", "scrubber", "strengths", "style", "table", "table_html", "text_scrubber", "texts",
 ]  # fmt: skip

@@ -173,10 +173,10 @@ def scrubber(
     if truth is not None:
         beside = stack("truth", truth)
         order = metrics.match(frames[-1], beside)
-    picked = _evenly_spaced(range(len(frames)), max_frames)
+    picked = evenly_spaced(range(len(frames)), max_frames)
     pngs = {i: png(montage(frames[i][order], beside)) for i in picked}
     while len(picked) > 2 and (size := sum(len(pngs[i]) for i in picked)) > BUDGET:
-        picked = _evenly_spaced(picked, max(2, min(len(picked) - 1, len(picked) * BUDGET // size)))
+        picked = evenly_spaced(picked, max(2, min(len(picked) - 1, len(picked) * BUDGET // size)))
     alts = [f"{alt}, {_step(history, i, history.frames[i][order], beside)}" for i in picked]
     label = "Iteration"
     if beside is not None:
@@ -220,7 +220,7 @@ def strengths(
     emit({"text/html": frames_html(name, pngs, said, label, caption, width=width, start=0), "text/plain": said[0]})
 
 
-def _evenly_spaced(indices: Sequence[int], count: int) -> list[int]:
+def evenly_spaced(indices: Sequence[int], count: int) -> list[int]:
     """At most ``count`` of the indices, evenly spaced, with the first and the last."""
     return [indices[i] for i in sorted({round(x) for x in np.linspace(0, len(indices) - 1, min(count, len(indices)))})]
 

@@ -11,6 +11,8 @@ from torch import nn
 from .. import _validate, models
 from .directions import LONG, Directions
 
+MANY = 2**16
+"""Numbers of a batch from which on networks are faster one after the other than side by side."""
 SCHEMES = ("forward", "central", "exact")
 DTYPES = {
     "float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16,
@@ -54,7 +56,8 @@ def slopes(
     loss = partial(_loss, model, params, images, labels, each, criterion)
     with torch.set_grad_enabled(images.requires_grad and torch.is_grad_enabled()):
         slope = partial(difference, loss, theta, mu, loss(theta) if scheme == "forward" else None)
-        size = max(1, min(32, 2**25 // directions.dim))  # many small networks at once; a large one alone
+        # many small networks at once; a large one, or one that reads many images, alone
+        size = max(1, min(32, 2**25 // directions.dim)) if images.numel() < MANY else 1
         parts = []
         for start, stop in directions.blocks(size):
             z = directions.rows(start, stop, dtype)

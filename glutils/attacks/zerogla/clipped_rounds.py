@@ -24,6 +24,7 @@ class ClippedRounds(StackedRounds):
     def __init__(self, model, decode, entries, first=0):
         super().__init__(model, decode, entries, first)
         protocol = entries[0].protocol
+        self.shared = protocol.public_count
         self.each, self.mean = (float("inf") if b is None else b for b in (protocol.image_bound, protocol.mean_bound))
 
     def _of_one(self, params, directions, images, labels, weights) -> torch.Tensor:
@@ -36,7 +37,10 @@ class ClippedRounds(StackedRounds):
             return directional_derivative(losses, params, models.unflatten(z, params))
 
         cut = models.vectorised(self.model, slope)(directions).clamp(-self.each, self.each)
-        return (cut.mean(1) if weights is None else cut @ weights).clamp(-self.mean, self.mean)
+        found = cut.mean(1) if weights is None else cut @ weights
+        if self.shared is not None:  # a sum over images, divided by a public number
+            found = found * (images.shape[0] / self.shared)
+        return found.clamp(-self.mean, self.mean)
 
     def _scalars(self, u: torch.Tensor) -> torch.Tensor:
         images, labels, weights = self._decoded(u)

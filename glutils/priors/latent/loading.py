@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from ... import _validate
+from ...models import loading
 from .dcgan import dcgan
 from .network import Network
 
@@ -30,8 +28,8 @@ def load(
     """A pretrained generator as a latent.
 
     Args:
-        source: a torch module, or the path of its weights: a ``.safetensors`` file, else a state dict by ``torch.save``
-            (read without running any code in it).
+        source: a torch module, or the path of its weights, in any form that :func:`glutils.models.load` takes (read
+            without running any code in it).
         shape: (C, H, W) of the images it makes.
         size: numbers in z; the attack takes them to be standard normal.
         module: of which network the file holds the weights; by default :func:`glutils.priors.latent.dcgan`. It is
@@ -53,7 +51,7 @@ def load(
         module = source
     elif isinstance(source, (str, os.PathLike)):
         module = dcgan(size, shape) if module is None else _validate.instance("module", module, nn.Module)
-        module = _load_weights(Path(source), module)
+        module = loading.fit(source, copy.deepcopy(module), argument="source")
     else:
         raise TypeError(f"source must be a torch module or the path of its weights, got {type(source).__name__}")
     whole = _Wrapped(module, spatial, low, high)
@@ -71,24 +69,6 @@ def _shape(shape: Any) -> tuple[int, int, int]:
     if not isinstance(shape, (tuple, list)) or len(shape) != 3:
         raise ValueError(f"shape must be (C, H, W), got {shape!r}")
     return tuple(_validate.integer("shape", part, at_least=1) for part in shape)
-
-
-def _load_weights(path: Path, module: nn.Module) -> nn.Module:
-    """A copy of the module with the weights in the file."""
-    if not path.is_file():
-        raise ValueError(f"source must be an existing file, got {str(path)!r}")
-    read = load_file if path.suffix == ".safetensors" else partial(torch.load, weights_only=True, map_location="cpu")
-    try:
-        state = read(path)
-    except Exception as error:  # each format, and each way of breaking it, has an error class of its own
-        raise ValueError(f"source {path.name!r} holds no weights that can be read: {error}".splitlines()[0]) from error
-    _validate.instance(f"what {path.name!r} holds", state, dict)
-    module = copy.deepcopy(module)
-    try:
-        module.load_state_dict(state)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        raise ValueError(f"source {path.name!r} does not fit the module: {' '.join(str(error).split())}") from error
-    return module
 
 
 class _Wrapped(nn.Module):

@@ -1,0 +1,182 @@
+"""What a client's noise promises, to whom, and what it does not: a privacy statement instead of a bare epsilon."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .. import _validate
+from ..protocols import Protocol
+from .accounting import RELATIONS, SAMPLINGS, epsilon
+from .defended import Defended
+from .dp import DPSGD, DPScalars, DPUpdate
+
+NOT_COVERED = (
+    "the choice of step size, clipping bound and noise, if it looked at private records",
+    "what a record's neighbours say about it: a message about a group of g records is g times as far away",
+    "labels, batch sizes and times that are told beside the messages",
+)
+"""What no such statement covers."""
+
+
+@dataclass(frozen=True)
+class PrivacyStatement:
+    """Epsilon with everything that it stands on; ``print`` it.
+
+    Attributes:
+        epsilon, delta: of (epsilon, delta) differential privacy.
+        mechanism: what is clipped, and what noise is added.
+        unit: ``"record"`` or ``"client"``: whose presence is hidden.
+        relation, sampling: names of ``RELATIONS`` and ``SAMPLINGS`` of ``glutils.defenses.accounting``.
+        sensitivity: how far the clipped sum moves between neighbours, in clipping bounds.
+        noise_multiplier: noise on the sum over the clipping bound.
+        sample_rate: share of the units in a step.
+        steps: noisy sums that are released over all rounds.
+        trust: who must be trusted with messages that are not yet noisy.
+        notes: what weakens the statement here.
+    """
+
+    epsilon: float
+    delta: float
+    mechanism: str
+    unit: str
+    relation: str
+    sampling: str
+    sensitivity: float
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+    trust: str
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        drawn = "all in every step" if self.sample_rate == 1 else f"{SAMPLINGS[self.sampling]} ({self.sample_rate:g})"
+        lines = [
+            f"({self.epsilon:.3g}, {self.delta:g}) differential privacy of each {self.unit}",
+            f"mechanism: {self.mechanism}",
+            f"neighbours: {RELATIONS[self.relation].replace('record', self.unit)}; the sum moves by "
+            f"{self.sensitivity:g} clipping {'bound' if self.sensitivity == 1 else 'bounds'}",
+            f"drawn: {drawn}",
+            f"composed over {self.steps} releases, noise multiplier {self.noise_multiplier:g}",
+            f"trusted: {self.trust}",
+            *(f"note: {note}" for note in self.notes),
+            *(f"not covered: {what}" for what in NOT_COVERED),
+        ]
+        return "\n".join(lines)
+
+
+def privacy_statement(
+    protected: Protocol,
+    *,
+    records: int,
+    rounds: int,
+    delta: float | None = None,
+    batch: int | None = None,
+    relation: str | None = None,
+    sampling: str = "fixed",
+    clients: int | None = None,
+    sampled: int | None = None,
+) -> PrivacyStatement:
+    """What ``rounds`` messages of one client promise, under the relation that its mechanism is calibrated for.
+
+    Args:
+        protected: a protocol whose first defence is ``dpsgd``, ``dp_scalars`` or ``dp_update``.
+        records: of the client, 1 or more; public.
+        rounds: in which a client may take part, 1 or more. Scalars are one release each.
+        delta: above 0, below 1. Default: a tenth of one over the number of units, if that is known.
+        batch: records behind a message (Poisson: expected); default: all.
+        relation: which data sets are neighbours, see :func:`~glutils.defenses.epsilon`. Default: ``"add_remove"`` where
+            the sum is divided by a public number, else ``"replace_one"``, which keeps the number of records.
+        sampling: how batches are drawn, ``"fixed"`` or ``"poisson"``.
+        clients, sampled: of ``dp_update``: how many there are, and how many take part in a round. Default: all.
+
+    Returns:
+        The statement; its ``epsilon`` is that of :func:`~glutils.defenses.epsilon`.
+
+    Raises:
+        ValueError, TypeError: another protocol; noise of 0; a relation for which the mechanism is not calibrated: a
+            mean over a number of records that the relation changes.
+
+    Example:
+        >>> import glutils as gl
+        >>> defense = gl.defenses.get("dpsgd", clip=1.0, sigma=1.0, expected=1)
+        >>> protected = gl.defenses.Defended(gl.protocols.FedSGD(), defense)
+        >>> how = {"records": 10, "rounds": 60, "batch": 1, "sampling": "poisson", "delta": 1e-2}
+        >>> found = gl.defenses.privacy_statement(protected, **how)
+        >>> round(found.epsilon, 1), found.relation, found.unit
+        (2.5, 'add_remove', 'record')
+    """
+    _validate.instance("protected", protected, Defended)
+    defense = protected.defenses[0]
+    if not isinstance(defense, (DPSGD, DPScalars, DPUpdate)):
+        raise ValueError(f"protected must begin with dpsgd, dp_scalars or dp_update, got {defense}")
+    if not defense.sigma:
+        raise ValueError("protected must add noise (sigma above 0), got sigma=0: nothing is promised")
+    records = _validate.integer("records", records, at_least=1)
+    steps = _validate.integer("rounds", rounds, at_least=1)
+    _validate.choice("sampling", sampling, SAMPLINGS)
+    if isinstance(defense, DPUpdate):
+        return _of_clients(defense, steps, delta, relation, clients, sampled)
+    if clients is not None or sampled is not None:
+        raise ValueError("clients and sampled belong to dp_update, whose unit is a client")
+    batch = records if batch is None else _validate.integer("batch", batch, at_least=1, at_most=records)
+    public = defense.expected is not None
+    if relation is None:
+        relation = "add_remove" if public and (sampling == "poisson" or batch == records) else "replace_one"
+    if relation == "add_remove" and not public:
+        raise ValueError(
+            f"relation must keep the number of records where the mean is taken over it, got {relation!r}: one record "
+            "more or less also moves the others' shares (by up to 2 clip / B), and the noise tells B; give expected="
+        )
+    if sampling == "poisson" and batch < records and not public:
+        raise ValueError("protected must divide by a public number with Poisson batches: give expected=")
+    if isinstance(defense, DPScalars):
+        what, releases = "each record's slope is cut", steps * protected.directions
+    else:
+        what, releases = "each record's gradient is clipped in length", steps
+    rate, divisor = batch / records, "the number of records in the batch, taken as public"
+    if public:
+        divisor = f"{defense.expected:g}, a public number"
+    delta = 0.1 / records if delta is None else delta
+    how = {"relation": relation, "sampling": sampling if rate < 1 else "poisson"}
+    return PrivacyStatement(
+        epsilon=epsilon(defense.sigma, rate, releases, delta, **how), delta=delta,
+        mechanism=f"{what}, at {float(defense.clip):g}; Gaussian noise on the sum; divided by {divisor}",
+        unit="record", relation=relation, sampling=sampling, sensitivity=2.0 if relation == "replace_one" else 1.0,
+        noise_multiplier=float(defense.sigma), sample_rate=rate, steps=releases,
+        trust="nobody but the client: noise is added before anything is sent", notes=_delta_note(delta, records),
+    )  # fmt: skip
+
+
+def _of_clients(defense, steps, delta, relation, clients, sampled) -> PrivacyStatement:
+    """The statement about a whole client, whose update is clipped and made noisy by itself."""
+    if relation not in (None, "replace_one"):
+        raise ValueError(
+            f"relation must be 'replace_one' for dp_update, got {relation!r}: the client itself adds the noise, and "
+            "what is hidden is which update it would have sent"
+        )
+    notes = ()
+    if clients is not None or sampled is not None:
+        clients = _validate.integer("clients", clients, at_least=1)
+        sampled = _validate.integer("sampled", clients if sampled is None else sampled, at_least=1, at_most=clients)
+        if sampled < clients:
+            notes = (
+                f"the server sees who takes part, so drawing {sampled} of {clients} clients amplifies nothing towards "
+                f"it; a client is expected to send {steps * sampled / clients:g} of {steps} messages, and may send all",
+            )
+    if delta is None and clients is None:
+        raise ValueError("delta must be given where the number of clients is not")
+    delta = 0.1 / clients if delta is None else delta
+    return PrivacyStatement(
+        epsilon=epsilon(defense.sigma, 1.0, steps, delta, relation="replace_one"), delta=delta,
+        mechanism=f"the whole update is clipped in length, at {float(defense.clip):g}; Gaussian noise on it",
+        unit="client", relation="replace_one", sampling="fixed", sensitivity=2.0, noise_multiplier=float(defense.sigma),
+        sample_rate=1.0, steps=steps, trust="nobody but the client: noise is added before anything is sent",
+        notes=notes + (_delta_note(delta, clients) if clients else ()),
+    )  # fmt: skip
+
+
+def _delta_note(delta: float, units: int) -> tuple[str, ...]:
+    """A note where delta allows to give away a unit as a whole."""
+    if delta < 1 / units:
+        return ()
+    return (f"delta {delta:g} is not below one over {units} units: it would allow to publish one of them at random",)

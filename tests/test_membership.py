@@ -1,0 +1,229 @@
+"""Names of records from a handful of scalars: found where they are, refused where they are not."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import glutils as gl
+from glutils.membership import search
+from glutils.protocols import FedAvg, FedSGD, SeedPool, ZerothOrder
+
+QUIET = {"progress": False, "seed": 0, "false_names": 0.2}
+"""Few games: a case of these tests is clear, or it is not tested here."""
+CHOSEN = (3, 41, 77)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return gl.data.sample("digits", count=120, seed=5, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def model(pool):
+    return gl.models.build("mlp", pool, hidden=(16,), seed=0)
+
+
+def scalars(count=40, **how):
+    return ZerothOrder(directions=count, law="gaussian", seed=7, **how)
+
+
+def sent(model, protocol, batch, **how):
+    return gl.observe(model, protocol, protocol.transmit(model, batch.images, batch.labels), batch, **how)
+
+
+def found(named):
+    return tuple(named.members.nonzero().flatten().tolist())
+
+
+def without(pool, gone):
+    return pool[[i for i in range(len(pool)) if i not in gone]]
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        scalars(),
+        ZerothOrder(directions=40, mu=1e-4, scheme="forward", law="unit", dtype="float64", seed=3),
+        scalars(dtype="bfloat16", loss_dtype="float32"),
+        scalars(60, scheme="central", in_place=True),
+        SeedPool(directions=40, local_lr=0.02, seed=2),
+        FedSGD(),
+        FedAvg(epochs=1, batch_size=3, lr=0.1, momentum=0.9, weight_decay=1e-3),
+    ],
+    ids=["scalars", "forward", "half", "in place", "seed pool", "gradient", "difference"],
+)
+def test_members_are_named_from_one_message(pool, model, protocol):
+    named = gl.identify(sent(model, protocol, pool[list(CHOSEN)]), pool, **QUIET)
+    assert found(named) == CHOSEN and named.complete
+    assert named.counts[list(CHOSEN)].tolist() == [1, 1, 1]
+    assert set(named.ranking[:3].tolist()) == set(CHOSEN)
+    others = torch.ones(len(pool), dtype=torch.bool)
+    others[list(CHOSEN)] = False
+    assert float(named.scores[others].max()) <= 0 < float(named.scores[list(CHOSEN)].min())
+
+
+def test_a_record_that_is_there_twice_is_counted_twice(pool, model):
+    named = gl.identify(sent(model, scalars(), pool[[5, 5, 9]]), pool, **QUIET)
+    assert found(named) == (5, 9) and named.counts[[5, 9]].tolist() == [2, 1] and named.complete
+
+
+def test_rounds_of_a_moving_model_add_up(pool, model):
+    """One scalar a round names nobody; those of twelve rounds, each at its own state, name everybody."""
+    transcript = gl.federation.train(
+        scalars(1), model, [pool[list(CHOSEN)], pool[[1, 2, 4]]], rounds=12, lr=0.05, test=pool[:10], progress=False
+    )
+    with pytest.warns(UserWarning, match="3 members are behind 1 scalars"):
+        few = gl.identify(gl.observe(transcript, client=0, rounds=[0]), pool, **QUIET)
+    many = gl.identify(gl.observe(transcript, client=0), pool, **QUIET)
+    assert found(few) == () and found(many) == CHOSEN and many.complete and not few.complete
+
+
+def test_another_state_names_nobody(pool, model):
+    """The states matter: at the first one, later messages say nothing."""
+    transcript = gl.federation.train(
+        scalars(8), model, [pool[list(CHOSEN)]], rounds=6, lr=0.5, test=pool[:10], progress=False
+    )
+    seen = gl.observe(transcript, client=0)
+    first = seen.rounds[0].parameters
+    wrong = dataclasses.replace(seen, rounds=tuple(dataclasses.replace(r, parameters=first) for r in seen.rounds))
+    assert found(gl.identify(wrong, pool, **QUIET)) == () and found(gl.identify(seen, pool, **QUIET)) == CHOSEN
+
+
+def test_records_of_a_table_are_named(model):
+    pool = gl.data.sample("wine", count=80, seed=0, device="cpu")
+    network = gl.models.build("mlp", pool, seed=0)
+    named = gl.identify(sent(network, scalars(), pool[[2, 30]]), pool, **QUIET)
+    assert found(named) == (2, 30) and named.complete
+
+
+def test_classes_that_are_not_known_are_found_too(pool, model):
+    named = gl.identify(sent(model, scalars(64), pool[list(CHOSEN)]), pool.images, **QUIET)
+    assert found(named) == CHOSEN
+    assert torch.equal(named.labels[list(CHOSEN)], pool.labels[list(CHOSEN)])
+
+
+def test_told_labels_restrict_the_candidates(pool, model):
+    named = gl.identify(sent(model, scalars(24), pool[list(CHOSEN)], knows={"labels"}), pool, **QUIET)
+    assert found(named) == CHOSEN and any("told labels" in note for note in named.notes)
+
+
+def test_mini_batches_name_the_clients_records(pool, model):
+    """Each message is about two of six records; thirty messages of sixteen scalars rank the six first."""
+    transcript = gl.federation.train(
+        scalars(16), model, [pool[:6]], rounds=30, lr=1e-3, local_batch=2, seed=0, test=pool[:10], progress=False
+    )
+    named = gl.identify(gl.observe(transcript, client=0), pool[:40], **QUIET)
+    assert set(named.ranking[:6].tolist()) == set(range(6)) and set(found(named)) <= set(range(6))
+
+
+def test_noise_that_is_declared_is_allowed_for(pool, model):
+    protocol = scalars(120)
+    spread = float(protocol.transmit(model, pool.images[:3], pool.labels[:3]).std())
+    noisy = gl.defenses.Defended(protocol, gl.defenses.get("gaussian_noise", sigma=0.1 * spread))
+    named = gl.identify(sent(model, noisy, pool[list(CHOSEN)]), pool, **QUIET)
+    assert found(named) == CHOSEN and named.complete and 0.05 < named.noise < 0.2
+
+
+# --- no names ---
+
+
+def test_a_missing_member_is_noticed(pool, model):
+    """No substitute is named in its place, in most draws."""
+    missed = wrong = 0
+    for k in range(6):
+        batch = pool[[k, 40 + k]]
+        rest = without(pool, (k,))
+        named = gl.identify(sent(model, scalars(), batch), rest, progress=False, seed=k, false_names=0.1)
+        missed += named.complete
+        wrong += any(not bool((rest.images[i] == batch.images[1]).all()) for i in found(named))
+    assert missed <= 1 and wrong <= 1
+
+
+@pytest.mark.parametrize("how", ["wrong_seed", "permuted", "wrong_gradient", "zero"])
+def test_controls_name_nobody(pool, model, how):
+    seen = gl.observation.tamper(sent(model, scalars(), pool[list(CHOSEN)]), how, seed=1)
+    named = gl.identify(seen, pool, **QUIET)
+    assert found(named) == () and not named.complete
+
+
+def test_a_pool_of_another_distribution_names_nobody(pool, model):
+    strangers = dataclasses.replace(pool, images=pool.images.flip(-1).roll(3, -2))
+    named = gl.identify(sent(model, scalars(), pool[list(CHOSEN)]), strangers, **QUIET)
+    assert found(named) == () and not named.complete
+
+
+def test_too_few_scalars_name_nobody_and_are_warned_of(pool, model):
+    with pytest.warns(UserWarning, match="8 members are behind 3 scalars: fewer equations than unknown names"):
+        named = gl.identify(sent(model, scalars(3), pool[:8]), pool, **QUIET)
+    assert found(named) == () and not named.complete and any("not named" in note for note in named.notes)
+
+
+# --- arithmetic ---
+
+
+def test_the_search_agrees_with_trying_all_pairs():
+    generator = np.random.default_rng(0)
+    columns = generator.standard_normal((6, 12)) + 1.0
+    mass = generator.uniform(1, 3, 12).round()
+    message = generator.standard_normal(6)
+    dictionary = search.Dictionary(columns * mass, mass, np.ones(12, dtype=bool))
+    table = search.exchanges(dictionary, message, np.array([2, 5]))
+    for slot, other in ((0, 3), (1, 2), (1, 11)):
+        members = np.array([2, 5])
+        members[slot] = other
+        assert table[slot, other] == pytest.approx(search.leftover(dictionary, message, members))
+    share = search.weights(dictionary, message)
+    slope = dictionary.columns.T @ (message - dictionary.columns @ share)
+    assert share.min() >= 0 and slope.max() < 1e-8 and abs(slope[share > 0]).max() < 1e-8
+
+
+def test_chunks_change_nothing(pool, model):
+    seen = sent(model, scalars(), pool[list(CHOSEN)])
+    whole, parts = gl.identify(seen, pool, **QUIET), gl.identify(seen, pool, chunk=7, **QUIET)
+    assert torch.equal(whole.members, parts.members)
+    torch.testing.assert_close(whole.scores, parts.scores, rtol=0.05, atol=0.5)
+
+
+def test_the_same_seed_gives_the_same_answer(pool, model):
+    seen = sent(model, scalars(), pool[list(CHOSEN)])
+    one, other = gl.identify(seen, pool, **QUIET), gl.identify(seen, pool, **QUIET)
+    assert torch.equal(one.scores, other.scores) and one.bar == other.bar
+
+
+# --- bad input ---
+
+
+def test_arguments_that_cannot_work_are_refused(pool, model):
+    seen = sent(model, scalars(), pool[list(CHOSEN)])
+    refused = [
+        (TypeError, "seen must be an Observation, got a Batch", (pool, pool), {}),
+        (TypeError, "candidates must be a Batch or Tensor", (seen, [pool]), {}),
+        (ValueError, "candidates must hold at least one record", (seen, pool.images[:0]), {}),
+        (
+            ValueError,
+            r"candidates must be of the shape .*\(1, 8, 8\), got \(1, 4, 4\)",
+            (seen, torch.zeros(3, 1, 4, 4)),
+            {},
+        ),
+        (ValueError, "labels must be None for a Batch", (seen, pool, pool.labels), {}),
+        (ValueError, "labels must", (seen, pool.images, pool.labels[:5]), {}),
+        (ValueError, "false_names must be", (seen, pool), {"false_names": 1.0}),
+        (ValueError, "members must be at least 1, got 0", (seen, pool), {"members": 0}),
+        (ValueError, "noise must be at least 0", (seen, pool), {"noise": -1.0}),
+        (ValueError, "chunk must be at least 1", (seen, pool), {"chunk": 0}),
+    ]
+    for error, message, given, how in refused:
+        with pytest.raises(error, match=message):
+            gl.identify(*given, **how)
+
+
+def test_batch_norm_in_training_mode_is_refused(pool):
+    network = gl.models.build("resnet8", pool, seed=0, width=2).train()
+    seen = sent(network, FedSGD(), pool[:2])
+    with pytest.raises(ValueError, match="batch norm in 'train' mode mixes the records"):
+        gl.identify(seen, pool, **QUIET)
