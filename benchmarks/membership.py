@@ -9,6 +9,8 @@ named; ``false``: wrong names; ``complete``: whether the attack says that nobody
 - ``controls``: scalars that say nothing, candidates of another kind, near copies in place of the members.
 - ``curve``: scalars in units of B log2(N / B). ``precision``: what half precision leaves. ``messages``: gradients and
   differences. ``photos``: crops of photographs and a ReLU network. ``logs``: real DeComFL clients, message by message.
+- ``schedules``: a fresh mini-batch for every message, as DeComFL's and MeZO's programs draw it, while the model learns;
+  as many strangers as members among the candidates.
 
     python benchmarks/membership.py [--only bars noise ...] [--draws 20]
 
@@ -16,6 +18,7 @@ Records in benchmarks/results (OMP_NUM_THREADS=1):
 
     membership_cpu: python benchmarks/membership.py --only bars noise absent controls photos logs
     membership_curve_cpu: python benchmarks/membership.py --only curve precision messages --name membership_curve_cpu
+    membership_schedules_cpu: python benchmarks/membership.py --only schedules --name membership_schedules_cpu --draws 3
 """
 
 from __future__ import annotations
@@ -37,6 +40,10 @@ FIRST = 1000
 """The first seed; those below were used while the method was made."""
 BARS = ((1, 16), (5, 64), (10, 128))
 NETWORKS = {"mlp 32": ("mlp", {"hidden": (32,)}), "mlp 64": ("mlp", {}), "convnet": ("convnet", {})}
+SCHEDULES = (
+    (50, 32, 5, 300), (50, 8, 5, 300), (50, 32, 5, 667), (200, 32, 5, 667), (200, 32, 5, 1000), (200, 16, 1, 4000),
+)  # fmt: skip
+"""Records of the client, of a message, scalars of a message, messages."""
 RATIOS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
 
@@ -81,6 +88,9 @@ CASES = {
                            ("FedSGD", "FedAvg, 1 step", "FedAvg, 2 epochs", "FedAvg, 5 batches")],
     "photos": lambda n: [({"network": "convnet", "N": 2000, "B": 5, "K": 128, "absent": a}, n // 2) for a in (0, 1)],
 }  # fmt: skip
+
+
+OTHERS = ("logs", "schedules")
 
 
 def protocol(cell: dict) -> gl.protocols.Protocol:
@@ -168,10 +178,22 @@ def from_log(log: str, client: int, rounds: int, **_) -> dict:
     return {"B": len(truth), "K": seen.scalars, "N": len(digits())} | judged(found, members)
 
 
+def scheduled(seed: int, n: int, b: int, K: int, T: int, **_) -> dict:
+    """A client that draws a fresh mini-batch for every message."""
+    everybody, generator = digits(), np.random.default_rng(seed)
+    pool = everybody[generator.choice(len(everybody), 2 * n, replace=False).tolist()]
+    model = gl.models.build("mlp", pool, hidden=(32,), seed=seed)
+    client = gl.protocols.ZerothOrder(directions=K, law="gaussian", seed=seed)
+    how = {"rounds": T, "lr": 1e-2, "local_batch": b, "seed": seed, "test": everybody[:50], "progress": False}
+    run = gl.federation.train(client, model, [pool[:n]], **how)
+    found = gl.identify(gl.observe(run, client=0), pool, progress=False, seed=seed)
+    return judged(found, np.arange(2 * n) < n) | {"accuracy": float(run.accuracy[-1])}
+
+
 def main() -> None:
     """Make what is missing of the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="*", default=[*CASES, "logs"], choices=[*CASES, "logs"])
+    parser.add_argument("--only", nargs="*", default=[*CASES, *OTHERS], choices=[*CASES, *OTHERS])
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--name", default="membership_cpu")
     options = arguments(parser)
@@ -182,6 +204,10 @@ def main() -> None:
         keys = itertools.product(gl.observation.recorded.RECORDED, range(3), (1, 2, 3, 7))
         every = ({"measure": "logs", "log": log, "client": k, "rounds": r} for log, k, r in keys)
         measure(options.name, every, from_log, asked)
+    if "schedules" in options.only:
+        named_so = ({"measure": "schedules"} | dict(zip("nbKT", case, strict=True)) for case in SCHEDULES)
+        every = (case | {"seed": seed} for case in named_so for seed in range(FIRST, FIRST + options.draws))
+        measure(options.name, every, scheduled, asked)
 
 
 if __name__ == "__main__":
