@@ -16,7 +16,8 @@ named; ``false``: wrong names; ``complete``: whether the attack says that nobody
 
 Records in benchmarks/results (OMP_NUM_THREADS=1):
 
-    membership_cpu: python benchmarks/membership.py --only bars noise absent controls photos logs
+    membership_cpu: python benchmarks/membership.py --only bars absent controls logs
+    membership_noise_cpu: python benchmarks/membership.py --only noise photos --name membership_noise_cpu
     membership_curve_cpu: python benchmarks/membership.py --only curve precision messages --name membership_curve_cpu
     membership_schedules_cpu: python benchmarks/membership.py --only schedules --name membership_schedules_cpu --draws 3
 """
@@ -74,11 +75,11 @@ CASES = {
         ({"network": net, "dtype": dtype, "B": b, "K": k}, n)
         for net in ("mlp 32", "mlp 64") for dtype in ("float32", "float64") for b, k in BARS
     ],
-    "noise": lambda n: [({"noise": 0.1, "B": b, "K": 2 * k, "how": how}, n if how == "declared" else n // 2)
+    "noise": lambda n: [({"noise": 0.1, "B": b, "K": 2 * k, "how": how}, n if how == "declared" and b < 10 else n // 2)
                         for how in ("declared", "unknown") for b, k in BARS],
     "absent": lambda n: [({"absent": 1, "B": b, "K": k}, times * n)
-                         for (b, k), times in zip(BARS, (3, 2, 1), strict=True)],
-    "controls": lambda n: [({"B": 5, "K": 64, "how": how}, n // 2) for how in
+                         for (b, k), times in zip(BARS, (2, 2, 1), strict=True)],
+    "controls": lambda n: [({"B": 5, "K": 64, "how": how}, n // 4) for how in
                            ("wrong_seed", "permuted", "wrong_gradient", "zero", "strangers", "shifted", "copies")],
     "curve": lambda n: [({"B": b, "K": math.ceil(r * b * math.log2(count / b)), "N": count, "ratio": r}, n // 4)
                         for count in (200, 1797) for b in (1, 2, 5, 10, 20) for r in RATIOS],
@@ -86,7 +87,7 @@ CASES = {
                             ("float16+float32", "float16", "bfloat16+float32", "bfloat16")],
     "messages": lambda n: [({"B": 5, "K": 0, "how": how}, n // 4) for how in
                            ("FedSGD", "FedAvg, 1 step", "FedAvg, 2 epochs", "FedAvg, 5 batches")],
-    "photos": lambda n: [({"network": "convnet", "N": 2000, "B": 5, "K": 128, "absent": a}, n // 2) for a in (0, 1)],
+    "photos": lambda n: [({"network": "convnet", "N": 2000, "B": 5, "K": 128, "absent": a}, n // (2 + 2 * a)) for a in (0, 1)],
 }  # fmt: skip
 
 
