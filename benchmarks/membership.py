@@ -87,7 +87,8 @@ CASES = {
                             ("float16+float32", "float16", "bfloat16+float32", "bfloat16")],
     "messages": lambda n: [({"B": 5, "K": 0, "how": how}, n // 4) for how in
                            ("FedSGD", "FedAvg, 1 step", "FedAvg, 2 epochs", "FedAvg, 5 batches")],
-    "photos": lambda n: [({"network": "convnet", "N": 2000, "B": 5, "K": 128, "absent": a}, n // (2 + 2 * a)) for a in (0, 1)],
+    "photos": lambda n: [({"network": "convnet", "N": 2000, "B": 5, "K": 128, "absent": a}, n // (2 + 2 * a))
+                         for a in (0, 1)],
 }  # fmt: skip
 
 
