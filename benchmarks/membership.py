@@ -19,7 +19,7 @@ Records in benchmarks/results (OMP_NUM_THREADS=1):
     membership_cpu: python benchmarks/membership.py --only bars absent controls logs
     membership_noise_cpu: python benchmarks/membership.py --only noise photos --name membership_noise_cpu
     membership_curve_cpu: python benchmarks/membership.py --only curve precision messages --name membership_curve_cpu
-    membership_schedules_cpu: python benchmarks/membership.py --only schedules --name membership_schedules_cpu --draws 3
+    membership_schedules_cpu: python benchmarks/membership.py --only schedules --name membership_schedules_cpu --draws 2
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ FIRST = 1000
 """The first seed; those below were used while the method was made."""
 BARS = ((1, 16), (5, 64), (10, 128))
 NETWORKS = {"mlp 32": ("mlp", {"hidden": (32,)}), "mlp 64": ("mlp", {}), "convnet": ("convnet", {})}
-SCHEDULES = (
-    (50, 32, 5, 300), (50, 8, 5, 300), (50, 32, 5, 667), (200, 32, 5, 667), (200, 32, 5, 1000), (200, 16, 1, 4000),
-)  # fmt: skip
+SCHEDULES = ((50, 32, 5, 300), (50, 8, 5, 300), (200, 32, 5, 667), (200, 16, 1, 1500))
 """Records of the client, of a message, scalars of a message, messages."""
 RATIOS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
