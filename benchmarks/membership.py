@@ -201,7 +201,7 @@ def main() -> None:
     measure(options.name, cells(drawn, options.draws), named, asked)
     if "logs" in options.only:
         keys = itertools.product(gl.observation.recorded.RECORDED, range(3), (1, 2, 3, 7))
-        every = ({"measure": "logs", "log": log, "client": k, "rounds": r} for log, k, r in keys)
+        every = ({"measure": "logs", "log": log, "client": k, "rounds": r, "seed": 0} for log, k, r in keys)
         measure(options.name, every, from_log, asked)
     if "schedules" in options.only:
         named_so = ({"measure": "schedules"} | dict(zip("nbKT", case, strict=True)) for case in SCHEDULES)
