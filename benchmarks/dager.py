@@ -1,4 +1,4 @@
-"""DAGER: texts from one gradient, exactly, and where that ends: a batch with as many positions as the model is wide.
+"""DAGER: texts from one gradient, exactly, and where that ends: with as many positions as the model is wide.
 
 Ten batches of every kind, of made-up private messages, cut to 12 tokens or whole. Control: what the language model says
 by itself, and a gradient whose entries are permuted. An attack that refuses counts as nothing found. Seconds are those

@@ -15,6 +15,7 @@ from . import _torchvision  # noqa: F401  (first: whatever imports torchvision l
 if TYPE_CHECKING:
     from . import (
         attacks,
+        audit,
         data,
         defenses,
         exercises,
@@ -45,9 +46,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Observation", "attack", "attacks", "data", "decoder", "defenses", "exercises", "experiments", "federation",
-    "identify", "imprint", "labels", "latent", "live", "membership", "metrics", "models", "observation", "observe",
-    "priors", "protocols", "runs", "score", "show", "solvers", "tamper", "transcripts", "zo",
+    "Observation", "attack", "attacks", "audit", "data", "decoder", "defenses", "exercises", "experiments",
+    "federation", "identify", "imprint", "labels", "latent", "live", "membership", "metrics", "models", "observation",
+    "observe", "priors", "protocols", "runs", "score", "show", "solvers", "tamper", "transcripts", "zo",
 ]  # fmt: skip
 _ELSEWHERE = {
     "Observation": "observation", "observe": "observation", "tamper": "observation", "transcripts": "observation",

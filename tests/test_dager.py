@@ -62,6 +62,18 @@ def test_a_control_finds_nothing_and_too_many_positions_are_refused(four):
         gl.attack("dager", gl.observe(model, protocol, protocol.transmit(model, digits.images, digits.labels), digits))
 
 
+def test_the_loss_by_its_name_is_read_and_another_is_refused(four):
+    model = gl.models.build("gpt", four, weights="trained")
+    for loss in ("next_token", gl.models.losses.CrossEntropy(label_smoothing=0.1)):
+        protocol = gl.protocols.FedSGD(loss=loss)
+        seen = gl.observe(model, protocol, protocol.transmit(model, four.images, four.labels), four)
+        if loss == "next_token":
+            assert gl.score(gl.attack("dager", seen), four).exact.all()
+        else:
+            with pytest.raises(ValueError, match=r"attack 'dager' is derived for the cross entropy.*mixed=False\)$"):
+                gl.attack("dager", seen)
+
+
 def test_a_span_holds_what_made_it_and_little_else():
     generator = torch.Generator().manual_seed(0)
     inputs, others = (torch.randn(count, 16, generator=generator) for count in (5, 50))

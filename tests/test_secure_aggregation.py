@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
+import glutils as gl
 from glutils import defenses
 from glutils.defenses import FixedPoint, secure_sum
 from glutils.defenses.secure_aggregation import combine, share
@@ -85,3 +86,65 @@ def test_bad_input(vectors):
     with pytest.raises(ValueError, match="bits must be between 8 and 64"):
         FixedPoint(bits=4)
     assert "secure_sum" in defenses.__all__
+
+
+# --- a server that sends different models to different clients ---
+
+
+@pytest.fixture(scope="module")
+def inconsistent():
+    """Ten clients with a digit each: the first has the real model, the others one whose first layer never fires."""
+    from glutils.attacks.malicious.inconsistency import digest, silenced
+
+    private = gl.data.sample("digits", count=10, seed=0)
+    model = gl.models.build("mlp", private, hidden=(16,), activation="relu", seed=0)
+    received = [model] + [silenced(model, gl.data.public(private, count=16, seed=0))] * 9
+    singles = [private[[k]] for k in range(10)]
+    parts = [
+        gl.protocols.FedSGD().transmit(m, one.images, one.labels) for m, one in zip(received, singles, strict=True)
+    ]
+    return private, parts, [digest(m) for m in received]
+
+
+def first_layer_inverted(total, like):
+    g = gl.models.unflatten(total, like.tensors)
+    row = int(g["1.bias"].abs().argmax())
+    return (g["1.weight"][row] / g["1.bias"][row]).view(1, 1, 8, 8)
+
+
+def test_one_clients_image_comes_out_of_an_honest_sum_of_ten(inconsistent):
+    private, parts, _ = inconsistent
+    coding = FixedPoint(2.0**-40, 64)
+    total = secure_sum([gl.models.flatten(g) for g in parts], coding=coding, seed=0).total
+    assert gl.metrics.psnr(first_layer_inverted(total, parts[0]), private[[0]].images) > 60
+    same = secure_sum([gl.models.flatten(parts[0])] * 10, coding=coding, received=[b"one model"] * 10, seed=0).total
+    torch.testing.assert_close(same, 10 * gl.models.flatten(parts[0]).double(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dropped", [(), (3,), (0, 5)])
+def test_masks_bound_to_the_model_stop_it(inconsistent, dropped):
+    private, parts, digests = inconsistent
+    coding = FixedPoint(2.0**-40, 64)
+    vectors = [gl.models.flatten(g) for g in parts]
+    total = secure_sum(vectors, coding=coding, received=digests, dropped=dropped, seed=0).total
+    exact = sum(v.double() for k, v in enumerate(vectors) if k not in dropped)
+    if 0 in dropped:  # whoever is left has one and the same model, and zeros there
+        torch.testing.assert_close(total, exact, rtol=0, atol=1e-6)
+    else:
+        assert float((total - exact).abs().median()) > 1e4
+        found = first_layer_inverted(total, parts[0]).clamp(0, 1)
+        assert gl.metrics.psnr(found, private[[0]].images) < 12
+
+
+def test_what_cannot_be_silenced_is_refused(inconsistent):
+    from glutils.attacks.malicious.inconsistency import silenced
+
+    public = gl.data.public(inconsistent[0], count=4, seed=0)
+    with pytest.raises(ValueError, match="must have units behind its first layer"):
+        silenced(gl.models.build("mlp", public, activation="leaky_relu", hidden=(4,), seed=0), public)
+    nn = torch.nn
+    bare = nn.Sequential(nn.Flatten(), nn.Linear(64, 4, bias=False), nn.ReLU(), nn.Linear(4, 10))
+    with pytest.raises(ValueError, match="must have a first layer with a bias"):
+        silenced(bare, public)
+    with pytest.raises(ValueError, match="received must hold bytes for each of 3 clients, got 2"):
+        secure_sum([torch.zeros(3)] * 3, received=[b"a", b"b"])

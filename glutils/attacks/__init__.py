@@ -7,6 +7,7 @@ from .generative import ggl, gias, grnn, igims
 from .malicious import rtf
 from .malicious.dmgan import dmgan, dmgan_protocol, with_extra_class, without_class
 from .matching import dlf, dlg, ig, stg
+from .text import zerogla_text
 from .zerogla import (
     PUBLISHED,
     QUIRKS,
@@ -25,5 +26,5 @@ __all__ = [
     "rank_analysis", "rgap",
     "PUBLISHED", "QUIRKS", "VARIANTS", "Card", "Reconstruction", "ablation", "attack", "dlg", "fc", "ig",
     "inconsistent_rounds", "misfits", "names", "singular_values", "stg", "table", "with_extra_class",
-    "without_class", "without_strangers", "zerogla",
+    "without_class", "without_strangers", "zerogla", "zerogla_text",
 ]  # fmt: skip

@@ -6,7 +6,6 @@ import functools
 import math
 
 from .. import _validate
-from . import privacy_loss
 
 ACCOUNTANTS = ("prv", "rdp")
 CONVERSIONS = ("tight", "classic")
@@ -95,6 +94,8 @@ def epsilon(
 
 @functools.lru_cache(maxsize=512)
 def _epsilon(sigma, rate, steps, delta, relation, sampling, accountant, classic) -> float:
+    from . import privacy_loss  # here, because it loads SciPy
+
     shift = 2.0 if relation == "replace_one" else 1.0
     if accountant == "prv" and rate == 1:
         return privacy_loss.gaussian(shift, sigma, steps, delta)

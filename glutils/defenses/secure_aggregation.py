@@ -91,6 +91,7 @@ def secure_sum(
     dropped: Collection[int] = (),
     silent: Collection[int] = (),
     coding: FixedPoint | None = None,
+    received: Sequence[bytes] | None = None,
     seed: int | None = None,
 ) -> SecureSum:
     """The sum of the clients' vectors, as a server learns it that follows the protocol.
@@ -98,12 +99,20 @@ def secure_sum(
     Four rounds: public keys; shares of every client's keys; masked vectors; shares that open the sum. X25519 for the
     pairs' masks, Shamir's scheme for the shares, ChaCha20 to stretch a key into a mask.
 
+    What it takes for granted, and a malicious server may break: keys that are authentic (signed, so that the server
+    cannot put its own in their place), shares that travel encrypted, and one list of survivors that all clients have
+    seen (the consistency round of the paper), so that no client's key and own mask are both opened.
+
     Args:
         vectors: one tensor of the same shape for each client, two or more.
-        threshold: clients that are needed to open the sum, more than half of them; default: two thirds, rounded up.
+        threshold: clients that are needed to open the sum, more than half of them; default: the least number above two
+            thirds, which holds against a server with up to a third of the clients on its side (Bonawitz et al. 2017).
         dropped: clients that send their shares and then stay away: their vectors are not in the sum.
         silent: clients whose vectors are in the sum, but who do not answer when it is to be opened.
         coding: numbers to ring elements.
+        received: for each client what it binds its masks to, a digest of the model that it received. Where two differ,
+            their masks do not cancel, and the sum is noise (Pasquini, Francati, Ateniese 2022, section 6). None: masks
+            are bound to nothing.
         seed: makes the keys repeatable, for tests and books; default: the system's randomness.
 
     Raises:
@@ -112,7 +121,7 @@ def secure_sum(
     """
     coding = FixedPoint() if coding is None else _validate.instance("coding", coding, FixedPoint)
     count, shape = len(vectors), _shapes(vectors)
-    threshold = math.ceil(2 * count / 3) if threshold is None else threshold
+    threshold = 2 * count // 3 + 1 if threshold is None else threshold
     threshold = _validate.integer("threshold", threshold, at_least=count // 2 + 1, at_most=count)
     dropped, silent = (_clients(n, who, count) for n, who in (("dropped", dropped), ("silent", silent)))
     stayed = [i for i in range(count) if i not in dropped]
@@ -123,15 +132,17 @@ def secure_sum(
         )
     clients = [_Client(i, _entropy(seed, i)) for i in range(count)]
     public = {c.number: c.public for c in clients}
+    bound = _bound(received, count)
     shares = [c.shares(count, threshold) for c in clients]
-    masked = {i: clients[i].mask(coding.encode(vectors[i], count), public, coding) for i in stayed}
+    masked = {i: clients[i].mask(coding.encode(vectors[i], count), public, bound[i]) for i in stayed}
     total = sum(masked.values(), np.zeros(shape.numel(), dtype=np.uint64))
     for i in stayed:  # whoever is in the sum: its own mask is opened, never its key
         secret = combine({j: shares[i][1][j] for j in answering}, threshold)
         total = total - _stream(secret.to_bytes(66, "big"), shape.numel())
     for i in sorted(dropped):  # whoever is not: its key is opened, never its own mask
         secret = combine({j: shares[i][0][j] for j in answering}, threshold)
-        total = total + _pairwise(i, secret.to_bytes(32, "big"), {j: public[j] for j in stayed}, shape.numel())
+        others = {j: public[j] for j in stayed}
+        total = total + _pairwise(i, secret.to_bytes(32, "big"), others, shape.numel(), bound)
     per_share = 66 * 2 * count
     sent = 32 + per_share + masked[stayed[0]].size * math.ceil(coding.bits / 8) + 66 * count
     found = coding.decode(total).view(shape)
@@ -158,20 +169,34 @@ class _Client:
             share(own, count, threshold, self.polynomials + b"shares of own"),
         )
 
-    def mask(self, encoded: np.ndarray, public: Mapping[int, bytes], coding: FixedPoint) -> np.ndarray:
+    def mask(self, encoded: np.ndarray, public: Mapping[int, bytes], received: bytes) -> np.ndarray:
         """Vector + own mask + masks agreed with the others, in integers modulo 2^64 (a multiple of the ring)."""
         others = {j: key for j, key in public.items() if j != self.number}
         own = _stream(int.from_bytes(self.own, "big").to_bytes(66, "big"), encoded.size)
-        return encoded + own + _pairwise(self.number, self.key, others, encoded.size)
+        return encoded + own + _pairwise(self.number, self.key, others, encoded.size, dict.fromkeys(others, received))
 
 
-def _pairwise(number: int, key: bytes, public: Mapping[int, bytes], size: int) -> np.ndarray:
-    """Sum of the masks that this client has agreed on with the others, added or subtracted by the order of numbers."""
+def _bound(received: Sequence[bytes] | None, count: int) -> dict[int, bytes]:
+    """What each client's masks are bound to."""
+    if received is None:
+        return dict.fromkeys(range(count), b"")
+    if len(received) != count or not all(isinstance(entry, bytes) for entry in received):
+        raise ValueError(f"received must hold bytes for each of {count} clients, got {len(received)} entries")
+    return dict(enumerate(received))
+
+
+def _pairwise(
+    number: int, key: bytes, public: Mapping[int, bytes], size: int, bound: Mapping[int, bytes]
+) -> np.ndarray:
+    """Sum of the masks that this client has agreed on with the others, added or subtracted by the order of numbers.
+
+    ``bound`` holds, for every other client, what the mask of the two is bound to besides their keys.
+    """
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
     private, total = X25519PrivateKey.from_private_bytes(key), np.zeros(size, dtype=np.uint64)
     for j, other in public.items():
-        mask = _stream(private.exchange(X25519PublicKey.from_public_bytes(other)), size)
+        mask = _stream(private.exchange(X25519PublicKey.from_public_bytes(other)) + bound[j], size)
         total = total + mask if number < j else total - mask
     return total
 

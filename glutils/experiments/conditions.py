@@ -120,6 +120,7 @@ CONDITIONS: dict[str, Conditions] = {
     "dlf": Conditions(**KINKED, budget=_every),
     "fc_inversion": Conditions(**LINEAR, knows=(), largest=1),
     "dager": Conditions(**LANGUAGE, knows=()),
+    "zerogla_text": Conditions(**LANGUAGE, knows=(), budget=_own),
     "cpa": Conditions(**LINEAR, budget=_own),
     "cpa_fi": Conditions(**KINKED, budget=lambda evaluations: {"inversion": evaluations}),
     "rtf": Conditions(**KINKED, knows=PUBLIC, change=_imprint),

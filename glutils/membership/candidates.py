@@ -56,7 +56,7 @@ def candidates_of(seen: Observation, candidates: Batch | Tensor, labels: Tensor 
         images, given = candidates, labels
     if not images.ndim or not len(images):
         raise ValueError("candidates must hold at least one record, got none")
-    if images.shape[1:] != torch.Size(seen.shape[1:]):
+    if images.shape[1:] != torch.Size(seen.shape[1:]) and not seen.whole:  # texts are padded to any length
         raise ValueError(
             f"candidates must be of the shape of the client's records, {tuple(seen.shape[1:])}, "
             f"got {tuple(images.shape[1:])}"

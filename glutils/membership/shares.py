@@ -1,7 +1,7 @@
 """Mini-batches: whose records the messages hold on average, where each one is about a part that nobody else knows.
 
 A message about b of a client's n records is, on average over what may be drawn, the mean of all n. The drawing is noise
-whose covariance is known, and whitened. What is left is a linear regression
+whose covariance is known (``glutils.membership.decision.problem`` whitens it). What is left is a linear regression
 with normal noise on the shares of the candidates, 1 / n or 0. With a normal belief of the same mean and variance it has
 a closed form, and each candidate a log-likelihood ratio. Nobody is looked for by exchanges here: the noise is too large
 for one explanation to stand out.

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -85,6 +85,26 @@ class GPT(nn.Module):
             presents.append(present)
         logits = self.head(self.norm(x))
         return logits if cache is None else (logits, torch.stack(presents))
+
+    def branch(
+        self,
+        tokens: Int64[Tensor, " new"],
+        places: Int64[Tensor, " new"],
+        sees: Bool[Tensor, "new past"],
+        past: Float[Tensor, "blocks 2 1 heads past size"],
+    ) -> tuple[Float[Tensor, "new pieces"], Float[Tensor, "blocks 2 1 heads all size"]]:
+        """Logits behind many texts that grow as one tree, and the tree's longer cache.
+
+        Each of the ``tokens`` stands at its place behind the cached pieces that it ``sees``, and sees itself. What
+        several texts begin with is cached once, and nothing is copied where a text goes on in more than one way.
+        """
+        own = torch.eye(len(tokens), dtype=torch.bool, device=tokens.device)
+        mask = ~torch.cat([sees, own], 1)[None]
+        x, presents = (self.piece(tokens) + self.position(places))[None], []
+        for i, block in enumerate(self.blocks):
+            x, present = block(x, past[i], mask)
+            presents.append(present)
+        return self.head(self.norm(x))[0], torch.stack(presents)
 
     def empty(self, batch: int) -> Cache:
         """The cache before the first position."""

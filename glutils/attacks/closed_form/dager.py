@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ... import _validate, data, models
 from ...observation import Observation
-from ..base import ANY_LOSS, Card, Reconstruction, register
+from ..base import Card, Reconstruction, register
 
 NEAR = 1e-2
 """Share of an input's length that may stick out of the span, beside what the gradient's round-off explains."""
@@ -34,21 +34,20 @@ CHUNK = 2**22
         labels="the next pieces, read from the last layer",
         source="petrov2024dager",
         records=("tokens",),
-        losses=ANY_LOSS,
     ),
 )
 def dager(seen: Observation, *, near: float = NEAR, most: int = MOST, seed: int = 0) -> Reconstruction:
     """Texts of a causal model from the gradient of one batch, exactly, if the model is wider than there are positions.
 
     A linear layer's gradient is a sum over positions of (slope) x (input). So its rows span the inputs of all positions
-    that have a slope, and nothing else, as long as these are fewer than the layer's inputs (Theorem 5.1 of the paper).
+    that have a slope, and nothing else, as long as these are fewer than the layer's inputs.
 
     1. The first linear layer's input is that of a piece at a place: every piece is tried at every place.
     2. A layer behind attention has an input that depends on the text up to there: of the pieces that passed, those are
        kept that continue a beginning so that this input lies in the span too. From left to right, nothing is guessed.
     3. The last piece of a text is only ever predicted. It, how many texts share a beginning, and where a text ends are
        read from the last layer: with all its inputs known, its gradient gives p - y at every position. This step is
-       ours, not the paper's, which ends a text where its pieces do.
+       this book's.
 
     What differs from the paper: both checks are taken in float64 with one threshold, which makes room for the round-off
     in directions of which the gradient holds little; and the layer behind attention is found by trying the model, so
@@ -61,8 +60,7 @@ def dager(seen: Observation, *, near: float = NEAR, most: int = MOST, seed: int 
         seed: not used.
 
     Raises:
-        ValueError: a model without such layers; a batch with as many positions as the model is wide, or more; a loss
-            with no gradient.
+        ValueError: a model without such layers; a batch with as many positions as the model is wide, or more.
 
     Example:
         >>> import glutils as gl

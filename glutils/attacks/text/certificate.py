@@ -1,0 +1,71 @@
+"""When may an attacker who never sees the truth say that a text is right? When nothing else could have been sent."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from ... import models, zo
+from ...observation import Observation
+
+LOOSE, ROUNDINGS = 0.03, 30.0
+"""A misfit counts as none below this many times the client's round-off, or known noise; but never above ``LOOSE``."""
+MARGIN = 20.0
+"""Nats by which the scalars must outweigh the text's surprise."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How well a text explains the scalars, in the client's own arithmetic.
+
+    Attributes:
+        misfit: |s - what this text would send| / |s|.
+        tolerance: below which a misfit is none.
+        surplus: nats. About exp(surprise) texts are as likely as this one, and each of them comes so close to K scalars
+            by chance with probability misfit^K: with a surplus of x, exp(-x) of them do.
+    """
+
+    misfit: float
+    tolerance: float
+    surplus: float
+
+    @property
+    def certified(self) -> bool:
+        """Whether the text fits, and no other one could by chance."""
+        return self.misfit <= self.tolerance and self.surplus >= MARGIN
+
+
+def certify(seen: Observation, tokens: torch.Tensor, labels: torch.Tensor, surprise: float) -> Certificate:
+    """Replay what the client would have sent for these texts (B, L): its precision, its rounding, its order of sums.
+
+    Args:
+        surprise: of the texts, in nats: minus their log-probability under the attacker's language model.
+    """
+    sent, kept = [], []
+    for entry in seen.rounds:
+        own = None if entry.parameters is None else models.parameters(seen.model) | dict(entry.parameters)
+        directions = entry.protocol.draw(seen.model)
+        found = entry.protocol.arithmetic.slopes(seen.model, tokens, labels, directions, params=own)
+        told = entry.protocol.scalar_weights(entry.payload)
+        weights = torch.ones_like(found) if told is None else told.to(found)
+        sent.append((found * weights).detach().double())
+        kept.append(entry.payload.scalars.double() * weights.double())
+    scalars, replayed = torch.cat(kept), torch.cat(sent)
+    size = float(scalars.norm())
+    misfit = float((scalars - replayed).norm()) / size if size else math.inf
+    tolerance = _tolerance(seen, size / math.sqrt(len(scalars)) if size else math.inf, tokens, labels)
+    count = int((scalars != 0).sum())
+    surplus = count * math.log(1 / max(misfit, 1e-12)) - surprise if misfit < 1 else -math.inf
+    return Certificate(misfit, tolerance, surplus)
+
+
+def _tolerance(seen: Observation, scale: float, tokens: torch.Tensor, labels: torch.Tensor) -> float:
+    """The misfit that the right text may have: another machine's round-off, and noise that a defence adds."""
+    protocol = seen.protocol
+    arithmetic = protocol.arithmetic
+    loss = float(models.loss(seen.model, models.parameters(seen.model), tokens, labels))
+    rough = zo.roundoff(loss, arithmetic.mu, zo.DTYPES[arithmetic.dtype], arithmetic.scheme) / scale
+    noise = protocol.noise(seen.payload, seen.shape[0]) / scale
+    return max(min(LOOSE, ROUNDINGS * rough), 1.5 * noise)
