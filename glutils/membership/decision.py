@@ -109,15 +109,16 @@ def decide(task: Problem, false_names: float, seed: int, show: bool) -> Verdict:
     complete, notes = _complete(task, found, played, false_names)
     bar_ = _bar(played, complete, false_names)
     named = np.zeros(len(scores), dtype=bool)
-    unsure = 0
-    for record in np.unique(found.members):
-        sure = scores[record] > bar_ and _doubt(task, found, int(record), supports) <= false_names / count
-        named[record] = sure
-        unsure += not sure
+    records = np.unique(found.members)
+    doubts = {int(record): _doubt(task, found, int(record), supports) for record in records if scores[record] > bar_}
+    spent = 0.0  # the risk of all names together, the surest ones first
+    for record, doubt in sorted(doubts.items(), key=lambda pair: pair[1]):
+        spent += doubt
+        named[record] = spent <= false_names
+    unsure = len(records) - int(named.sum())
     if unsure:
         complete = False
-        whole = len(np.unique(found.members))
-        notes += (f"{unsure} of {whole} records of the best explanation are not named: others do as well",)
+        notes += (f"{unsure} of {len(records)} records of the best explanation are not named: others do as well",)
     counts = np.bincount(found.members, minlength=len(scores)) * named
     size = float(message @ message)
     misfit, noise = (math.sqrt(part / size) if size else math.inf for part in (found.residual, task.floor))
