@@ -197,8 +197,8 @@ def test_a_search_that_runs_out_of_time_says_how_far_it_came():
 def test_messages_of_the_trained_model_are_decoded_and_the_search_can_be_watched():
     batch = gl.data.from_texts(["My card was lost."])
     model = gl.models.build("gpt", batch, weights="trained")
-    seen = observed(model, batch, directions=64)
-    result = gl.attack("zerogla_text", seen, seed=0, width=16, examples=8)
+    seen = observed(model, batch, directions=96)
+    result = gl.attack("zerogla_text", seen, seed=0, width=32, examples=16)
     score = gl.score(result, batch)
     assert score.exact.all() and result.texts == ("My card was lost.",)
     assert not score.controls["model_guess"].exact.any()

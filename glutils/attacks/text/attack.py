@@ -83,9 +83,9 @@ def zerogla_text(
         >>> import glutils as gl
         >>> batch = gl.data.from_texts(["My card was lost."])
         >>> model = gl.models.build("gpt", batch, weights="trained")
-        >>> protocol = gl.protocols.ZerothOrder(directions=64, mu=1e-3, law="gaussian", seed=5)
+        >>> protocol = gl.protocols.ZerothOrder(directions=96, mu=1e-3, law="gaussian", seed=5)
         >>> seen = gl.observe(model, protocol, protocol.transmit(model, batch.images, batch.labels), batch)
-        >>> result = gl.attack("zerogla_text", seen, width=16, examples=8)
+        >>> result = gl.attack("zerogla_text", seen, width=32, examples=16)
         >>> result.texts, bool(result.diagnostics["certified"])
         (('My card was lost.',), True)
     """
