@@ -9,13 +9,17 @@ named; ``false``: wrong names; ``complete``: whether the attack says that nobody
 - ``controls``: scalars that say nothing, candidates of another kind, near copies in place of the members.
 - ``curve``: scalars in units of B log2(N / B). ``precision``: what half precision leaves. ``messages``: gradients and
   differences. ``photos``: crops of photographs and a ReLU network. ``logs``: real DeComFL clients, message by message.
+- ``schedules``: a fresh mini-batch for every message, as DeComFL's and MeZO's programs draw it, while the model learns;
+  as many strangers as members among the candidates.
 
     python benchmarks/membership.py [--only bars noise ...] [--draws 20]
 
 Records in benchmarks/results (OMP_NUM_THREADS=1):
 
-    membership_cpu: python benchmarks/membership.py --only bars noise absent controls photos logs
+    membership_cpu: python benchmarks/membership.py --only bars absent controls logs
+    membership_noise_cpu: python benchmarks/membership.py --only noise photos --name membership_noise_cpu
     membership_curve_cpu: python benchmarks/membership.py --only curve precision messages --name membership_curve_cpu
+    membership_schedules_cpu: python benchmarks/membership.py --only schedules --name membership_schedules_cpu --draws 2
 """
 
 from __future__ import annotations
@@ -37,6 +41,8 @@ FIRST = 1000
 """The first seed; those below were used while the method was made."""
 BARS = ((1, 16), (5, 64), (10, 128))
 NETWORKS = {"mlp 32": ("mlp", {"hidden": (32,)}), "mlp 64": ("mlp", {}), "convnet": ("convnet", {})}
+SCHEDULES = ((50, 32, 5, 300), (50, 8, 5, 300), (200, 32, 5, 667), (200, 16, 1, 1500))
+"""Records of the client, of a message, scalars of a message, messages."""
 RATIOS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
 
@@ -67,11 +73,11 @@ CASES = {
         ({"network": net, "dtype": dtype, "B": b, "K": k}, n)
         for net in ("mlp 32", "mlp 64") for dtype in ("float32", "float64") for b, k in BARS
     ],
-    "noise": lambda n: [({"noise": 0.1, "B": b, "K": 2 * k, "how": how}, n if how == "declared" else n // 2)
-                        for how in ("declared", "unknown") for b, k in BARS],
+    "noise": lambda n: [({"noise": 0.1, "B": b, "K": 2 * k, "how": how}, n if how == "declared" and b < 10 else n // 2)
+                        for how in ("declared", "unknown") for b, k in (BARS if how == "declared" else BARS[:2])],
     "absent": lambda n: [({"absent": 1, "B": b, "K": k}, times * n)
-                         for (b, k), times in zip(BARS, (3, 2, 1), strict=True)],
-    "controls": lambda n: [({"B": 5, "K": 64, "how": how}, n // 2) for how in
+                         for (b, k), times in zip(BARS, (2, 2, 1), strict=True)],
+    "controls": lambda n: [({"B": 5, "K": 64, "how": how}, n // 4) for how in
                            ("wrong_seed", "permuted", "wrong_gradient", "zero", "strangers", "shifted", "copies")],
     "curve": lambda n: [({"B": b, "K": math.ceil(r * b * math.log2(count / b)), "N": count, "ratio": r}, n // 4)
                         for count in (200, 1797) for b in (1, 2, 5, 10, 20) for r in RATIOS],
@@ -79,8 +85,11 @@ CASES = {
                             ("float16+float32", "float16", "bfloat16+float32", "bfloat16")],
     "messages": lambda n: [({"B": 5, "K": 0, "how": how}, n // 4) for how in
                            ("FedSGD", "FedAvg, 1 step", "FedAvg, 2 epochs", "FedAvg, 5 batches")],
-    "photos": lambda n: [({"network": "convnet", "N": 2000, "B": 5, "K": 128, "absent": a}, n // 2) for a in (0, 1)],
+    "photos": lambda n: [({"network": "convnet", "N": 2000, "B": 5, "K": 128, "absent": a}, n // 4) for a in (0, 1)],
 }  # fmt: skip
+
+
+OTHERS = ("logs", "schedules")
 
 
 def protocol(cell: dict) -> gl.protocols.Protocol:
@@ -168,10 +177,22 @@ def from_log(log: str, client: int, rounds: int, **_) -> dict:
     return {"B": len(truth), "K": seen.scalars, "N": len(digits())} | judged(found, members)
 
 
+def scheduled(seed: int, n: int, b: int, K: int, T: int, **_) -> dict:
+    """A client that draws a fresh mini-batch for every message."""
+    everybody, generator = digits(), np.random.default_rng(seed)
+    pool = everybody[generator.choice(len(everybody), 2 * n, replace=False).tolist()]
+    model = gl.models.build("mlp", pool, hidden=(32,), seed=seed)
+    client = gl.protocols.ZerothOrder(directions=K, law="gaussian", seed=seed)
+    how = {"rounds": T, "lr": 1e-2, "local_batch": b, "seed": seed, "test": everybody[:50], "progress": False}
+    run = gl.federation.train(client, model, [pool[:n]], **how)
+    found = gl.identify(gl.observe(run, client=0), pool, progress=False, seed=seed)
+    return judged(found, np.arange(2 * n) < n) | {"accuracy": float(run.accuracy[-1])}
+
+
 def main() -> None:
     """Make what is missing of the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="*", default=[*CASES, "logs"], choices=[*CASES, "logs"])
+    parser.add_argument("--only", nargs="*", default=[*CASES, *OTHERS], choices=[*CASES, *OTHERS])
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--name", default="membership_cpu")
     options = arguments(parser)
@@ -180,8 +201,12 @@ def main() -> None:
     measure(options.name, cells(drawn, options.draws), named, asked)
     if "logs" in options.only:
         keys = itertools.product(gl.observation.recorded.RECORDED, range(3), (1, 2, 3, 7))
-        every = ({"measure": "logs", "log": log, "client": k, "rounds": r} for log, k, r in keys)
+        every = ({"measure": "logs", "log": log, "client": k, "rounds": r, "seed": 0} for log, k, r in keys)
         measure(options.name, every, from_log, asked)
+    if "schedules" in options.only:
+        named_so = ({"measure": "schedules"} | dict(zip("nbKT", case, strict=True)) for case in SCHEDULES)
+        every = (case | {"seed": seed} for case in named_so for seed in range(FIRST, FIRST + options.draws))
+        measure(options.name, every, scheduled, asked)
 
 
 if __name__ == "__main__":

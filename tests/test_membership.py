@@ -101,6 +101,18 @@ def test_records_of_a_table_are_named(model):
     assert found(named) == (2, 30) and named.complete
 
 
+def test_texts_are_named_by_their_share_of_the_tokens():
+    """A longer text counts more in the mean over targets."""
+    pool = gl.data.sample("messages", count=24, seed=1, device="cpu")
+    network = gl.models.build("gpt", pool, depth=1, width=16, heads=2, seed=0)
+    batch = pool[[3, 11]]
+    assert len({int((row != -100).sum()) for row in pool.labels}) > 1
+    named = gl.identify(sent(network, scalars(16), batch), pool, **QUIET)
+    assert found(named) == (3, 11) and named.complete
+    with pytest.raises(ValueError, match="labels must be given, one for each candidate"):
+        gl.identify(sent(network, scalars(16), batch), pool.images, **QUIET)
+
+
 def test_classes_that_are_not_known_are_found_too(pool, model):
     named = gl.identify(sent(model, scalars(64), pool[list(CHOSEN)]), pool.images, **QUIET)
     assert found(named) == CHOSEN

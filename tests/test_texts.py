@@ -379,3 +379,18 @@ def test_texts_without_secrets_have_none_to_find():
             gl.score(own, own, **how)
     with pytest.raises(ValueError, match="images must be whole numbers"):
         gl.score(Reconstruction(own.images.float(), own.labels, 0.0), own)
+
+
+# --- names ---
+
+
+def test_messages_are_named_among_others_whatever_their_padding(model):
+    pool = gl.data.sample("messages", count=30, seed=2, device="cpu")
+    protocol = gl.protocols.ZerothOrder(directions=16, mu=1e-3, law="mezo", seed=3)
+    client = gl.data.from_texts([pool.texts[4], pool.texts[11]])
+    assert client.shape != pool.shape
+    seen = gl.observe(model, protocol, protocol.transmit(model, client.images, client.labels), client)
+    named = gl.identify(seen, pool, progress=False)
+    assert named.members.nonzero().flatten().tolist() == [4, 11]
+    with pytest.raises(ValueError, match="labels must be given, one for each candidate"):
+        gl.identify(seen, pool.images, progress=False)

@@ -56,7 +56,7 @@ def candidates_of(seen: Observation, candidates: Batch | Tensor, labels: Tensor 
         images, given = candidates, labels
     if not images.ndim or not len(images):
         raise ValueError("candidates must hold at least one record, got none")
-    if images.shape[1:] != torch.Size(seen.shape[1:]):
+    if images.shape[1:] != torch.Size(seen.shape[1:]) and not seen.whole:  # texts are padded to any length
         raise ValueError(
             f"candidates must be of the shape of the client's records, {tuple(seen.shape[1:])}, "
             f"got {tuple(images.shape[1:])}"
@@ -64,14 +64,17 @@ def candidates_of(seen: Observation, candidates: Batch | Tensor, labels: Tensor 
     device = next(seen.model.parameters()).device
     owner = np.arange(len(images))
     if given is None:
-        if seen.protocol.criterion.targets != "classes":
-            raise ValueError(f"labels must be given, one for each candidate: the loss is {seen.protocol.criterion}")
+        if seen.protocol.criterion.targets != "classes" or not images.is_floating_point():
+            raise ValueError(f"labels must be given, one for each candidate, with {seen.protocol.criterion}")
         owner = np.repeat(owner, seen.classes)
         given = torch.arange(seen.classes).repeat(len(images))
         images = images.repeat_interleave(seen.classes, 0)
     images, given = images.detach().to(device), given.detach().to(device)
     seen.protocol.check(seen.model, images, given)
-    return Candidates(images, given, owner, int(owner[-1]) + 1, *_allowed(seen, given))
+    allowed, notes = _allowed(seen, given)
+    if not all(message.protocol.keeps_linearity for message in seen.rounds):
+        notes += ("a defence has left no slopes: what was sent is taken for them all the same",)
+    return Candidates(images, given, owner, int(owner[-1]) + 1, allowed, notes)
 
 
 def _check_messages(seen: Observation) -> None:

@@ -7,6 +7,7 @@ random directions of our own as suffice, which turns them into scalars.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -27,6 +28,8 @@ SKETCH = 128
 SKETCH_SEED = 20_27
 PIXELS = 2**18
 """Numbers of candidates that are computed at a time, so that the activations of 32 networks fit into memory."""
+OUTPUTS = 2**22
+"""Numbers that a network answers with at a time: many, where it answers for every token."""
 DECOYS = 4
 """Batches of candidates whose message is computed as a whole too, to see how far rounding lets it differ from the mean
 of its records' own."""
@@ -64,7 +67,8 @@ def equations(
         chunk: candidates at a time; None: as many as :data:`PIXELS` allows.
         progress: whether to show a bar.
     """
-    size = chunk or max(1, PIXELS // images[0].numel())
+    answer = math.prod(models.outputs(seen.model, images[:1])[1:])
+    size = chunk or max(1, min(PIXELS // images[0].numel(), OUTPUTS // answer))
     readers = [_reader(seen, message, batch) for message in seen.rounds]
     rows = [len(reader) for reader in readers]
     edges = np.concatenate([[0], np.cumsum(rows)])

@@ -10,7 +10,8 @@ from tqdm.auto import tqdm
 
 from .columns import Equations
 from .games import Games, Supports, evidence, explained, play
-from .search import Dictionary, Explanation, exchanges
+from .search import Dictionary, Explanation, exchanges, leftover
+from .shares import Shares
 
 ROOM = 4.0
 """The sum of squares that is left may be so many times as large as noise and rounding make it in games: rounding is not
@@ -108,18 +109,57 @@ def decide(task: Problem, false_names: float, seed: int, show: bool) -> Verdict:
     complete, notes = _complete(task, found, played, false_names)
     bar_ = _bar(played, complete, false_names)
     named = np.zeros(len(scores), dtype=bool)
-    unsure = 0
-    for record in np.unique(found.members):
-        sure = scores[record] > bar_ and _doubt(task, found, int(record), supports) <= false_names / count
-        named[record] = sure
-        unsure += not sure
+    records = np.unique(found.members)
+    doubts = {int(record): _doubt(task, found, int(record), supports) for record in records if scores[record] > bar_}
+    spent = 0.0  # the risk of all names together, the surest ones first
+    for record, doubt in sorted(doubts.items(), key=lambda pair: pair[1]):
+        spent += doubt
+        named[record] = spent <= false_names
+    unsure = len(records) - int(named.sum())
     if unsure:
         complete = False
-        notes += (f"{unsure} of {len(np.unique(found.members))} records of the best explanation are not named: others do as well",)
+        notes += (f"{unsure} of {len(records)} records of the best explanation are not named: others do as well",)
     counts = np.bincount(found.members, minlength=len(scores)) * named
     size = float(message @ message)
     misfit, noise = (math.sqrt(part / size) if size else math.inf for part in (found.residual, task.floor))
     return Verdict(scores, named, counts, complete, misfit, noise, bar_, notes)
+
+
+def rank(task: Problem, false_names: float, seed: int) -> Verdict:
+    """The decision for mini-batches: by :class:`~glutils.membership.shares.Shares`, and games with drawn parts.
+
+    In half of the games the client's records are candidates, in the other half they are strangers, a half of the
+    candidates that is taken off the list.
+    """
+    generator = np.random.default_rng(seed)
+    scores = Shares(task.dictionary, task.count).scores(task.message)
+    bar = _bar_of_parts(task, math.ceil(1 / false_names), false_names, generator)
+    named = scores > bar
+    size = float(task.message @ task.message)
+    best = np.argsort(-scores, kind="stable")[: task.count]
+    left = leftover(task.dictionary, task.message, best)
+    misfit, noise = math.sqrt(left / size), math.sqrt(min(1.0, len(task.message) / size))
+    note = f"messages about {task.drawn} of {task.count} records each: who is missing cannot be told"
+    return Verdict(scores, named, named.astype(np.int64), False, misfit, noise, bar, (note,))
+
+
+def _bar_of_parts(task: Problem, games: int, alpha: float, generator: np.random.Generator) -> float:
+    """The score that wrong records exceed in at most a share alpha of the games of each half."""
+    dictionary, open_to = task.dictionary, np.flatnonzero(task.dictionary.kept)
+    strangers = generator.permutation(open_to)[: len(open_to) // 2]
+    cases = [(Shares(dictionary, task.count), open_to)]
+    if len(strangers):
+        cases.append((Shares(dictionary.without(strangers), task.count), strangers))
+    bar = 0.0
+    for shares, drawn_from in cases:
+        highest = np.empty(games)
+        for k in range(games):
+            members = generator.choice(drawn_from, task.count, replace=task.count > len(drawn_from))
+            scores = shares.scores(task.draw(members, generator))
+            scores[members] = -math.inf
+            highest[k] = scores.max()
+        bar = max(bar, float(np.sort(highest)[min(games - 1, math.ceil((1 - alpha) * (games + 1)) - 1)]))
+    return bar
 
 
 def _scores(task: Problem, found: Explanation, supports: Supports) -> np.ndarray:

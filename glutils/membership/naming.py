@@ -17,7 +17,7 @@ from ..observation import Observation
 from ..solvers.engine import show_progress
 from .candidates import Candidates, candidates_of
 from .columns import equations, masses
-from .decision import Verdict, decide, problem
+from .decision import Verdict, decide, problem, rank
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,9 @@ class Named:
 
     Attributes:
         scores: (N,) float64, in nats: how much better the best explanation of the messages with a candidate is than the
-            best without it. Above 0 for those in the best explanation, at most 0 for all others.
+            best without it. Above 0 for those in the best explanation, at most 0 for all others. Of mini-batches: the
+            log-likelihood ratio of a share in the client's data against none. -inf for candidates whose labels are not
+            among those that were told.
         members: (N,) bool: candidates that are named.
         complete: whether the named explain the messages down to the noise, which they would not do if a member were
             missing among the candidates. False also where there are too few scalars to tell.
@@ -81,7 +83,7 @@ def identify(
 
     - **One message, or a whole transcript or log**: each message's equations are those of the model as it was then.
     - **Mini-batches**: a message is about a random part of the client's data. What is named are the client's records;
-      how the parts were drawn counts as noise.
+      how the parts were drawn counts as noise (:mod:`glutils.membership.shares`), and a missing one is not noticed.
     - **Gradients, differences** are read along random directions of the adversary's own.
 
     Time and memory: 8 M N bytes for M scalars and N candidates, and M forward passes over all of them (two of them for
@@ -140,7 +142,10 @@ def identify(
             stacklevel=2,
         )
     task = problem(system, masses(seen, pool.labels), pool.allowed, count, drawn, extra)
-    verdict = decide(task, false_names, seed, show_progress(progress))
+    if task.drawn is None:
+        verdict = decide(task, false_names, seed, show_progress(progress))
+    else:
+        verdict = rank(task, false_names, seed)
     notes = (*seen.notes, *pool.notes, *system.notes, *verdict.notes)
     return _named(pool, verdict, notes, time.perf_counter() - begin)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from sklearn.covariance import ledoit_wolf
 
 CONFIDENCE = 1.25
 """How many independent numbers a likelihood counts, in units of the covariance's effective dimension."""
@@ -94,6 +93,8 @@ class Outlook:
 
 def _shrunk(centred: torch.Tensor) -> torch.Tensor:
     """Ledoit and Wolf's covariance (K, K) of centred samples (K, M), float64."""
+    from sklearn.covariance import ledoit_wolf  # here, because it loads SciPy
+
     covariance, _ = ledoit_wolf(centred.double().T.cpu().numpy(), assume_centered=True)
     return torch.from_numpy(covariance).to(centred.device)
 
