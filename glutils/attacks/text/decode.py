@@ -19,8 +19,8 @@ UNSURE = 0.05
 """Share of a typical covariance that the second pass keeps: what no variant holds."""
 PASSES = 3
 """Second passes that follow one first pass at most."""
-HOPEFUL = 0.75
-"""Misfit above which a text is not near enough for a second pass or a repair: a wider search is better."""
+HOPEFUL = 1.0
+"""Misfit above which a text is not near enough for a second pass or a repair: it explains less than no text would."""
 
 
 @dataclass(frozen=True)
