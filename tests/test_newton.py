@@ -219,11 +219,11 @@ def test_a_restart_does_not_depend_on_the_one_before():
     assert used.solve(start, one) == alone.solve(start, other) and one.losses == other.losses
 
 
-def test_scalars_that_rounding_made_zero_are_refused():
+def test_scalars_that_rounding_made_zero_are_noted():
     batch = gl.data.sample("digits", seed=0)
     model = gl.models.build("mlp", batch, hidden=(4,), activation="tanh", seed=0)
     protocol = gl.protocols.ZerothOrder(directions=70)
     sent = protocol.transmit(model, batch.images, batch.labels) * 0.0
     seen = gl.observe(model, protocol, sent, batch, knows={"labels"})
-    with pytest.raises(ValueError, match="scalars must not all be zero, got 70 zeros"):
-        gl.attack("zerogla", seen)
+    notes = gl.attack("zerogla", seen, seed=0, restarts=1, iterations=3).notes
+    assert any("all 70 scalars are zero: they say nothing" in note for note in notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, TypedDict, Unpack
 
 from ... import _validate
@@ -15,6 +16,8 @@ from .gauss_newton import gauss_newton_attack
 
 SOLVERS = {"gauss-newton": gauss_newton_attack, "lbfgs": lbfgs_attack, "adam": adam_attack}
 """What ``solver`` may name, and the function whose options, with their defaults, go with it."""
+NOTHING = "all {} scalars are zero: they say nothing, and what is found is the prior alone"
+"""The note on scalars of which rounding, a defence or a control left nothing."""
 COMMON = ("seed", "iterations", "restarts", "seconds", "progress")
 """Options of all solvers."""
 
@@ -85,7 +88,7 @@ def zerogla(
         ``unknowns``, and for Gauss-Newton ``noise``.
 
     Raises:
-        ValueError: an option that the chosen solver would ignore; scalars that are all zero.
+        ValueError: an option that the chosen solver would ignore.
         TypeError: an option that no solver has.
     """
     run = SOLVERS[_validate.choice("solver", solver, SOLVERS)]
@@ -98,12 +101,10 @@ def zerogla(
             raise ValueError(
                 f"{name} does nothing with solver={solver!r}, which takes {', '.join(takes)}; got {value!r}"
             )
-    if not any(bool(message.payload.scalars.any()) for message in seen.rounds):
-        raise ValueError(
-            f"scalars must not all be zero, got {seen.scalars} zeros: any records give them, by this protocol "
-            f"({seen.protocol}); rounding or a defence took what they said"
-        )
-    return run(seen, seed=seed, **given)
+    result = run(seen, seed=seed, **given)
+    if any(bool(message.payload.scalars.any()) for message in seen.rounds):
+        return result
+    return replace(result, notes=(NOTHING.format(seen.scalars), *result.notes))
 
 
 def _options(run: Any) -> Mapping[str, inspect.Parameter]:
