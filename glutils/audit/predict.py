@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,7 +52,7 @@ class Prediction:
     rank: int
     noise: float
     notes: tuple[str, ...]
-    _system: _System
+    _system: Any
 
     def scalars_at(self, psnr: float | int) -> torch.Tensor:
         """The least number of scalars with which each record is expected to reach ``psnr`` dB, (B,) int64.

@@ -183,7 +183,7 @@ def exchanges(
 ) -> np.ndarray:
     """(B, N): what is left if the member in this slot were that candidate; infinite for those that may not be chosen.
 
-    By inner products alone: |y - (v + a) / U|^2 = |y|^2 - 2 (y.v + y.a) / U + |v + a|^2 / U^2.
+    By inner products alone: ``|y - (v + a) / U|^2 = |y|^2 - 2 (y.v + y.a) / U + |v + a|^2 / U^2``.
     """
     columns, mass = dictionary.columns, dictionary.mass
     along = columns.T @ message if along is None else along
