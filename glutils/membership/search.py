@@ -73,7 +73,7 @@ class Explanation:
 
 
 def weights(dictionary: Dictionary, message: np.ndarray, rounds: int = 60) -> np.ndarray:
-    """(N,): non-negative least squares, min |columns w - message|, w >= 0 (Lawson and Hanson 1974).
+    """(N,): non-negative least squares, ``min |columns w - message|, w >= 0`` (Lawson and Hanson 1974).
 
     scipy solves it on the few columns that could matter; columns whose slope says that they would help are added until
     there are none (pricing), so that the answer is that of all N without a matrix of N x N.

@@ -21,7 +21,7 @@ class Certificate:
     """How well a text explains the scalars, in the client's own arithmetic.
 
     Attributes:
-        misfit: |s - what this text would send| / |s|.
+        misfit: ``|s - what this text would send| / |s|``.
         tolerance: below which a misfit is none.
         surplus: nats. About exp(surprise) texts are as likely as this one, and each of them comes so close to K scalars
             by chance with probability misfit^K: with a surplus of x, exp(-x) of them do.
