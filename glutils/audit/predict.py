@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .. import _validate, models, zo
-from ..attacks.zerogla.rounds import directional_derivative
+from ..attacks.zerogla.equations import gradients_jacobian
 from ..data.batch import Batch
 from ..models.relu import has_kinks
 from ..protocols import Protocol
@@ -225,17 +225,9 @@ def _at_the_edge(batch: Batch) -> torch.Tensor:
 
 def _gram(model: nn.Module, protocol: Protocol, batch: Batch) -> torch.Tensor:
     """G' G, (D, D) float64: one directional derivative of the gradient for each number of the records."""
-    params = models.parameters(model, torch.float64)
-    u = batch.images.double().flatten()
-
-    def gradient(v: torch.Tensor) -> torch.Tensor:
-        shown = v.view(batch.images.shape)
-        of = torch.func.grad(lambda p: models.loss(model, p, shown, batch.labels, criterion=protocol.criterion))
-        return models.flatten(of(params))
-
-    unit = torch.eye(len(u), dtype=u.dtype, device=u.device)
-    rows = models.vectorised(model, lambda v: directional_derivative(gradient, u, v), chunk_size=64)(unit)
-    return rows.detach() @ rows.detach().T
+    here = [models.parameters(model, torch.float64)]
+    rows = gradients_jacobian(model, here, batch.images.double(), batch.labels, protocol.criterion).detach()
+    return rows @ rows.T
 
 
 def _roundoff(model, protocol, batch, scalars, directions) -> float:

@@ -14,7 +14,9 @@ RELATIONS = {
     "zero_out": "one record counts, or counts as zero",
     "replace_one": "one record is exchanged for another",
 }
-"""Which data sets are neighbours, by name. A clipped sum moves by one clipping bound C, or by 2 C for the last."""
+"""Which data sets are neighbours, by name."""
+SENSITIVITY = {"add_remove": 1.0, "zero_out": 1.0, "replace_one": 2.0}
+"""How far a clipped sum moves between neighbours, by relation, in clipping bounds."""
 SAMPLINGS = {
     "poisson": "every record takes part by itself, with the sample rate as probability",
     "fixed": "batches of a fixed size, drawn without replacement",
@@ -96,7 +98,7 @@ def epsilon(
 def _epsilon(sigma, rate, steps, delta, relation, sampling, accountant, classic) -> float:
     from . import privacy_loss  # here, because it loads SciPy
 
-    shift = 2.0 if relation == "replace_one" else 1.0
+    shift = SENSITIVITY[relation]
     if accountant == "prv" and rate == 1:
         return privacy_loss.gaussian(shift, sigma, steps, delta)
     if relation == "replace_one" and sampling == "poisson" and rate < 1:
@@ -137,8 +139,7 @@ def reconstruction_bound(
         raise ValueError(f"prior must be less than 1, got {prior}")
     from scipy.special import ndtr, ndtri
 
-    shift = 2.0 if relation == "replace_one" else 1.0
-    return float(ndtr(ndtri(float(prior)) + math.sqrt(steps) * shift / sigma))
+    return float(ndtr(ndtri(float(prior)) + math.sqrt(steps) * SENSITIVITY[relation] / sigma))
 
 
 def noise_multiplier(

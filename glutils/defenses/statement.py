@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .. import _validate
 from ..protocols import Protocol
-from .accounting import RELATIONS, SAMPLINGS, epsilon
+from .accounting import RELATIONS, SAMPLINGS, SENSITIVITY, epsilon
 from .defended import Defended
 from .dp import DPSGD, DPScalars, DPUpdate
 
@@ -141,7 +141,7 @@ def privacy_statement(
     return PrivacyStatement(
         epsilon=epsilon(defense.sigma, rate, releases, delta, **how), delta=delta,
         mechanism=f"{what}, at {float(defense.clip):g}; Gaussian noise on the sum; divided by {divisor}",
-        unit="record", relation=relation, sampling=sampling, sensitivity=2.0 if relation == "replace_one" else 1.0,
+        unit="record", relation=relation, sampling=sampling, sensitivity=SENSITIVITY[relation],
         noise_multiplier=float(defense.sigma), sample_rate=rate, steps=releases,
         trust="nobody but the client: noise is added before anything is sent", notes=_delta_note(delta, records),
     )  # fmt: skip
@@ -169,8 +169,9 @@ def _of_clients(defense, steps, delta, relation, clients, sampled) -> PrivacySta
     return PrivacyStatement(
         epsilon=epsilon(defense.sigma, 1.0, steps, delta, relation="replace_one"), delta=delta,
         mechanism=f"the whole update is clipped in length, at {float(defense.clip):g}; Gaussian noise on it",
-        unit="client", relation="replace_one", sampling="fixed", sensitivity=2.0, noise_multiplier=float(defense.sigma),
-        sample_rate=1.0, steps=steps, trust="nobody but the client: noise is added before anything is sent",
+        unit="client", relation="replace_one", sampling="fixed", sensitivity=SENSITIVITY["replace_one"],
+        noise_multiplier=float(defense.sigma), sample_rate=1.0, steps=steps,
+        trust="nobody but the client: noise is added before anything is sent",
         notes=notes + (_delta_note(delta, clients) if clients else ()),
     )  # fmt: skip
 
