@@ -1,5 +1,10 @@
-"""Before anything is sent: what a planned message would give away, in closed form."""
+"""What a client's message gives away: measured by every attack that applies, or foretold in closed form."""
 
+from .checks import Check
+from .messages import message
 from .predict import Prediction, predict
+from .report import Report, Row
+from .run import run
+from .verdicts import Planted
 
-__all__ = ["Prediction", "predict"]
+__all__ = ["Check", "Planted", "Prediction", "Report", "Row", "message", "predict", "run"]
