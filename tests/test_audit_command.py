@@ -62,7 +62,7 @@ def test_a_file_is_audited_and_leaves_a_page_and_a_record(folder, capsys):
 @pytest.mark.parametrize(
     "change, what",
     [
-        ({"modell": {}}, "entry must be one of"),
+        ({"models": {}}, "entry must be one of"),
         ({"model": None}, "model must hold"),
         ({"message": {"file": "none.npz"}}, "existing file"),
         ({"message": {"path": "update.npz"}}, "entry of message"),
