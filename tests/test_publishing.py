@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -38,43 +37,12 @@ def test_launch_refuses_what_a_shell_would_read_otherwise(tool, notebook, reposi
         tool("launch").with_install_cell(notebook, repository, ref)
 
 
-def test_the_install_cell_installs_from_a_repository(tool, tmp_path, notebook):
-    """Executed as Colab would: no glutils there, a repository with a tag to clone, a kernel that goes on."""
-    source, work, site = tmp_path / "repository", tmp_path / "content", tmp_path / "site"
-    shutil.copytree(ROOT / "glutils", source / "glutils", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copy2(ROOT / name, source / name)
-    shutil.copytree(ROOT / "notebooks", source / "notebooks")
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-C", str(source)]
-    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"], ["tag", "v0"]):
-        subprocess.run([*git, *command], check=True)
-    work.mkdir(), site.mkdir()
-    cell = json.loads(tool("launch").with_install_cell(notebook, str(source), "v0"))["cells"][0]
-    script = f"""
-import sys
-sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")
-                    and "editable" not in repr(finder)]
-sys.path[:] = [{str(site)!r}] + [entry for entry in sys.path if entry and {str(ROOT)!r} != entry]
-import importlib.util
-assert importlib.util.find_spec("glutils") is None
-from IPython.core.interactiveshell import InteractiveShell
-InteractiveShell.instance().run_cell({"".join(cell["source"])!r}).raise_error()
-import os, glutils
-print("FOUND", glutils.__file__, os.getcwd())
-"""
-    quiet = {
-        "PIP_TARGET": str(site),
-        "PIP_NO_DEPS": "1",
-        "PIP_NO_BUILD_ISOLATION": "0",
-        "PIP_QUIET": "1",
-        "HOME": str(tmp_path),
-    }
-    ran = subprocess.run(
-        [sys.executable, "-c", script], cwd=work, env=os.environ | quiet, capture_output=True, text=True, timeout=300
-    )
-    found = re.search(r"FOUND (\S+) (\S+)", ran.stdout)
-    assert found, ran.stdout + ran.stderr
-    assert found[1].startswith(str(site)) and found[2] == str(work / "leaky-scalars" / "notebooks")
+def test_binder_takes_the_builds_for_the_cpu(tool):
+    launch, before = tool("launch"), (ROOT / "environment.yml").read_text(encoding="utf-8")
+    lines, after = yaml.safe_load(before), yaml.safe_load(launch.with_cpu_wheels(before))
+    assert after["dependencies"][-1]["pip"] == [launch.CPU_WHEELS, *lines["dependencies"][-1]["pip"]]
+    with pytest.raises(ValueError, match="once"):
+        launch.with_cpu_wheels("dependencies: []")
 
 
 def test_launch_buttons_come_with_the_address_and_only_then(tool, tmp_path):
