@@ -100,18 +100,40 @@ def test_the_archive_is_complete_and_the_same_each_time(tool, tmp_path, capsys):
 
 @pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.stem)
 def test_workflows_run_commands_that_exist(path):
-    """Every make target and script that a workflow calls is there, and every action has a version."""
-    flow = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert flow["name"] and flow["jobs"] and flow.get("permissions"), "a workflow says what it may do"
+    """Every make target and script that a workflow calls is there, and every action is one commit of it."""
+    text = path.read_text(encoding="utf-8")
+    flow = yaml.safe_load(text)
+    assert flow["name"] and flow["jobs"]
+    assert flow["permissions"] == {"contents": "read"}, "a job that may do more says so itself"
+    assert "apt-get" not in text, "GitHub's runners have Chrome, and no package called chromium"
+    assert "download.pytorch.org/whl/cpu" in text, "runners have no graphics card"
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M))
     for job in flow["jobs"].values():
         assert job.get("timeout-minutes")
         for step in job["steps"]:
-            assert "uses" not in step or re.search(r"@v\d+", step["uses"]), step
+            assert "uses" not in step or re.search(r"^actions/[\w-]+@[0-9a-f]{40}$", step["uses"]), step
+            if step.get("uses", "").startswith("actions/checkout@"):
+                assert step["with"] == {"persist-credentials": False}, "no token beside code that runs"
             run = step.get("run", "")
             assert set(re.findall(r"\bmake ([a-z]+)", run)) <= targets, run
             for script in re.findall(r"\b((?:tools|benchmarks)/\w+\.py|\.ci/run)", run):
                 assert (ROOT / script).is_file(), script
+
+
+def test_a_job_that_may_write_runs_no_code_of_the_book():
+    """What executes notebooks may only read; what deploys, pushes or releases takes what they made."""
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text(encoding="utf-8"))["jobs"]
+    writing = {name: job["permissions"] for name, job in jobs.items() if "permissions" in job}
+    assert writing == {
+        "pages": {"pages": "write", "id-token": "write"},
+        "launch": {"contents": "write"},
+        "archive": {"contents": "write"},
+    }
+    for name in writing:
+        assert jobs[name]["needs"] == "build"
+        assert not [step for step in jobs[name]["steps"] if "make" in step.get("run", "").split()], name
+    main, tags = "github.ref == 'refs/heads/main'", "startsWith(github.ref, 'refs/tags/')"
+    assert {name: jobs[name]["if"] for name in writing} == {"pages": main, "launch": main, "archive": tags}
 
 
 def test_the_three_workflows_are_there():
