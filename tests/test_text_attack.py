@@ -204,3 +204,13 @@ def test_messages_of_the_trained_model_are_decoded_and_the_search_can_be_watched
     assert not score.controls["model_guess"].exact.any()
     first, last = result.history.frames[0], result.history.frames[-1]
     assert (first == NOTHING).sum() > 0 and (last == NOTHING).sum() == 0, "the message appears token by token"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_adapters_alone_tell_the_text_and_frozen_weights_are_read_as_the_client_has_them(dtype):
+    batch = tokens(10)
+    model = gl.models.adapted(gpt(batch), rank=2)
+    half = {"loss_dtype": "float32", "mu": 1e-2} if dtype == "bfloat16" else {}
+    seen = observed(model, batch, dtype=dtype, **half)
+    result = gl.attack("zerogla_text", seen, seed=0, width=16, restarts=1)
+    assert torch.equal(result.tokens, batch.images) and result.diagnostics["certified"] == 1

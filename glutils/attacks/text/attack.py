@@ -16,7 +16,7 @@ from .code import Code
 from .decode import PASSES, Effort, decoded, examples_of
 from .layout import IGNORED, NOTHING, Frame, Sentences
 from .pairs import BUDGET, Pairs
-from .reader import reader_of
+from .reader import as_sent, reader_of
 
 FITS = 2e-3
 """Misfit, in the attacker's own arithmetic, at which the search is over."""
@@ -98,7 +98,8 @@ def zerogla_text(
     frame = frame_of(seen, targets)
     dtype = torch.float64 if seen.protocol.arithmetic.dtype == "float64" else torch.float32
     with torch.no_grad():
-        reader = reader_of(seen.model, frame.vocabulary, seen.shape[1])
+        client = zo.DTYPES[seen.protocol.arithmetic.dtype]
+        reader = reader_of(as_sent(seen.model, client, dtype), frame.vocabulary, seen.shape[1])
         code = Code(Pairs(seen, budget=budget, dtype=dtype), reader, frame)
         found = _searched(seen, code, effort, seed=seed, restarts=restarts, seconds=seconds, progress=progress)
         flat = found.variables[0]
