@@ -92,3 +92,21 @@ class Sentences:
             tokens[i, : len(sentence)] = torch.tensor(sentence)
             labels[i, 1 : len(sentence)] = tokens[i, 1 : len(sentence)]
         return cls(*(part.to(flat.device) for part in (tokens, labels, rows, places, told)))
+
+    def shared(self) -> Sentences:
+        """The same, but a sentence with which another one begins is read there: a causal model makes no difference."""
+        lines = [row[: 1 + int(told)].tolist() for row, told in zip(self.tokens, self.lengths, strict=True)]
+        kept: list[int] = []
+        where: dict[tuple[int, ...], int] = {}
+        for i in sorted(range(len(lines)), key=lambda i: -len(lines[i])):
+            line = tuple(lines[i])
+            if line not in where:
+                where |= {line[:end]: len(kept) for end in range(1, len(line) + 1) if line[:end] not in where}
+                kept.append(i)
+        new = torch.tensor([where[tuple(line)] for line in lines], device=self.rows.device)
+        return Sentences(self.tokens[kept], self.labels[kept], new[self.rows], self.places, self.told)
+
+    @property
+    def lengths(self) -> torch.Tensor:
+        """(S,) how many targets each sentence has."""
+        return (self.labels[:, 1:] != IGNORED).sum(1)
