@@ -31,7 +31,7 @@ class Typical:
     def of(cls, samples: torch.Tensor) -> Typical:
         """That of contributions (K, samples)."""
         mean = samples.mean(1)
-        covariance = _shrunk(samples - mean[:, None])
+        covariance = shrunk(samples - mean[:, None])
         values, vectors = torch.linalg.eigh(covariance)
         values = values.clamp(min=float(values.max()) * 1e-6)
         return cls(mean, ((vectors * values.rsqrt()) @ vectors.T).to(samples))
@@ -87,8 +87,10 @@ class Outlook:
         other = None if noise is None else (typical.whitener @ noise @ typical.whitener).double()
         for depth in range(last):
             spread = typical.whitener @ (behind[:, :, depth] - means[:, depth, None])
-            c = _shrunk(spread)
-            c = c if other is None else c + other
+            c = shrunk(spread)
+            if other is not None:  # it may have no part in some scalars
+                c = c + other
+                c.diagonal().add_(1e-3 * c.diagonal().mean())
             c.diagonal().add_(unsure * (targets - 1 - depth) + 1e-9)
             lower = torch.linalg.cholesky(c)
             whiteners.append(torch.linalg.solve_triangular(lower, typical.whitener.double(), upper=False).to(found))
@@ -96,7 +98,7 @@ class Outlook:
         return cls(means, whiteners, counts)
 
 
-def _shrunk(centred: torch.Tensor) -> torch.Tensor:
+def shrunk(centred: torch.Tensor) -> torch.Tensor:
     """Ledoit and Wolf's covariance (K, K) of centred samples (K, M), float64."""
     from sklearn.covariance import ledoit_wolf  # here, because it loads SciPy
 
