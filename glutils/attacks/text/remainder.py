@@ -31,7 +31,7 @@ class Typical:
     def of(cls, samples: torch.Tensor) -> Typical:
         """That of contributions (K, samples)."""
         mean = samples.mean(1)
-        covariance = _shrunk(samples - mean[:, None])
+        covariance = shrunk(samples - mean[:, None])
         values, vectors = torch.linalg.eigh(covariance)
         values = values.clamp(min=float(values.max()) * 1e-6)
         return cls(mean, ((vectors * values.rsqrt()) @ vectors.T).to(samples))
@@ -46,7 +46,7 @@ class Outlook:
 
     Attributes:
         means: (K, n) of all contributions behind each depth.
-        whiteners: (K, K) for each depth but the last.
+        whiteners: (K, K) for each depth but the last; for that too, where other texts are behind the scalars.
         counts: c of each.
     """
 
@@ -63,8 +63,9 @@ class Outlook:
 
     @classmethod
     def of(
-        cls, found: torch.Tensor, flat: torch.Tensor, targets: int, typical: Typical, *, unsure: float = 0.0
-    ) -> Outlook:
+        cls, found: torch.Tensor, flat: torch.Tensor, targets: int, typical: Typical, *, unsure: float = 0.0,
+        noise: torch.Tensor | None = None,
+    ) -> Outlook:  # fmt: skip
         """From contributions (K, M, T) of M flat texts (M, T + 1), target by target.
 
         A text that is shorter than the ``targets`` is filled up with typical contributions. In coordinates in which a
@@ -73,6 +74,7 @@ class Outlook:
         Args:
             unsure: share of a typical target's covariance to add for each target to come, for texts that are too much
                 alike.
+            noise: (K, K) covariance of what is no part of the text.
         """
         k, count, length = found.shape
         filled = typical.mean[:, None, None].expand(k, count, targets).clone()
@@ -80,10 +82,15 @@ class Outlook:
         behind = filled.sum(2, keepdim=True) - filled.cumsum(2)
         means = behind.mean(1)
         whiteners: list[torch.Tensor] = []
-        counts = [float(k)] * (targets - 1)
-        for depth in range(targets - 1):
+        last = targets - (noise is None)
+        counts = [float(k)] * last
+        other = None if noise is None else (typical.whitener @ noise @ typical.whitener).double()
+        for depth in range(last):
             spread = typical.whitener @ (behind[:, :, depth] - means[:, depth, None])
-            c = _shrunk(spread)
+            c = shrunk(spread)
+            if other is not None:  # it may have no part in some scalars
+                c = c + other
+                c.diagonal().add_(1e-3 * c.diagonal().mean())
             c.diagonal().add_(unsure * (targets - 1 - depth) + 1e-9)
             lower = torch.linalg.cholesky(c)
             whiteners.append(torch.linalg.solve_triangular(lower, typical.whitener.double(), upper=False).to(found))
@@ -91,7 +98,7 @@ class Outlook:
         return cls(means, whiteners, counts)
 
 
-def _shrunk(centred: torch.Tensor) -> torch.Tensor:
+def shrunk(centred: torch.Tensor) -> torch.Tensor:
     """Ledoit and Wolf's covariance (K, K) of centred samples (K, M), float64."""
     from sklearn.covariance import ledoit_wolf  # here, because it loads SciPy
 
