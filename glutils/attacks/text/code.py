@@ -46,6 +46,15 @@ class Code:
         """n s, (K,)."""
         return (self.pairs.scalars * self.frame.targets).to(self.pairs.dtype)
 
+    @property
+    def noise(self) -> torch.Tensor:
+        """Standard deviation of the noise that defences are known to add to n s, (K,)."""
+        told = [
+            torch.full((len(entry.payload),), entry.protocol.noise(entry.payload, self.frame.sentences))
+            for entry in self.pairs.rounds
+        ]
+        return torch.cat(told).to(self.pairs.weights) * self.pairs.weights * self.frame.targets
+
     def next(self, prefixes: Prefixes) -> tuple[torch.Tensor, torch.Tensor]:
         """Contributions (K, N, V) of each token behind each prefix, and its log-probability (N, V).
 

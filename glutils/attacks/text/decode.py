@@ -57,7 +57,7 @@ def decoded(
     """
     n = code.frame.targets
     found, _ = code.texts(examples)
-    typical = Typical.of(found[:, examples[:, 1:] >= 0])
+    typical = Typical.of(found[:, examples[:, 1:] >= 0], code.noise, n)
     outlook = Outlook.of(found, examples, n, typical)
     best: Text | None = None
     for turn in range(1 + PASSES):

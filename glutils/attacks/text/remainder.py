@@ -22,19 +22,31 @@ class Typical:
     Attributes:
         mean: (K,).
         whitener: (K, K), the inverse root of the covariance, which is shrunk by Ledoit and Wolf's (2004) rule.
+        noise: (K, K), covariance of the client's known noise behind the whitener; None without noise.
     """
 
     mean: torch.Tensor
     whitener: torch.Tensor
+    noise: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, samples: torch.Tensor) -> Typical:
-        """That of contributions (K, samples)."""
+    def of(cls, samples: torch.Tensor, noise: torch.Tensor | None = None, targets: int = 1) -> Typical:
+        """That of contributions (K, samples).
+
+        Args:
+            noise: (K,), standard deviation of what a defence adds to each scalar: every one of the ``targets`` gets its
+                share, so that the whitener is not sure of what the noise hides.
+        """
         mean = samples.mean(1)
         covariance = _shrunk(samples - mean[:, None])
+        noisy = noise is not None and bool((noise > 0).any())
+        if noisy:
+            covariance.diagonal().add_(noise.double().square() / targets)
         values, vectors = torch.linalg.eigh(covariance)
         values = values.clamp(min=float(values.max()) * 1e-6)
-        return cls(mean, ((vectors * values.rsqrt()) @ vectors.T).to(samples))
+        whitener = (vectors * values.rsqrt()) @ vectors.T
+        behind = (whitener * noise.double().square()) @ whitener if noisy else None
+        return cls(mean, whitener.to(samples), behind)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +96,8 @@ class Outlook:
         for depth in range(targets - 1):
             spread = typical.whitener @ (behind[:, :, depth] - means[:, depth, None])
             c = _shrunk(spread)
+            if typical.noise is not None:
+                c = c + typical.noise
             c.diagonal().add_(unsure * (targets - 1 - depth) + 1e-9)
             lower = torch.linalg.cholesky(c)
             whiteners.append(torch.linalg.solve_triangular(lower, typical.whitener.double(), upper=False).to(found))
