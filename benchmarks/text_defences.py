@@ -2,11 +2,11 @@
 
 The client of ``benchmarks/text.py``: one made-up message, the trained gpt, MeZO in float32, one direction a step. The
 attacker knows the defence, and its noise. Noise is that of ``dp_scalars``, on slopes cut at three units; a unit is the
-root mean square of scalars of public messages. Naming is among 64 private messages, from 64 scalars
-at most. Utility is that of 64 clients with
-one message each: for the model they are one client with all messages, and noise on the mean of 64 is an eighth of
-one client's; a secure sum needs another eighth only, since 64 clients share its noise. Each defence takes the best of
-several step sizes. Loss is in nats a token, on 48 messages of the private split that nobody trains on.
+root mean square of scalars of public messages. Messages are also named among 64 private ones, from 64 scalars at most.
+
+Utility is that of 64 clients with one message each: for the model they are one client with all messages, and noise on
+the mean of 64 is an eighth of one client's; of a secure sum, a 64th. Loss is in nats a token, on
+48 messages of the private split that nobody trains on, at several step sizes, of which the reader may take the best.
 
     python benchmarks/text_defences.py [--cases undefended ...] [--seeds 3] [--first 400]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import _validate, models
 from ..data.batch import Batch
 from ..metrics.texts import SECRET
-from ..protocols import Protocol
+from ..protocols import Protocol, ZerothOrder
 from .predict import _roundoff
 
 SAMPLE = 32
@@ -101,7 +101,8 @@ def count_texts(model: nn.Module, protocol: Protocol, batch: Batch, *, rounds: i
         raise ValueError(f"batch must hold texts, got {batch.kind}, which gl.audit.predict is about")
     protocol.check(model, batch.images, batch.labels)
     plain = protocol.undefended
-    sample = replace(plain, directions=SAMPLE)  # pyright: ignore[reportCallIssue]  (it is a ZerothOrder)
+    assert isinstance(plain, ZerothOrder), "nothing else answers slopes"
+    sample = replace(plain, directions=SAMPLE)
     directions = sample.draw(model)
     with torch.no_grad():
         logs = models.logits(model, models.parameters(model), batch.images)[:, :-1].double().log_softmax(-1)
@@ -113,7 +114,7 @@ def count_texts(model: nn.Module, protocol: Protocol, batch: Batch, *, rounds: i
     noise = math.hypot(rough, protocol.noise(plain.payload(scalars, model), len(batch)))
     return TextCount(
         surprise=bits.sum(1).cpu(), secrets=(bits.cpu() * _secret(batch)).sum(1), targets=int(told.sum()),
-        scalars=protocol.directions * rounds, spread=spread, noise=noise,
+        scalars=plain.directions * rounds, spread=spread, noise=noise,
         bits_per_scalar=0.5 * math.log2(1 + (spread / noise) ** 2) if noise else math.inf,
     )  # fmt: skip
 

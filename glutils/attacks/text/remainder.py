@@ -39,13 +39,13 @@ class Typical:
         """
         mean = samples.mean(1)
         covariance = _shrunk(samples - mean[:, None])
-        noisy = noise is not None and bool((noise > 0).any())
-        if noisy:
-            covariance.diagonal().add_(noise.double().square() / targets)
+        squares = None if noise is None or not bool((noise > 0).any()) else noise.double().square()
+        if squares is not None:
+            covariance.diagonal().add_(squares / targets)
         values, vectors = torch.linalg.eigh(covariance)
         values = values.clamp(min=float(values.max()) * 1e-6)
         whitener = (vectors * values.rsqrt()) @ vectors.T
-        behind = (whitener * noise.double().square()) @ whitener if noisy else None
+        behind = None if squares is None else (whitener * squares) @ whitener
         return cls(mean, whitener.to(samples), behind)
 
 
