@@ -35,8 +35,8 @@ CLOSED = {"fc_inversion": 0, "rtf": 0, "fgla": 0, "rgap": 1}
 ELSEWHERE = ("cpa", "cpa_fi", "dmgan")
 """They search for an unmixing, or play inside the rounds."""
 POPULATIONS = ("ggl",)
-TEXTS = ("dager", "zerogla_text")
-"""Attacks on texts; their own tests look at them."""
+THEIR_OWN = ("dager", "spear", "zerogla_text")
+"""Attacks on texts, and on batches; their own tests look at them."""
 
 
 def held(protocol, count, network="mlp", public=False, **options):
@@ -151,4 +151,4 @@ def test_every_stage_of_gauss_newton_is_counted():
 
 def test_every_attack_says_something():
     searched = {name for name, *_ in SEARCHES.values()}
-    assert searched | set(CLOSED) | set(ELSEWHERE) | {*POPULATIONS, *TEXTS} == {*gl.attacks.names(), "dmgan"}
+    assert searched | set(CLOSED) | set(ELSEWHERE) | {*POPULATIONS, *THEIR_OWN} == {*gl.attacks.names(), "dmgan"}

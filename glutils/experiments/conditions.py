@@ -122,6 +122,7 @@ CONDITIONS: dict[str, Conditions] = {
     "dager": Conditions(**LANGUAGE, knows=()),
     "zerogla_text": Conditions(**LANGUAGE, knows=(), budget=_own),
     "cpa": Conditions(**LINEAR, budget=_own),
+    "spear": Conditions(**LINEAR, knows=(), budget=_own),
     "cpa_fi": Conditions(**KINKED, budget=lambda evaluations: {"inversion": evaluations}),
     "rtf": Conditions(**KINKED, knows=PUBLIC, change=_imprint),
 }
