@@ -31,7 +31,7 @@ SEARCHES = {
     "zerogla, L-BFGS": ("zerogla", {"solver": "lbfgs"}, SCALARS, 1, 1),
     "zerogla, L-BFGS, restarts": ("zerogla", {"solver": "lbfgs", "restarts": 2}, SCALARS, 1, 1),
 }
-CLOSED = {"fc_inversion": 0, "rtf": 0, "fgla": 0, "rgap": 1}
+CLOSED = {"april": 0, "fc_inversion": 0, "rtf": 0, "fgla": 0, "rgap": 1}
 ELSEWHERE = ("cpa", "cpa_fi", "dmgan")
 """They search for an unmixing, or play inside the rounds."""
 POPULATIONS = ("ggl",)
@@ -76,6 +76,8 @@ def test_a_closed_form_evaluates_nothing_but_what_it_checks(name):
         network = {"network": "convnet", "activation": "leaky_relu", "hidden": None, "channels": (4, 4)}
     if name == "fgla":
         network = {"network": "convnet", "channels": (4, 4), "hidden": None}
+    if name == "april":
+        network = {"network": "vit"}
     seen = held(GRADIENT, count, public=True, **network)
     if name == "rtf":
         model = gl.imprint.imprint(seen.model, seen.public, seed=0)

@@ -88,7 +88,7 @@ def spear(
     found = separate(given, samples, generator, seconds)
     device = seen.payload[prefix + "weight"].device
     images = given.images(found.directions).view(seen.shape).to(device)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if not given.explained(found.agreement):
         notes = (
             f"{1 - found.agreement:.2%} of the zeros do not agree with the images: some are mixtures; more samples, or "
