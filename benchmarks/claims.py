@@ -6,7 +6,7 @@ Each function makes the rows of one measurement with one seed. Rows that are in 
 
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
-    claims_cpu: python benchmarks/claims.py --seeds 6
+    claims_cpu: python benchmarks/claims.py
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Each function makes the rows of one measurement with one seed. Rows that are in 
 
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
-    claims_chapters_cpu: python benchmarks/claims_chapters.py --seeds 6
+    claims_chapters_cpu: python benchmarks/claims_chapters.py
 """
 
 from __future__ import annotations
@@ -62,6 +62,20 @@ def features(seed: int) -> Iterator[dict]:
         yield {"case": "a repeated label", "refusals": 0.0}
     except ValueError:
         yield {"case": "a repeated label", "refusals": 1.0}
+
+
+@measure
+def unpooled(seed: int) -> Iterator[dict]:
+    """FGLA and IG on four photographs, behind a last layer that reads 128 numbers, or the whole feature map."""
+    batch = photos(4, seed, 16)
+    public = gl.data.public("photos", count=256, size=16, seed=seed, device="cpu")
+    for case, hidden in (("128 numbers", 128), ("whole map", None)):
+        model = gl.models.build("convnet", batch, seed=seed, hidden=hidden)
+        decoder = gl.decoder.train(model, public, seed=seed, progress=False).decoder
+        row = attack("fgla", model, batch, seed=seed, decoder=decoder)
+        yield {"case": case, "attack": "fgla"} | row
+        row = attack("ig", model, batch, seed=seed, iterations=300, progress=False)
+        yield {"case": case, "attack": "ig"} | row
 
 
 @measure
