@@ -89,8 +89,9 @@ class DPSGD(Defense):
 class DPUpdate(Defense):
     """User-level privacy (DP-FedAvg, McMahan et al. 2018): the whole update clipped to ``clip``, noise sigma x clip.
 
-    Here every client adds its own noise (local privacy), so that the server sees nothing else; with a trusted sum each
-    of n clients adds 1 / sqrt(n) of it.
+    Here every client adds its own noise (local privacy), so that the server sees nothing else. Where only a sum of n
+    clients is seen, their noise adds up, and each may add 1 / sqrt(n) of it (central privacy);
+    :func:`~glutils.defenses.privacy_statement` knows both, for a client as a whole.
 
     Args:
         clip: greatest length of the update, above 0.
