@@ -1,5 +1,6 @@
-"""Before anything is sent: what a planned message would give away, in closed form."""
+"""Before and beside a run: what a planned message would give away, and what canaries prove about a promise."""
 
+from .canaries import Canaries, canaries
 from .predict import Prediction, predict
 
-__all__ = ["Prediction", "predict"]
+__all__ = ["Canaries", "Prediction", "canaries", "predict"]
