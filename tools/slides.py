@@ -71,8 +71,8 @@ def page(notebook: dict, stem: str) -> str:
         f'<script defer src="{MATHJAX}"></script>\n</head>\n<body>\n'
         f'<div class="reveal"><div class="slides">\n{body}\n</div></div>\n'
         f"<script>{(HERE / 'reveal' / 'reveal.js').read_text(encoding='utf-8')}</script>\n"
-        '<script>Reveal.initialize({hash: true, width: 1200, height: 760, margin: .06, center: false, transition: "none", '
-        'showNotes: location.search.includes("notes")});</script>\n</body>\n</html>\n'
+        '<script>Reveal.initialize({hash: true, width: 1200, height: 760, margin: .06, center: false, '
+        'transition: "none", showNotes: location.search.includes("notes")});</script>\n</body>\n</html>\n'
     )
 
 
