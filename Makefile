@@ -5,6 +5,7 @@
 # make archive  the executed book as one zip file with its checksum, for a release
 # make links  ask every address outside the book whether it is still there (needs the network)
 # make editions  the notebooks for students (without solutions) and instructors (with marking hints)
+# make lesson LESSON=one-lecture  run what a schedule of the instructor's guide needs: notebooks, slides, student edition
 # make lab    JupyterLab on the notebooks
 # make clean  remove everything that was built (the environment stays; remove .venv to drop it too)
 
@@ -18,7 +19,7 @@ JOBS   ?= $(shell getconf _NPROCESSORS_ONLN)
 _build/html/index.html:
 	$(MAKE) book
 
-.PHONY: help env newest book browser archive links editions test lab clean
+.PHONY: help env newest book browser archive links editions lesson test lab clean
 .DELETE_ON_ERROR:
 
 help:
@@ -81,6 +82,9 @@ test: $(STAMP)
 
 editions: $(STAMP)
 	$(BIN)/python tools/editions.py --to _build/editions
+
+lesson: $(STAMP)
+	$(BIN)/python tools/lesson.py --lesson "$(LESSON)" --to _build/lessons
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import course
 import record_index
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -173,6 +174,7 @@ def facts(name: str) -> dict[str, bool]:
     }
 
 
+COURSE = ("Chapter", "Minutes", "Its sections, with their minutes", "Exercises", "Points")
 DEFAULTS = {repr(value): repr(value) for value in (None, True, False, 0, 0.0, 1, "", ())}
 """Defaults that are shown as they are; others, such as an empty dictionary made for each object, as an ellipsis."""
 MARKS = ("reads", "needs", "can do")
@@ -330,4 +332,5 @@ MAKERS: dict[str, Callable[[], str]] = {
     "label rules": labels_reference,
     "defences": defenses_reference,
     "records": records_table,
+    "course": lambda: table(COURSE, course.lines()),
 }
