@@ -141,6 +141,72 @@ def test_noise_that_is_declared_is_allowed_for(pool, model):
     assert found(named) == CHOSEN and named.complete and 0.05 < named.noise < 0.2
 
 
+# --- what defences do to a mean ---
+
+
+@pytest.mark.parametrize("expected", [1, 2, 3, 4.5, 20])
+@pytest.mark.parametrize("sigma", [0.0, 0.02])
+def test_a_sum_divided_by_a_public_number_is_read_as_one(pool, model, expected, sigma):
+    defense = gl.defenses.get("dp_scalars", clip=3.0, sigma=sigma, expected=expected)
+    named = gl.identify(sent(model, gl.defenses.Defended(scalars(80), defense), pool[list(CHOSEN)]), pool, **QUIET)
+    assert found(named) == CHOSEN and named.complete
+    assert named.noise == pytest.approx(0.0, abs=1e-3) if not sigma else 0.001 < named.noise < 0.2
+
+
+@pytest.mark.parametrize("expected", [None, 2, 7])
+def test_clipped_gradients_are_read_as_the_client_clips_them(pool, model, expected):
+    defense = gl.defenses.get("dpsgd", clip=0.5, sigma=1e-4, expected=expected)
+    named = gl.identify(sent(model, gl.defenses.Defended(FedSGD(), defense), pool[list(CHOSEN)]), pool, **QUIET)
+    assert found(named) == CHOSEN and named.complete
+
+
+@pytest.mark.parametrize(
+    ("protocol", "defense"),
+    [
+        (scalars(60), gl.defenses.get("clip", bound=0.5)),
+        (FedSGD(), gl.defenses.get("dp_update", clip=0.1, sigma=1e-6)),
+        (scalars(80), (gl.defenses.get("clip_scalars", bound=0.8), gl.defenses.get("gaussian_noise", sigma=0.01))),
+    ],
+    ids=["shortened scalars", "shortened gradient", "cut before noise"],
+)
+def test_what_was_cut_is_allowed_for(pool, model, protocol, defense):
+    named = gl.identify(sent(model, gl.defenses.Defended(protocol, defense), pool[list(CHOSEN)]), pool, **QUIET)
+    assert found(named) == CHOSEN and named.complete
+
+
+def test_classes_that_weigh_more_count_more(pool, model):
+    loss = gl.models.losses.CrossEntropy(class_weights=[1.0 + k for k in range(10)])
+    for protocol in (scalars(60, loss=loss), FedAvg(epochs=1, batch_size=3, lr=0.1, loss=loss)):
+        assert found(gl.identify(sent(model, protocol, pool[list(CHOSEN)]), pool, **QUIET)) == CHOSEN
+    defense = gl.defenses.get("dp_scalars", clip=3.0, sigma=0.01, expected=5)  # adds up each one's own loss
+    summed = gl.defenses.Defended(scalars(80, loss=loss), defense)
+    assert found(gl.identify(sent(model, summed, pool[list(CHOSEN)]), pool, **QUIET)) == CHOSEN
+
+
+# --- how many they are ---
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_the_number_of_members_is_found_too(pool, model, count):
+    truth = (3, 17, 41, 55, 77, 98)[:count]
+    named = gl.identify(sent(model, scalars(60), pool[list(truth)]), pool, members=(1, 9), **QUIET)
+    assert found(named) == truth and named.complete
+    assert any(f"{count} members explain best, of 1 to 9" in note for note in named.notes)
+
+
+def test_a_message_of_a_batch_of_unknown_size_names_its_records(pool, model):
+    """Each record is drawn by chance, four of twelve are expected, and four is what sums are divided by."""
+    protocol = gl.defenses.Defended(scalars(96), gl.defenses.get("dp_scalars", clip=4.0, sigma=0.01, expected=4))
+    how = {"lr": 1e-3, "local_batch": 4, "sampling": "poisson", "test": pool[:10], "progress": False}
+    sizes = set()
+    for seed in range(3):
+        run = gl.federation.train(protocol, model, [pool[:12]], rounds=1, seed=seed, **how)
+        named = gl.identify(gl.observe(run, client=0), pool, **QUIET)
+        assert named.complete and set(found(named)) <= set(range(12))
+        sizes.add(int(named.counts.sum()))
+    assert len(sizes) > 1
+
+
 # --- no names ---
 
 
@@ -226,6 +292,13 @@ def test_arguments_that_cannot_work_are_refused(pool, model):
         (ValueError, "labels must", (seen, pool.images, pool.labels[:5]), {}),
         (ValueError, "false_names must be", (seen, pool), {"false_names": 1.0}),
         (ValueError, "members must be at least 1, got 0", (seen, pool), {"members": 0}),
+        (
+            ValueError,
+            r"members must be a number, or the least and the most, got \(1, 2, 3\)",
+            (seen, pool),
+            {"members": (1, 2, 3)},
+        ),
+        (ValueError, "members must be at least 4, got 2", (seen, pool), {"members": (4, 2)}),
         (ValueError, "noise must be at least 0", (seen, pool), {"noise": -1.0}),
         (ValueError, "chunk must be at least 1", (seen, pool), {"chunk": 0}),
     ]

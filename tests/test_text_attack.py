@@ -15,6 +15,7 @@ from glutils.attacks.text.code import Code
 from glutils.attacks.text.layout import NOTHING, Frame, Sentences
 from glutils.attacks.text.pairs import Pairs
 from glutils.attacks.text.reader import CachedReader, Prefixes, Reader, reader_of
+from glutils.attacks.text.remainder import Outlook, Typical
 from glutils.attacks.text.repair import Text, repaired
 from glutils.data import Batch
 
@@ -186,6 +187,36 @@ def test_random_tokens_of_an_untrained_model_come_back_and_wrong_directions_give
     misled = gl.attack("zerogla_text", gl.tamper(seen, "wrong_seed"), seed=0, width=8, restarts=1)
     assert misled.diagnostics["misfit"] > 0.3 and misled.diagnostics["certified"] == 0
     assert any("not certified" in note for note in misled.notes)
+
+
+def test_known_noise_is_part_of_what_a_hypothesis_leaves():
+    """Where texts hardly differ, noise is all that is left, and the whitener is its own; a wrong scale counts."""
+    draw = torch.Generator().manual_seed(0)
+    noise = torch.rand(12, generator=draw) + 0.5
+    found = 1e-4 * torch.randn(12, 40, 5, generator=draw)
+    flat = torch.zeros(40, 6, dtype=torch.int64)
+    outlook = Outlook.of(found, flat, 5, Typical.of(found.flatten(1), noise, 5))
+    for whitener in outlook.whiteners:
+        torch.testing.assert_close((whitener * noise.square()) @ whitener.T, torch.eye(12), atol=1e-3, rtol=0)
+    batch = tokens(4)
+    protocol = gl.protocols.ZerothOrder(directions=3, mu=1e-3, law="gaussian", seed=5)
+    protocol = gl.defenses.Defended(protocol, gl.defenses.get("dp_scalars", clip=2.0, sigma=0.25))
+    seen = gl.observe(plain(), protocol, protocol.transmit(plain(), batch.images, batch.labels), batch)
+    assert code_of(seen).noise.tolist() == [0.5 * (LENGTH - 1)] * 3, "of the sum over targets, as the target is"
+    assert Typical.of(found.flatten(1), torch.zeros(12), 5).noise is None
+
+
+def test_noise_that_hides_one_piece_certifies_no_text():
+    """The text explains the scalars down to the noise, and so would one with another digit."""
+    batch, model = tokens(1), plain()
+    for sigma, certain in ((0.01, True), (0.6, False)):
+        plain_one = gl.protocols.ZerothOrder(directions=96, mu=1e-3, law="gaussian", seed=5)
+        size = float(plain_one.transmit(model, batch.images, batch.labels).scalars.square().mean().sqrt())
+        protocol = gl.defenses.Defended(plain_one, gl.defenses.get("gaussian_noise", sigma=sigma * size), private=1)
+        seen = gl.observe(model, protocol, protocol.transmit(model, batch.images, batch.labels), batch)
+        found = certify(seen, batch.images, batch.labels, 10.0)
+        assert found.misfit <= found.tolerance and found.surplus > 20, "that much speaks for the text"
+        assert found.certified == certain
 
 
 def test_a_clients_own_rounding_is_replayed_by_the_certificate():

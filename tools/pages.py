@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import course
 import record_index
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,7 +22,7 @@ CLASS = re.compile(r"^\.\. autoclass:: ([\w.]+)$", flags=re.M)
 CHAPTERS = {
     "fc_inversion": 1, "zerogla": 3, "dlg": 7, "idlg": 7, "dlg_adam": 7, "dlg_cosine": 7, "grnn": 7, "rgap": 7, "ig": 8,
     "stg": 8, "fgla": 9, "ggl": 10, "gias": 10, "igims": 10, "cpa": 12, "cpa_fi": 12, "rtf": 12, "dmgan": 12, "dlf": 14,
-    "dager": 21, "zerogla_text": 21,
+    "dager": 21, "zerogla_text": 21, "spear": 12, "april": 19,
 }  # fmt: skip
 """Attack to the chapter that explains it."""
 NO_MESSAGE = "no message"
@@ -173,6 +174,7 @@ def facts(name: str) -> dict[str, bool]:
     }
 
 
+COURSE = ("Chapter", "Minutes", "Its sections, with their minutes", "Exercises", "Points")
 DEFAULTS = {repr(value): repr(value) for value in (None, True, False, 0, 0.0, 1, "", ())}
 """Defaults that are shown as they are; others, such as an empty dictionary made for each object, as an ellipsis."""
 MARKS = ("reads", "needs", "can do")
@@ -330,4 +332,5 @@ MAKERS: dict[str, Callable[[], str]] = {
     "label rules": labels_reference,
     "defences": defenses_reference,
     "records": records_table,
+    "course": lambda: table(COURSE, course.lines()),
 }

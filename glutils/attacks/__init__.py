@@ -1,7 +1,7 @@
 """Every attack, one paper a file. :func:`attack` runs one by name, :func:`table` prints them side by side."""
 
 from .base import Card, Reconstruction, attack, names, table
-from .closed_form import cpa, dager, fc, fgla, rgap
+from .closed_form import april, cpa, dager, fc, fgla, rgap, spear
 from .closed_form.chains import rank_analysis
 from .generative import ggl, gias, grnn, igims
 from .malicious import rtf
@@ -22,8 +22,8 @@ from .zerogla import (
 
 __all__ = [
     "ggl", "gias", "igims",
-    "cpa", "dager", "rtf", "dlf", "dmgan", "dmgan_protocol", "fgla", "gradient_rank_bound", "grnn",
-    "rank_analysis", "rgap",
+    "april", "cpa", "dager", "rtf", "dlf", "dmgan", "dmgan_protocol", "fgla", "gradient_rank_bound", "grnn",
+    "rank_analysis", "rgap", "spear",
     "PUBLISHED", "QUIRKS", "VARIANTS", "Card", "Reconstruction", "ablation", "attack", "dlg", "fc", "ig",
     "inconsistent_rounds", "misfits", "names", "singular_values", "stg", "table", "with_extra_class",
     "without_class", "without_strangers", "zerogla", "zerogla_text",

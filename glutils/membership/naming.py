@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ from ..observation import Observation
 from ..solvers.engine import show_progress
 from .candidates import Candidates, candidates_of
 from .columns import equations, masses
-from .decision import Verdict, decide, problem, rank
+from .decision import Verdict, decide, rank
+from .problem import counted, problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +65,7 @@ def identify(
     candidates: Batch | Tensor,
     labels: Tensor | None = None,
     *,
-    members: int | None = None,
+    members: int | tuple[int, int] | None = None,
     noise: float | None = None,
     false_names: float = 0.05,
     seed: int = 0,
@@ -84,6 +86,9 @@ def identify(
     - **One message, or a whole transcript or log**: each message's equations are those of the model as it was then.
     - **Mini-batches**: a message is about a random part of the client's data. What is named are the client's records;
       how the parts were drawn counts as noise (:mod:`glutils.membership.shares`), and a missing one is not noticed.
+    - **Defences**: what a client is known to do to its messages, the adversary does to every candidate's: clips each
+      record's share, multiplies a sum by the public number that it was divided by. A factor that shortened a message is
+      estimated with the names.
     - **Gradients, differences** are read along random directions of the adversary's own.
 
     Time and memory: 8 M N bytes for M scalars and N candidates, and M forward passes over all of them (two of them for
@@ -94,6 +99,8 @@ def identify(
         candidates: N records, with labels; or a tensor of N records.
         labels: (N,) of a tensor of records; None: not known, each is tried in every class, in as many times the memory.
         members: records behind a message, or of the client where it draws mini-batches; None: as the observation says.
+            The least and the most of them where that is not known: as many are taken as explain best. So it is done by
+            itself for one message of a client that draws each record by chance.
         noise: standard deviation of noise on each number that the protocol does not declare, 0 or more; None: there is
             none.
         false_names: the chance, at most, that anybody is named wrongly, above 0 and below 1.
@@ -124,30 +131,54 @@ def identify(
     """
     begin = time.perf_counter()
     pool = candidates_of(seen, candidates, labels)
-    size = seen.shape[0] if members is None else members
-    count = _validate.integer("members", size, at_least=1)
+    drawn = seen.local_batch if seen.local_batch is not None and len(seen.rounds) > 1 else None
+    least, most = _members(seen, members, drawn)
     extra = 0.0 if noise is None else _validate.number("noise", noise, at_least=0)
     if _validate.number("false_names", false_names, above=0) >= 1:
         raise ValueError(f"false_names must be above 0 and below 1, got {false_names}")
     seed = _validate.integer("seed", seed, at_least=0)
     chunk = None if chunk is None else _validate.integer("chunk", chunk, at_least=1)
-    drawn = seen.local_batch if seen.local_batch is not None and len(seen.rounds) > 1 else None
-    if seen.local_batch is not None and drawn is None and members is None:
-        count = seen.local_batch  # one message: its own mini-batch is what is to be named
-    system = equations(seen, pool.images, pool.labels, batch=drawn or count, chunk=chunk, progress=progress)
-    few = len(system.message) < count
-    if few:
+    system = equations(seen, pool.images, pool.labels, batch=drawn or most, chunk=chunk, progress=progress)
+    task = problem(
+        system, masses(seen, pool.labels), pool.allowed, most, drawn, extra, seen.sampling == "poisson"
+    )
+    if least < most:
+        task = counted(task, least, most)
+    if len(system.message) < task.count:
         warnings.warn(
-            f"{count} members are behind {len(system.message)} scalars: fewer equations than unknown names",
+            f"{task.count} members are behind {len(system.message)} scalars: fewer equations than unknown names",
             stacklevel=2,
         )
-    task = problem(system, masses(seen, pool.labels), pool.allowed, count, drawn, extra)
     if task.drawn is None:
         verdict = decide(task, false_names, seed, show_progress(progress))
     else:
         verdict = rank(task, false_names, seed)
     notes = (*seen.notes, *pool.notes, *system.notes, *verdict.notes)
     return _named(pool, verdict, notes, time.perf_counter() - begin)
+
+
+def _members(seen: Observation, members: int | tuple[int, int] | None, drawn: int | None) -> tuple[int, int]:
+    """The least and the most records that are to be named."""
+    if isinstance(members, tuple):
+        if len(members) != 2:
+            raise ValueError(f"members must be a number, or the least and the most, got {members}")
+        least = _validate.integer("members", members[0], at_least=1)
+        most = _validate.integer("members", members[1], at_least=least)
+        if least < most and drawn is not None:
+            raise ValueError(f"members must be one number where mini-batches are drawn, got {members}")
+        steps = {message.protocol.local_steps(size) for message in seen.rounds for size in (least, most)}
+        if seen.kind == "delta" and len(steps) > 1:
+            raise ValueError(f"members must be one number where it decides about local steps, got {members}")
+        return least, most
+    if members is not None:
+        count = _validate.integer("members", members, at_least=1)
+        return count, count
+    if seen.local_batch is None or drawn is not None:
+        return seen.shape[0], seen.shape[0]
+    count = seen.local_batch  # one message: its own mini-batch is what is to be named
+    if seen.sampling != "poisson":
+        return count, count
+    return 1, min(seen.shape[0], math.ceil(count + 4 * math.sqrt(count)))
 
 
 def _named(pool: Candidates, verdict: Verdict, notes: tuple[str, ...], seconds: float) -> Named:

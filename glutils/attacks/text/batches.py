@@ -119,8 +119,8 @@ def separated(
             examples = examples_of(one.code, params, effort, generator)
             unknown = one.members.clone()
             unknown[:, [j for j, text in enumerate(texts) if j == i or text is not None]] = False
-            goal, noise = _others(one.code, examples, goal, unknown, [o.code.frame.targets for o in own])
-            code = replace(one.code, goal=goal, noise=noise)
+            goal, others = _others(one.code, examples, goal, unknown, [o.code.frame.targets for o in own])
+            code = replace(one.code, goal=goal, others=others)
             text = decoded(code, examples, effort, tolerance=tolerance, generator=generator, report=_quiet)
             complete = not bool((text.flat == NOTHING).any()) and math.isfinite(text.misfit)
             if complete and _surplus(code, text) > CLEAR:

@@ -31,14 +31,14 @@ class Code:
         reader: the model.
         frame: what is known of the texts.
         goal: (K,) n s, where other texts have been taken off it; None: n s.
-        noise: (K, K) covariance of what other texts add to the scalars that are not known yet; None: nothing.
+        others: (K, K) covariance of what other texts add to the scalars that are not known yet; None: nothing.
     """
 
     pairs: Pairs
     reader: Reader
     frame: Frame
     goal: torch.Tensor | None = None
-    noise: torch.Tensor | None = None
+    others: torch.Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -51,6 +51,15 @@ class Code:
         if self.goal is not None:
             return self.goal
         return (self.pairs.scalars * self.frame.targets).to(self.pairs.dtype)
+
+    @property
+    def noise(self) -> torch.Tensor:
+        """Standard deviation of the noise that defences are known to add to n s, (K,)."""
+        told = [
+            torch.full((len(entry.payload),), entry.protocol.noise(entry.payload, self.frame.sentences))
+            for entry in self.pairs.rounds
+        ]
+        return torch.cat(told).to(self.pairs.weights) * self.pairs.weights * self.frame.targets
 
     def next(self, prefixes: Prefixes) -> tuple[torch.Tensor, torch.Tensor]:
         """Contributions (K, N, V) of each token behind each prefix, and its log-probability (N, V).

@@ -22,19 +22,31 @@ class Typical:
     Attributes:
         mean: (K,).
         whitener: (K, K), the inverse root of the covariance, which is shrunk by Ledoit and Wolf's (2004) rule.
+        noise: (K, K), covariance of the client's known noise behind the whitener; None without noise.
     """
 
     mean: torch.Tensor
     whitener: torch.Tensor
+    noise: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, samples: torch.Tensor) -> Typical:
-        """That of contributions (K, samples)."""
+    def of(cls, samples: torch.Tensor, noise: torch.Tensor | None = None, targets: int = 1) -> Typical:
+        """That of contributions (K, samples).
+
+        Args:
+            noise: (K,), standard deviation of what a defence adds to each scalar: every one of the ``targets`` gets its
+                share, so that the whitener is not sure of what the noise hides.
+        """
         mean = samples.mean(1)
         covariance = shrunk(samples - mean[:, None])
+        squares = None if noise is None or not bool((noise > 0).any()) else noise.double().square()
+        if squares is not None:
+            covariance.diagonal().add_(squares / targets)
         values, vectors = torch.linalg.eigh(covariance)
         values = values.clamp(min=float(values.max()) * 1e-6)
-        return cls(mean, ((vectors * values.rsqrt()) @ vectors.T).to(samples))
+        whitener = (vectors * values.rsqrt()) @ vectors.T
+        behind = None if squares is None else (whitener * squares) @ whitener
+        return cls(mean, whitener.to(samples), behind)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +76,7 @@ class Outlook:
     @classmethod
     def of(
         cls, found: torch.Tensor, flat: torch.Tensor, targets: int, typical: Typical, *, unsure: float = 0.0,
-        noise: torch.Tensor | None = None,
+        others: torch.Tensor | None = None,
     ) -> Outlook:  # fmt: skip
         """From contributions (K, M, T) of M flat texts (M, T + 1), target by target.
 
@@ -74,7 +86,7 @@ class Outlook:
         Args:
             unsure: share of a typical target's covariance to add for each target to come, for texts that are too much
                 alike.
-            noise: (K, K) covariance of what is no part of the text.
+            others: (K, K) covariance of what other texts add.
         """
         k, count, length = found.shape
         filled = typical.mean[:, None, None].expand(k, count, targets).clone()
@@ -82,14 +94,16 @@ class Outlook:
         behind = filled.sum(2, keepdim=True) - filled.cumsum(2)
         means = behind.mean(1)
         whiteners: list[torch.Tensor] = []
-        last = targets - (noise is None)
+        last = targets - (others is None)
         counts = [float(k)] * last
-        other = None if noise is None else (typical.whitener @ noise @ typical.whitener).double()
+        from_others = None if others is None else (typical.whitener @ others @ typical.whitener).double()
         for depth in range(last):
             spread = typical.whitener @ (behind[:, :, depth] - means[:, depth, None])
             c = shrunk(spread)
-            if other is not None:  # it may have no part in some scalars
-                c = c + other
+            if typical.noise is not None:
+                c = c + typical.noise
+            if from_others is not None:  # they may have no part in some scalars
+                c = c + from_others
                 c.diagonal().add_(1e-3 * c.diagonal().mean())
             c.diagonal().add_(unsure * (targets - 1 - depth) + 1e-9)
             lower = torch.linalg.cholesky(c)
