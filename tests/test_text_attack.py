@@ -9,7 +9,7 @@ from torch import nn
 
 import glutils as gl
 from glutils import models
-from glutils.attacks.text import certify, combine, shift
+from glutils.attacks.text import beam, certify, combine, shift
 from glutils.attacks.text.attack import frame_of
 from glutils.attacks.text.code import Code
 from glutils.attacks.text.layout import NOTHING, Frame, Sentences
@@ -126,6 +126,19 @@ def test_a_tree_of_prefixes_is_read_as_each_of_them_would_be():
             prefixes = replace(prefixes, visible=cached.keep(prefixes.visible))
         torch.testing.assert_close(cached.next(weights, prefixes, 0), own.next(weights, prefixes, 0))
     assert prefixes.lengths.tolist() == [2, 4]
+
+
+def test_hypotheses_that_end_alike_share_few_places_of_the_beam():
+    """Else the variants of one number that nothing has decided yet would fill it."""
+    targets = torch.tensor([[5, 3, 4], [6, 3, 4], [7, 3, 4], [8, 3, 4], [5, 7, 8]])
+    lengths, nothing = torch.full((5,), 4), torch.zeros(5)
+    prefixes = Prefixes(torch.zeros(5, 4, dtype=torch.int64), lengths, torch.zeros(5, 3, dtype=torch.bool))
+    hypotheses = beam.Beam(prefixes, targets, lengths * 0, nothing[None], nothing, lengths // 4, nothing)
+    parents, frame = torch.arange(5), Frame(9, 1, 6, begin=0, end=1, length=8)
+    kept = beam._varied(hypotheses, parents, torch.full((5,), 6), frame, width=16)
+    assert kept.tolist() == [0, 1, 4]
+    ended = beam._varied(hypotheses, parents, torch.full((5,), 1), frame, width=16)
+    assert ended.tolist() == [0, 1], "behind an end all goes on alike"
 
 
 def test_three_changes_that_hide_each_other_are_found_together():
