@@ -59,7 +59,7 @@ def hold_out(seen: Observation, *, share: float | int = 0.2, seed: int = 0) -> t
         seed: of which ones; not of the attack.
 
     Returns:
-        What is left, for :func:`glutils.attack`, and what was held out, for :func:`certify`. Directions are kept whole:
+        What is left, for ``gl.attack``, and what was held out, for :func:`certify`. Directions are kept whole:
         one row of float32 for every scalar.
 
     Raises:
