@@ -41,7 +41,7 @@ CASES = {
     "digits, gradients": {"data": "digits", "clip": 1.0, "rounds": 100, "lr": 1.0},
     "table, scalars": {"data": "adult_like", "clip": 0.05, "rounds": 100, "lr": 0.1},
 }
-STRENGTHS = ("none", 8.0, 2.0, 128.0, "8, collude")
+STRENGTHS = (8.0, "none", 2.0, "8, collude", 128.0)
 """Epsilons."""
 STEPS = 2
 """Linearisations of the posterior."""
@@ -201,7 +201,7 @@ def main() -> None:
     parameters = {"clients": CLIENTS, "per_client": PER_CLIENT, "delta": DELTA, "scalars": SCALARS, "cases": CASES}
     cells = [
         {"case": case, "strength": strength, "seed": seed}
-        for seed, case, strength in itertools.product(range(options.seeds), options.only, STRENGTHS)
+        for strength, seed, case in itertools.product(STRENGTHS, range(options.seeds), options.only)
     ]
     measure("frontier_cpu", cells, run, parameters)
 
