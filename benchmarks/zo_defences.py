@@ -86,7 +86,8 @@ def sum_of_clients(run: Transcript, count: int):
     coding, rounds = gl.defenses.FixedPoint(step=2.0**-40, bits=64), []
     for entry in run.messages:
         said = [entry[k][0] for k in range(count)]
-        total = gl.defenses.secure_sum([message.payload for message in said], coding=coding, seed=said[0].number).total
+        scalars = [message.payload.scalars for message in said]
+        total = gl.defenses.secure_sum(scalars, coding=coding, seed=said[0].number).total
         rounds.append(replace(said[0], payload=total.double() / count, client=None))
     seen = gl.observe(run, client=0, knows={"labels"})
     return replace(cohort[0], images=images, labels=labels), replace(
