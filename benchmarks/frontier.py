@@ -8,7 +8,8 @@ is run as that one client, with a sum divided by a public 1,000; the noise is wh
 The attacker is stronger than the server: it knows the records of 99 clients, subtracts what they add, and attacks what
 is left, with labels known: the ten records of client 0 behind scalars, one record behind gradients. Attacks: "search",
 Gauss-Newton on all rounds (zerogla), and IG on the first gradient; and "posterior", ours: the mean of a Gaussian
-posterior over all rounds, linearised at the mean public record of the class, with the noise that was declared.
+posterior over all rounds (of gradients 25), linearised at the mean public record of each class, with the noise that
+was declared.
 "collude": the 99 also tell their shares of the noise, which leaves a tenth of it. Controls of each record: the best of
 the mean colour and the mean public record of its class; and the same attacks on permuted payloads. Positive control:
 "none", no defence, where the same attacks read client 0.
@@ -43,8 +44,8 @@ CASES = {
 }
 STRENGTHS = (8.0, "none", 2.0, "8, collude", 128.0)
 """Epsilons."""
-STEPS = 2
-"""Linearisations of the posterior."""
+MESSAGES = 25
+"""Of gradients, the first so many are attacked."""
 
 
 def defended(case: str, strength) -> tuple[gl.protocols.Protocol, float | None]:
@@ -128,26 +129,24 @@ def share_of_one(entry, model):
 
 
 def posterior(seen, model) -> torch.Tensor:
-    """Records: the mean of the posterior, linearised STEPS times."""
+    """Records: the mean of the posterior, linearised at the mean record of each class."""
     public, prior = seen.public, means(seen.public, seen.labels)
     within = public.images.flatten(1).double() - means(public, public.labels)
     precision = torch.linalg.inv(within.T @ within / len(within) + 1e-4 * torch.eye(within.shape[1]).double())
-    found, count = prior.clone(), len(prior)
-    for _ in range(STEPS):
-        normal = torch.block_diag(*[precision] * count)
-        pulled = torch.zeros(prior.numel(), dtype=torch.float64)
-        for entry in seen.rounds:
-            share, jacobian = share_of_one(entry, model)
-            shaped = found.view(seen.shape)
-            slope = torch.vmap(jacobian(share))(shaped, seen.labels).detach().flatten(2) / count  # (B, numbers, D)
-            slope = slope.movedim(0, 1).flatten(1)
-            numbers = entry.payload.flat.double()
-            rest = numbers - torch.vmap(share)(shaped, seen.labels).detach().sum(0) / count
-            scale = max(float(entry.protocol.noise(entry.payload, count)), 1e-3 * float(numbers.std()))
-            normal += slope.T @ slope / scale**2
-            pulled += slope.T @ (rest + slope @ (found - prior).flatten()) / scale**2
-        found = prior + torch.linalg.solve(normal, pulled).view_as(prior)
-        found = found.clamp(0, 1) if len(seen.shape) == 4 else found
+    count, shaped = len(prior), prior.view(seen.shape)
+    normal = torch.block_diag(*[precision] * count)
+    pulled = torch.zeros(prior.numel(), dtype=torch.float64)
+    for entry in seen.rounds:
+        share, jacobian = share_of_one(entry, model)
+        slope = torch.vmap(jacobian(share))(shaped, seen.labels).detach().flatten(2) / count  # (B, numbers, D)
+        slope = slope.movedim(0, 1).flatten(1)
+        numbers = entry.payload.flat.double()
+        rest = numbers - torch.vmap(share)(shaped, seen.labels).detach().sum(0) / count
+        scale = max(float(entry.protocol.noise(entry.payload, count)), 1e-3 * float(numbers.std()))
+        normal += slope.T @ slope / scale**2
+        pulled += slope.T @ rest / scale**2
+    found = prior + torch.linalg.solve(normal, pulled).view_as(prior)
+    found = found.clamp(0, 1) if len(seen.shape) == 4 else found
     return found.view(seen.shape).float()
 
 
@@ -177,6 +176,7 @@ def run(case: str, strength, seed: int) -> dict:
     gradients = "gradients" in case
     targets = [batch[[k]] for k in range(4)] if gradients else [batch[list(range(PER_CLIENT))]]
     seen = gl.observe(trained, client=0, knows={"labels"})
+    seen = replace(seen, rounds=seen.rounds[:MESSAGES]) if gradients else seen
     noise = None if strength == "none" else noises(seen, model, batch)
     for target in targets:
         view = left(seen, model, target, strength, noise, public)
@@ -199,6 +199,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(CASES), choices=list(CASES))
     options = arguments(parser)
     parameters = {"clients": CLIENTS, "per_client": PER_CLIENT, "delta": DELTA, "scalars": SCALARS, "cases": CASES}
+    parameters |= {"messages": MESSAGES}
     cells = [
         {"case": case, "strength": strength, "seed": seed}
         for strength, seed, case in itertools.product(STRENGTHS, range(options.seeds), options.only)

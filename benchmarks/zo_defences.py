@@ -8,10 +8,10 @@ that the benchmark can be stopped and started again.
 
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
-    zo_defences_cpu: python benchmarks/zo_defences.py --seeds 3 --only undefended noise bits clip batches \\
-        fewer directions fixed
+    zo_defences_cpu: python benchmarks/zo_defences.py --seeds 3
 
-Of bits, clip and batches it has two seeds at most, of fewer and directions one.
+It has three seeds of every row but of batches, directions and pools, and none yet of resample, sums, precision and
+both. Its noise of fixed size, and the first seeds of others, are of an earlier commit.
 """
 
 from __future__ import annotations
