@@ -82,7 +82,8 @@ def judged(
     if planted is None:
         return INCONCLUSIVE, f"misfit {misfit:.2g}, and no positive control was run"
     if not passed:
-        also = " although it explains their message: a message like this does not fix the records" * (loose and tolerance < SHARP)
+        also = " although it explains their message: a message like this does not fix the records"
+        also *= loose and tolerance < SHARP
         return INCONCLUSIVE, f"the positive control failed{also}: planted records were found at {planted}"
     if odd:
         return INCONCLUSIVE, f"a check found something odd, and misfit {misfit:.2g} may come from that"
