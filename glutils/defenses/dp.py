@@ -51,6 +51,10 @@ class DPSGD(Defense):
         _check_expected(self.expected)
 
     @property
+    def gradient_bound(self) -> float:
+        return float(self.clip)
+
+    @property
     def public_count(self) -> float | None:
         return self.expected
 
@@ -116,6 +120,10 @@ class DPUpdate(Defense):
     def __post_init__(self) -> None:
         _validate.number("clip", self.clip, above=0)
         _validate.number("sigma", self.sigma, at_least=0)
+
+    @property
+    def message_bound(self) -> float:
+        return float(self.clip)
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
         scale = float(self.sigma) * float(self.clip)
