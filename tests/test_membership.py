@@ -262,7 +262,7 @@ def test_a_missing_member_is_noticed(pool, model):
     for k in range(4):
         batch = pool[[k, 40 + k]]
         rest = without(pool, (k,))
-        named = gl.identify(sent(model, scalars(), batch), rest, progress=False, seed=k, false_names=0.2)
+        named = gl.identify(sent(model, scalars(), batch), rest, progress=False, seed=k, false_names=0.1)
         missed += named.complete
         wrong += any(not bool((rest.images[i] == batch.images[1]).all()) for i in found(named))
     assert missed <= 1 and wrong <= 1
