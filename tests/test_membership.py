@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import glutils as gl
-from glutils.membership import search
+from glutils.membership import search, subsets
 from glutils.protocols import FedAvg, FedSGD, SeedPool, ZerothOrder
 
 QUIET = {"progress": False, "seed": 0, "false_names": 0.2}
@@ -131,6 +131,30 @@ def test_mini_batches_name_the_clients_records(pool, model):
     )
     named = gl.identify(gl.observe(transcript, client=0), pool[:40], **QUIET)
     assert set(named.ranking[:6].tolist()) == set(range(6)) and set(found(named)) <= set(range(6))
+
+
+def test_small_mini_batches_are_solved_one_by_one(pool, model):
+    """Four of forty records in every message of five scalars: each is the mean of one subset alone."""
+    how = {"rounds": 12, "lr": 1e-3, "local_batch": 4, "seed": 0, "test": pool[:10], "progress": False}
+    run = gl.federation.train(scalars(5), model, [pool[:8]], **how)
+    named = gl.identify(gl.observe(run, client=0), pool[:40], **QUIET)
+    assert found(named) == tuple(range(8)) and named.complete
+    assert set(named.ranking[:8].tolist()) == set(range(8))
+    strangers = gl.identify(gl.observe(run, client=0), pool[40:80], **QUIET)
+    assert not set(found(strangers)) and not strangers.complete
+
+
+def test_halves_find_the_subset_and_nothing_else():
+    generator = np.random.default_rng(0)
+    columns = generator.standard_normal((5, 30))
+    halves = subsets.Halves.of(30, 5, generator)
+    assert halves.hits == 10 and halves.first.shape == (435, 2) and halves.second.shape == (4060, 3)
+    truth = (2, 3, 11, 19, 28)
+    message = columns[:, truth].mean(1) + 1e-6 * generator.standard_normal(5)
+    assert subsets.found(columns, message, 5, 1e-6, halves, generator) == [truth]
+    assert subsets.found(columns, message + 0.01, 5, 1e-6, halves, generator) == []
+    rough, fine = (subsets.chance(columns, message, 5, error) for error in (1e-2, 1e-4))
+    assert fine == pytest.approx(rough / 100**5, rel=0.05)
 
 
 def test_noise_that_is_declared_is_allowed_for(pool, model):

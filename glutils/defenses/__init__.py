@@ -4,6 +4,7 @@ from .accounting import epsilon, noise_multiplier, reconstruction_bound
 from .base import Defense, get, names
 from .clipping import ClipNorm, ClipScalars
 from .defended import Defended
+from .discrete_gaussian import discrete_gaussian, distributed_epsilon, noisy_share
 from .dp import DPSGD, DPScalars, DPUpdate
 from .empirical import EmpiricalEpsilon, empirical_epsilon, membership_advantage
 from .natural import Mixup, PruneLast
@@ -19,7 +20,7 @@ from .statement import PrivacyStatement, privacy_statement
 __all__ = [
     "Bits", "ClipNorm", "ClipScalars", "DPSGD", "DPScalars", "DPUpdate", "Defended", "Defense", "EmpiricalEpsilon",
     "FixedPoint", "GaussianNoise", "Half", "LaplaceNoise", "Masked", "Mixup", "Precode", "PrivacyStatement",
-    "PruneLast", "QSGD", "RandomK", "Resample", "SecureSum", "Sign", "Soteria", "TopK", "empirical_epsilon", "epsilon",
-    "get", "membership_advantage", "names", "noise_multiplier", "precode", "privacy_statement", "reconstruction_bound",
-    "secure_sum",
+    "PruneLast", "QSGD", "RandomK", "Resample", "SecureSum", "Sign", "Soteria", "TopK", "discrete_gaussian",
+    "distributed_epsilon", "empirical_epsilon", "epsilon", "get", "membership_advantage", "names", "noise_multiplier",
+    "noisy_share", "precode", "privacy_statement", "reconstruction_bound", "secure_sum",
 ]  # fmt: skip

@@ -56,7 +56,14 @@ class Equations:
 
 
 def equations(
-    seen: Observation, images: Tensor, labels: Tensor, *, batch: int, chunk: int | None, progress: bool | None
+    seen: Observation,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    batch: int,
+    chunk: int | None = None,
+    quick: bool = False,
+    progress: bool | None = None,
 ) -> Equations:
     """The system of all messages of an observation, for these candidates.
 
@@ -65,11 +72,12 @@ def equations(
         images, labels: (N, ...) and (N,) or (N, targets) of the candidates, on the model's device.
         batch: records behind a message.
         chunk: candidates at a time; None: as many as :data:`PIXELS` allows.
+        quick: whether scalars are computed from one gradient of each candidate.
         progress: whether to show a bar.
     """
     answer = math.prod(models.outputs(seen.model, images[:1])[1:])
     size = chunk or max(1, min(PIXELS // images[0].numel(), OUTPUTS // answer))
-    readers = [_reader(seen, message, batch) for message in seen.rounds]
+    readers = [_reader(seen, message, batch, quick) for message in seen.rounds]
     rows = [len(reader) for reader in readers]
     edges = np.concatenate([[0], np.cumsum(rows)])
     columns = np.empty((int(edges[-1]), len(images)))
@@ -117,8 +125,8 @@ def masses(seen: Observation, labels: Tensor) -> np.ndarray:
     return np.ones(len(labels)) if shares is None else shares.double().cpu().numpy()
 
 
-def _reader(seen: Observation, message: Round, batch: int) -> Scalars | Gradient:
-    return Scalars(seen, message, batch) if seen.kind == "scalars" else Gradient(seen, message, batch)
+def _reader(seen: Observation, message: Round, batch: int, quick: bool) -> Scalars | Gradient:
+    return Scalars(seen, message, batch, quick) if seen.kind == "scalars" else Gradient(seen, message, batch)
 
 
 def _rounding(

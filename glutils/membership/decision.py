@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -12,8 +12,13 @@ from .games import ROOM, Game, Supports, Table, evidence, explained
 from .problem import Problem
 from .search import Explanation, exchanges, leftover
 from .shares import Shares
+from .subsets import Parts
 
-MORE = 2
+HARD = 3
+"""Times as many games with one member missing, which is the hardest case. All but one part in so many of the risk of a
+false name is spent where everything is explained down to the noise, and the last part where it is not; the other way
+round if no game that lacks a member is explained so well."""
+MORE = 1
 """Times as many games again, at most, to find some that are like the case at hand."""
 
 
@@ -38,18 +43,20 @@ def decide(task: Problem, false_names: float, seed: int, show: bool) -> Verdict:
     found, supports = explained(dictionary, message, count, task.floor)
     scores = _scores(task, found, supports)
     few = math.ceil(1 / false_names)
-    games = {0: few, count: few} | {1: 2 * few}  # one that is missing is the hardest case
+    games = {0: few, count: few} | {1: HARD * few}
     with tqdm(total=sum(games.values()), desc="games", leave=False, disable=not show) as bar:
         table = Table(dictionary, task.draw, count, task.floor, generator, bar.update)
         played = {absent: [table.play(absent) for _ in range(times)] for absent, times in games.items()}
     usual = _usual(task, played[0])
     fits = found.residual <= usual
     complete, notes = _complete(task, found, played, fits, false_names)
+    rare = not any(game.residual <= usual for absent, kind in played.items() if absent for game in kind)
+    part = 1 - 1 / HARD if fits != rare else 1 / HARD
     if fits:
         wrong = [[g.wrong if g.residual <= usual else -math.inf for g in kind] for kind in played.values()]
     else:
         wrong = _alike(table, played, found.residual, games)
-    bar_ = _bar(wrong, false_names)
+    bar_ = _bar(wrong, part * false_names)
     named = np.zeros(len(scores), dtype=bool)
     records = np.unique(found.members)
     doubts = {int(record): _doubt(task, found, int(record), supports) for record in records if scores[record] > bar_}
@@ -110,6 +117,18 @@ def rank(task: Problem, false_names: float, seed: int) -> Verdict:
     return Verdict(scores, named, named.astype(np.int64), False, misfit, noise, bar, (note,))
 
 
+def joined(verdict: Verdict, parts: Parts, count: int) -> Verdict:
+    """The verdict on all messages together, and on those of which every record was found."""
+    named = verdict.named | parts.named
+    scores = verdict.scores + parts.evidence
+    note = f"{parts.solved} of {parts.tried} messages are the mean of one known subset, down to rounding"
+    complete = int(parts.named.sum()) >= count
+    notes = (note,) if complete else (*verdict.notes, note)
+    return replace(
+        verdict, scores=scores, named=named, counts=named.astype(np.int64), complete=complete, notes=notes
+    )
+
+
 def _bar_of_parts(task: Problem, games: int, alpha: float, generator: np.random.Generator) -> float:
     """The score that wrong records exceed in at most a share alpha of the games of each half."""
     dictionary, open_to = task.dictionary, np.flatnonzero(task.dictionary.kept)
@@ -166,11 +185,7 @@ def _complete(
 
 
 def _bar(kinds: list[list[float]], alpha: float) -> float:
-    """The support that wrong records exceed in at most a share alpha of the games of each kind, half of it for kinds
-    that were played often enough."""
-    bar = 0.0
-    for kind in kinds:
-        part = alpha / 2 if len(kind) + 1 >= 2 / alpha else alpha
-        place = math.ceil((1 - part) * (len(kind) + 1)) - 1
-        bar = max(bar, sorted(kind)[min(len(kind) - 1, place)])
-    return bar
+    """The support that wrong records exceed in at most a share alpha of the games of each kind, as far as there are
+    enough of them: else the strongest."""
+    places = [min(len(kind) - 1, math.ceil((1 - alpha) * (len(kind) + 1)) - 1) for kind in kinds]
+    return max(0.0, *(sorted(kind)[place] for kind, place in zip(kinds, places, strict=True)))

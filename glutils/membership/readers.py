@@ -7,12 +7,13 @@ so that all that is received here is a mean over the batch.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import models, zo
 from ..observation import Observation, Round
@@ -74,11 +75,28 @@ class Reader:
         raise NotImplementedError
 
 
-class Scalars(Reader):
-    """Slopes along public directions, in the client's arithmetic."""
+def gradients(
+    model: nn.Module, start: models.Parameters, criterion: models.losses.Loss, images: Tensor, labels: Tensor
+) -> Iterator[Tensor]:
+    """Gradients (n, d) of records by themselves, for some records after the other, in the precision of ``start``."""
+    wide = next(iter(start.values())).dtype
+    images = images.to(wide) if images.is_floating_point() else images
 
-    def __init__(self, seen: Observation, message: Round, batch: int):
+    def one(x: Tensor, y: Tensor) -> Tensor:
+        loss = partial(models.loss, criterion=criterion)
+        return models.flatten(torch.func.grad(lambda p: loss(model, p, x[None], y[None]))(start))
+
+    size = max(1, 2**24 // sum(p.numel() for p in start.values()))
+    for x, y in zip(images.split(size), labels.split(size), strict=True):
+        yield models.vectorised(model, one)(x, y).detach()
+
+
+class Scalars(Reader):
+    """Slopes along public directions, in the client's arithmetic; or, to be quick, from one gradient of each record."""
+
+    def __init__(self, seen: Observation, message: Round, batch: int, quick: bool = False):
         super().__init__(seen, message, batch)
+        self.quick = quick
         self.directions = self.protocol.draw(self.model)
         self.state = self._state(message.payload)
         self.kept = self._through()
@@ -132,8 +150,15 @@ class Scalars(Reader):
         return {n: p.to(zo.DTYPES[arithmetic.dtype]) for n, p in state.items()} if arithmetic.plain else state
 
     def _slopes(self, state: models.Parameters, images: Tensor, labels: Tensor) -> Tensor:
+        if self.quick:
+            found = gradients(self.model, state, self.protocol.criterion, images, labels)
+            return torch.cat([self._along(grads) for grads in found], 1).double()
         slopes = self.protocol.arithmetic.slopes
         return slopes(self.model, images, labels, self.directions, params=state, each=True).double()
+
+    def _along(self, grads: Tensor) -> Tensor:
+        """(K, n) of gradients (n, d)."""
+        return torch.cat([self.directions.rows(a, b, grads.dtype) @ grads.T for a, b in self.directions.blocks()])
 
     def _kept(self, scalars: Tensor) -> Tensor:
         if self.kept is None:
@@ -178,15 +203,9 @@ class Gradient(Reader):
 
     def each(self, images: Tensor, labels: Tensor) -> Tensor:
         """(S, n) of every record alone."""
-        loss = partial(models.loss, criterion=self.protocol.criterion)
-
-        def one(x: Tensor, y: Tensor) -> Tensor:
-            grads = torch.func.grad(lambda p: loss(self.model, p, x[None], y[None]))(self.start)
-            return models.flatten(grads)
-
-        parts, size, bound = [], max(1, 2**24 // self.directions.dim), gradient_bound(self.protocol)
-        for x, y in zip(images.split(size), labels.split(size), strict=True):
-            grads = models.vectorised(self.model, one)(x, y).detach().double()
+        parts, bound = [], gradient_bound(self.protocol)
+        for grads in gradients(self.model, self.start, self.protocol.criterion, images, labels):
+            grads = grads.double()
             if bound is not None:
                 grads *= (bound / torch.linalg.vector_norm(grads, dim=1, keepdim=True).clamp_min(1e-30)).clamp_max(1)
             blocks = [self.directions.rows(a, b, torch.float64) @ grads.T for a, b in self.directions.blocks()]

@@ -230,9 +230,8 @@ def _value(book: records.Record, where: Mapping, column: str, how: str, less: An
             raise ValueError(f"record {book.name!r} has no runs with both {dict(where)} and {less}")
         numbers = [statistics.fmean(runs[key]) - statistics.fmean(rest[key]) for key in both]
         gap = intervals.mean(numbers) if how == "mean" else intervals.fact(FACTS[how](numbers), len(both))
-        if less in CARDS or shown or _margins_shown(book, where, less, column, rest):
-            return gap, card
-        return dataclasses.replace(gap, low=-math.inf, high=math.inf), card
+        known = less in CARDS or shown or _margins_shown(book, where, less, column, rest)
+        return dataclasses.replace(gap, shown=known, difference=True), card
     if how in FACTS:
         return _shown(intervals.fact(FACTS[how]([one for run in runs.values() for one in run]), len(runs)), shown), card
     take = intervals.share if how == "share" else intervals.mean

@@ -30,6 +30,7 @@ class Interval:
         runs: how many runs (seeds) it is from; 0 for a number that was typed.
         shown: ``False`` for a score that does not certainly beat its blank card. It may be no better than nothing: in
             conditions its lower end is minus infinity, so it is never the larger of two, and may be the smaller.
+        difference: whether it is one of two scores, run by run. If it is not ``shown``, nothing is known of it.
     """
 
     value: float
@@ -37,6 +38,7 @@ class Interval:
     high: float
     runs: int = 0
     shown: bool = True
+    difference: bool = False
 
     def __format__(self, spec: str) -> str:
         """The number and its ends: ``34.5 (31.0 to 38.0)``; from one run, only the number and so much."""
@@ -44,7 +46,7 @@ class Interval:
         if self.low == self.high:
             return text
         if math.isinf(self.low) and math.isinf(self.high):
-            return f"{text} (one run)" if self.runs < 2 else f"{text} (neither certainly above its blank card)"
+            return f"{text} (one run)"
         return f"{text} ({format(self.low, spec)} to {format(self.high, spec)})"
 
 
@@ -167,7 +169,9 @@ def _number(node: ast.expr, values: Mapping[str, Interval]) -> Interval:
         if node.id not in values:
             raise ValueError(f"{node.id!r} is no value; there are {', '.join(sorted(values))}")
         named = values[node.id]
-        return named if named.shown else replace(named, low=-math.inf)
+        if named.shown:
+            return named
+        return replace(named, low=-math.inf, high=math.inf if named.difference else named.high)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         inner = _number(node.operand, values)
         return Interval(-inner.value, -inner.high, -inner.low, inner.runs)

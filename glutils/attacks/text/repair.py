@@ -122,9 +122,7 @@ def _orders(length: int, device: torch.device) -> torch.Tensor:
                     if c + two > length - 1 or (two == 0 and c == a + one):
                         continue
                     row = list(range(length))
-                    found.append(
-                        row[:a] + row[c : c + two] + row[a + one : c] + row[a : a + one] + row[c + two :]
-                    )
+                    found.append(row[:a] + row[c : c + two] + row[a + one : c] + row[a : a + one] + row[c + two :])
         for c in range(a + BLOCKS + 1, length - 1):  # one token moves to the front, or to the back, by any way
             row = list(range(length))
             found.append(row[:a] + [c] + row[a:c] + row[c + 1 :])
