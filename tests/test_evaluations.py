@@ -35,7 +35,7 @@ CLOSED = {"fc_inversion": 0, "rtf": 0, "fgla": 0, "rgap": 1}
 ELSEWHERE = ("cpa", "cpa_fi", "dmgan")
 """They search for an unmixing, or play inside the rounds."""
 POPULATIONS = ("ggl",)
-TEXTS = ("dager", "zerogla_text")
+TEXTS = ("dager", "zerogla_label_word", "zerogla_text")
 """Attacks on texts; their own tests look at them."""
 
 
