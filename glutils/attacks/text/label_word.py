@@ -1,7 +1,7 @@
 """ZeroGLA on classification by text: a sentence, one label word behind it, and a loss on that word alone.
 
 Only the last position has a loss, so the scalars are no additive code: every token enters through the last position.
-But they are smooth functions of the vectors that stand for the tokens, and least squares finds those, as it finds pixels.
+But they are smooth in the vectors that stand for the tokens, and least squares finds those, as it finds pixels.
 """
 
 from __future__ import annotations
