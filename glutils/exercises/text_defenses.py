@@ -16,7 +16,7 @@ def _least(surprise: float, spread: float, noise: float) -> int:
 
 
 @exercise(
-    "The surprise in bits is the nats over ln 2; a scalar holds log2(1 + (spread / noise)^2) / 2. Divide, round up.",
+    "The surprise in bits is the nats over ln 2; a scalar holds log2(1 + (spread / noise)^2) / 2; divide; round up.",
     {
         "The surprise is in nats, and the scalar's share in bits.": lambda surprise, spread, noise: math.ceil(
             surprise / (0.5 * math.log2(1 + (spread / noise) ** 2))

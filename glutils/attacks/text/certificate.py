@@ -43,14 +43,19 @@ class Certificate:
         return self.misfit <= self.tolerance and min(self.surplus, self.near) >= MARGIN
 
 
-def certify(seen: Observation, tokens: torch.Tensor, labels: torch.Tensor, surprise: float) -> Certificate:
+def certify(
+    seen: Observation, tokens: torch.Tensor, labels: torch.Tensor, surprise: float, behind: torch.Tensor | None = None
+) -> Certificate:
     """Replay what the client would have sent for these texts (B, L): its precision, its rounding, its order of sums.
 
     Args:
         surprise: of the texts, in nats: minus their log-probability under the attacker's language model.
+        behind: (rounds, B) bool, which of the texts are behind each message; None: all.
     """
     sent, kept = [], []
-    for entry in seen.rounds:
+    everything = tokens, labels
+    for number, entry in enumerate(seen.rounds):
+        tokens, labels = everything if behind is None else (part[behind[number]] for part in everything)
         own = None if entry.parameters is None else models.parameters(seen.model) | dict(entry.parameters)
         directions = entry.protocol.draw(seen.model)
         found = entry.protocol.arithmetic.slopes(seen.model, tokens, labels, directions, params=own)
@@ -61,7 +66,7 @@ def certify(seen: Observation, tokens: torch.Tensor, labels: torch.Tensor, surpr
     scalars, replayed = torch.cat(kept), torch.cat(sent)
     size = float(scalars.norm())
     misfit = float((scalars - replayed).norm()) / size if size else math.inf
-    tolerance = _tolerance(seen, size / math.sqrt(len(scalars)) if size else math.inf, tokens, labels)
+    tolerance = _tolerance(seen, size / math.sqrt(len(scalars)) if size else math.inf, *everything)
     count = int((scalars != 0).sum())
     surplus = count * math.log(1 / max(misfit, 1e-12)) - surprise if misfit < 1 else -math.inf
     near = count * (1 / max(misfit, 1e-12) ** 2 - 1) / max(1, int((labels != IGNORED).sum())) / ALIKE
