@@ -1,9 +1,11 @@
 # make env    the environment, in .venv (every other target calls it)
 # make book   execute the notebooks and build the book: _build/html/index.html
 # make test   style, types, unit tests, the notebooks' contract, and notebooks executed twice and compared
+# make newest  the unit tests with the newest versions of everything, in an environment of their own
 # make archive  the executed book as one zip file with its checksum, for a release
 # make links  ask every address outside the book whether it is still there (needs the network)
 # make editions  the notebooks for students (without solutions) and instructors (with marking hints)
+# make lesson LESSON=one-lecture  run what a schedule of the instructor's guide needs: notebooks, slides, student edition
 # make lab    JupyterLab on the notebooks
 # make clean  remove everything that was built (the environment stays; remove .venv to drop it too)
 
@@ -17,7 +19,7 @@ JOBS   ?= $(shell getconf _NPROCESSORS_ONLN)
 _build/html/index.html:
 	$(MAKE) book
 
-.PHONY: help env book browser archive links editions test lab clean
+.PHONY: help env newest book browser archive links editions lesson test lab clean
 .DELETE_ON_ERROR:
 
 help:
@@ -31,6 +33,14 @@ $(STAMP): constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[book,test]"
 	@touch $@
+
+# What tests/test_book.py says about pinned versions is not asked here.
+newest:
+	$(PYTHON) -m venv _build/newest
+	_build/newest/bin/python -m pip install --disable-pip-version-check --upgrade -e ".[book,test]"
+	_build/newest/bin/python -m pip list
+	_build/newest/bin/python -m pytest -p no:nbval -n $(JOBS) --dist worksteal \
+	    --deselect tests/test_book.py::test_constraints_cover_everything_that_is_installed
 
 # The book is always built from nothing, because Sphinx repeats the warnings of a page only when it reads it again.
 # Executed notebooks are kept under _build/cache for as long as nothing that they depend on has changed.
@@ -72,6 +82,9 @@ test: $(STAMP)
 
 editions: $(STAMP)
 	$(BIN)/python tools/editions.py --to _build/editions
+
+lesson: $(STAMP)
+	$(BIN)/python tools/lesson.py --lesson "$(LESSON)" --to _build/lessons
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks

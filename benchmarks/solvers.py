@@ -1,7 +1,7 @@
 """Adam, L-BFGS and Gauss-Newton on the same scalars, without total variation for any: PSNR against seconds.
 
 One photograph, its label told, the classic lenet, 1.2 float64 scalars for each pixel value, mu 1e-4. Adam has the
-published number of steps (5,000) with the step size and schedule of ``gl.attacks.zerogla.first_order.adam_attack``; L-BFGS
+published number of steps (5,000), with the step size and schedule of ``first_order.adam_attack``; L-BFGS
 with a line search goes on for as many seconds as Adam took; Gauss-Newton ends by itself. Total variation is off for all
 three (``tv_weight=0``, ``prior="none"``). Of every kept iterate: processor seconds since the start of the attack, loss,
 PSNR. Two further rows show what the terms of the defaults do: Adam with total variation, Gauss-Newton with it.

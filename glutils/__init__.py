@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from . import _torchvision  # noqa: F401  (first: whatever imports torchvision later needs it)
+from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from . import (
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from .observation.views import tamper
     from .priors import latent
 
-__version__ = "0.1.0"
 __all__ = [
     "Observation", "attack", "attacks", "audit", "data", "decoder", "defenses", "exercises", "experiments",
     "federation", "identify", "imprint", "labels", "latent", "live", "membership", "metrics", "models", "observation",

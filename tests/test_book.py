@@ -1,6 +1,7 @@
 """The book hangs together: contents, citations, terms, links, profiles, pins; and the built pages work offline."""
 
 import importlib.metadata
+import itertools
 import json
 import re
 import tomllib
@@ -131,7 +132,9 @@ def test_constraints_cover_everything_that_is_installed():
     pinned = pins()
     assert pinned["torch"] == "2.13.0" and pinned["torchvision"] == "0.28.0"
     machine = re.compile(r"nvidia-|cuda-|triton|torch$|setuptools$")  # differ with the machine
-    seen, queue = set(), [Requirement("glutils[book,test]")]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    seen, queue = set(), [needed for needed in map(Requirement, lines) if needed.name != project["name"]]
     while queue:
         requirement = queue.pop()
         name = canonicalize_name(requirement.name)
@@ -139,7 +142,7 @@ def test_constraints_cover_everything_that_is_installed():
             continue
         seen.add((name, tuple(requirement.extras)))
         installed = importlib.metadata.distribution(name)
-        if name != "glutils" and not machine.match(name):
+        if not machine.match(name):
             assert pinned.get(name) == installed.version, f"{name} {installed.version} is not what constraints.txt says"
         for line in installed.requires or []:
             needed = Requirement(line)
@@ -158,7 +161,7 @@ def test_conda_and_make_install_the_same():
     assert pip == ["-c constraints.txt", "-e .[book,test]"] and '-c constraints.txt -e ".[book,test]"' in make
     assert all(isinstance(entry, dict) or entry in (python, "pip") for entry in conda["dependencies"])
     for extra in project["optional-dependencies"].values():
-        names = {canonicalize_name(Requirement(line).name) for line in extra} - {"glutils"}
+        names = {canonicalize_name(Requirement(line).name) for line in extra} - {project["name"]}
         assert names <= set(pins())
 
 

@@ -41,7 +41,7 @@ def browser():
 
 @pytest.fixture(params=[PHONE, DESK], ids=["390", "1440"])
 def sized(request, browser):
-    page = browser.new_page(viewport=request.param)
+    page = browser.new_page(viewport=request.param, color_scheme="light")
     yield page
     page.close()
 
@@ -75,7 +75,16 @@ OVERFLOW = """() => {
 }"""
 
 
-def test_every_page_is_quiet_fits_the_screen_and_is_accessible(sized):
+CODE = """() => [...document.querySelectorAll('div.cell_input pre, div.highlight pre')]
+  .filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 1)
+  .map(e => 'wide code: ' + e.innerText.slice(0, 80))"""
+FAULTS = "resultTypes: ['violations']"
+THEMES = {"light": f"{{{FAULTS}}}", "dark": f"{{{FAULTS}, runOnly: ['color-contrast']}}"}
+"""What is asked in each theme: only the colours differ."""
+
+
+def test_every_page_is_quiet_fits_the_screen_and_is_accessible_in_both_themes(sized):
+    """Code fits its column on a desk and on paper; on a phone it scrolls in its box."""
     axe = (resources.files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8")
     faults, said = [], []
     sized.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
@@ -90,7 +99,17 @@ def test_every_page_is_quiet_fits_the_screen_and_is_accessible(sized):
             "img", "all => all.filter(e => !e.alt).map(e => 'no alt: ' + e.outerHTML.slice(0, 99))"
         )
         sized.evaluate(axe)
-        found = sized.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+        found = []
+        for theme, asked in THEMES.items():
+            sized.emulate_media(color_scheme=theme)
+            assert sized.evaluate("document.documentElement.dataset.theme") == theme
+            found += sized.evaluate(f"axe.run(document, {asked})")["violations"]
+        sized.emulate_media(color_scheme="light")
+        if sized.viewport_size == DESK:
+            here += sized.evaluate(CODE)
+        sized.emulate_media(media="print")
+        here += sized.evaluate(CODE)
+        sized.emulate_media(media="screen")
         here += [
             f"{fault['impact']} {fault['id']}, {len(fault['nodes'])} times, as in {fault['nodes'][0]['html'][:150]} "
             f"({fault['nodes'][0]['failureSummary'][:300]})"
@@ -99,6 +118,18 @@ def test_every_page_is_quiet_fits_the_screen_and_is_accessible(sized):
         ]
         faults += [f"{path.name}: {text}" for text in here]
     assert not faults, "\n".join(faults)
+
+
+def test_a_slider_prints_all_its_pictures_with_what_they_show(page):
+    opened(page, HTML / "notebooks" / "03_zerogla_objective.html")
+    page.emulate_media(media="print")
+    figure = page.locator("figure:has(> ol[data-print])").first
+    images, lines = figure.locator("> img"), figure.locator("ol[data-print] li")
+    assert images.count() == lines.count() > 2
+    assert all(image.is_visible() for image in images.all()) and lines.last.is_visible()
+    assert not figure.locator("input").is_visible()
+    page.emulate_media(media="screen")
+    assert sum(image.is_visible() for image in images.all()) == 1 and not lines.first.is_visible()
 
 
 def test_formulas_are_set(page):

@@ -205,3 +205,36 @@ def test_fences_that_do_not_match_are_refused(kinds, said):
 def test_roles_become_words():
     text = "a {term}`round`, {term}`clients <client>`, {cite}`zhu2019dlg,geiping2020ig` and {cite:t}`x`"
     assert editions.plain(text) == "a round, clients, [zhu2019dlg, geiping2020ig] and [x]"
+
+
+def given(path):
+    """What a student is given of the solutions of a notebook: stubs, as their lines."""
+    texts = [editions.source(cell) for cell in editions.make(read(path), path.stem, "student")["cells"]]
+    return {line.strip() for text in texts for line in text.splitlines()}
+
+
+def answers(path):
+    """The lines of every solution, in a piece or in several, that are long enough to be told from others."""
+    inside, lines = None, set()
+    for piece in editions.pieces(read(path)["cells"], path.stem):
+        if fence := piece.get("fence"):
+            inside = fence["kind"] == "solution-start"
+        elif inside and "marking" not in editions.tags(piece):
+            text = editions.source(piece)
+            stub = editions.stub(text).splitlines() if editions.checks(text) else []
+            left = [line.strip() for line in text.splitlines() if line not in stub]
+            lines |= {line for line in left if len(line) > 25 and not line.startswith("for ")}
+    return lines
+
+
+def test_no_line_of_a_solution_is_in_what_students_get():
+    """Student notebooks, exercises alone, pages and quizzes: compared line by line with every solution there is."""
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    solved = {path.stem: answers(path) for path in notebooks}
+    assert {"choose_a_defence", "lab_dials"} < {name for name, lines in solved.items() if lines}
+    shown = {path.stem: given(path) for path in notebooks}
+    for page in sorted((ROOT / "book").rglob("*.md")):
+        shown[page.stem] = {line.strip() for line in page.read_text(encoding="utf-8").splitlines()}
+    found = [(who, where, line) for who, lines in solved.items() for where, seen in shown.items()
+             for line in lines & seen]  # fmt: skip
+    assert not found

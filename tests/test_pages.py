@@ -214,6 +214,24 @@ def test_the_picture_is_small_and_can_be_read_on_a_phone(pages):
     assert all(pages.short(card.title) in svg for card in pages.cards().values())
 
 
+def test_the_picture_follows_the_theme_and_is_not_cut(pages, tmp_path):
+    light, dark = pages.picture(), pages.darkened(pages.picture())
+    assert not [colour for colour in pages.DARK if colour in dark]
+
+    def brightness(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for kind, colour in pages.COLOURS.items():
+        assert 1.05 / (brightness(colour) + 0.05) >= 4.5, f"{kind} on white"
+        assert (brightness(pages.DARK[colour]) + 0.05) / (brightness("#121212") + 0.05) >= 4.5, f"{kind} on black"
+    for x, y, title in re.findall(r'translate\(([\d.]+) ([\d.]+)\) rotate\(-60\)" fill="[^"]+">([^<]+)<', light):
+        assert float(y) - 6.4 * len(title) * 0.87 > 0, f"{title!r} is cut above, at {x}"
+    page = (ROOT / "book" / "map_of_attacks.md").read_text(encoding="utf-8")
+    assert page.count(":class: only-light") == page.count(":class: only-dark") == 1
+
+
 def test_the_reference_lists_every_attack_rule_and_defence(pages):
     made = pages.attacks_reference() + pages.labels_reference() + pages.defenses_reference()
     for name in gl.attacks.names():

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -38,43 +37,12 @@ def test_launch_refuses_what_a_shell_would_read_otherwise(tool, notebook, reposi
         tool("launch").with_install_cell(notebook, repository, ref)
 
 
-def test_the_install_cell_installs_from_a_repository(tool, tmp_path, notebook):
-    """Executed as Colab would: no glutils there, a repository with a tag to clone, a kernel that goes on."""
-    source, work, site = tmp_path / "repository", tmp_path / "content", tmp_path / "site"
-    shutil.copytree(ROOT / "glutils", source / "glutils", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copy2(ROOT / name, source / name)
-    shutil.copytree(ROOT / "notebooks", source / "notebooks")
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-C", str(source)]
-    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"], ["tag", "v0"]):
-        subprocess.run([*git, *command], check=True)
-    work.mkdir(), site.mkdir()
-    cell = json.loads(tool("launch").with_install_cell(notebook, str(source), "v0"))["cells"][0]
-    script = f"""
-import sys
-sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")
-                    and "editable" not in repr(finder)]
-sys.path[:] = [{str(site)!r}] + [entry for entry in sys.path if entry and {str(ROOT)!r} != entry]
-import importlib.util
-assert importlib.util.find_spec("glutils") is None
-from IPython.core.interactiveshell import InteractiveShell
-InteractiveShell.instance().run_cell({"".join(cell["source"])!r}).raise_error()
-import os, glutils
-print("FOUND", glutils.__file__, os.getcwd())
-"""
-    quiet = {
-        "PIP_TARGET": str(site),
-        "PIP_NO_DEPS": "1",
-        "PIP_NO_BUILD_ISOLATION": "0",
-        "PIP_QUIET": "1",
-        "HOME": str(tmp_path),
-    }
-    ran = subprocess.run(
-        [sys.executable, "-c", script], cwd=work, env=os.environ | quiet, capture_output=True, text=True, timeout=300
-    )
-    found = re.search(r"FOUND (\S+) (\S+)", ran.stdout)
-    assert found, ran.stdout + ran.stderr
-    assert found[1].startswith(str(site)) and found[2] == str(work / "leaky-scalars" / "notebooks")
+def test_binder_takes_the_builds_for_the_cpu(tool):
+    launch, before = tool("launch"), (ROOT / "environment.yml").read_text(encoding="utf-8")
+    lines, after = yaml.safe_load(before), yaml.safe_load(launch.with_cpu_wheels(before))
+    assert after["dependencies"][-1]["pip"] == [launch.CPU_WHEELS, *lines["dependencies"][-1]["pip"]]
+    with pytest.raises(ValueError, match="once"):
+        launch.with_cpu_wheels("dependencies: []")
 
 
 def test_launch_buttons_come_with_the_address_and_only_then(tool, tmp_path):
@@ -132,18 +100,40 @@ def test_the_archive_is_complete_and_the_same_each_time(tool, tmp_path, capsys):
 
 @pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.stem)
 def test_workflows_run_commands_that_exist(path):
-    """Every make target and script that a workflow calls is there, and every action has a version."""
-    flow = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert flow["name"] and flow["jobs"] and flow.get("permissions"), "a workflow says what it may do"
+    """Every make target and script that a workflow calls is there, and every action is one commit of it."""
+    text = path.read_text(encoding="utf-8")
+    flow = yaml.safe_load(text)
+    assert flow["name"] and flow["jobs"]
+    assert flow["permissions"] == {"contents": "read"}, "a job that may do more says so itself"
+    assert "apt-get" not in text, "GitHub's runners have Chrome, and no package called chromium"
+    assert "download.pytorch.org/whl/cpu" in text, "runners have no graphics card"
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M))
     for job in flow["jobs"].values():
         assert job.get("timeout-minutes")
         for step in job["steps"]:
-            assert "uses" not in step or re.search(r"@v\d+", step["uses"]), step
+            assert "uses" not in step or re.search(r"^actions/[\w-]+@[0-9a-f]{40}$", step["uses"]), step
+            if step.get("uses", "").startswith("actions/checkout@"):
+                assert step["with"] == {"persist-credentials": False}, "no token beside code that runs"
             run = step.get("run", "")
             assert set(re.findall(r"\bmake ([a-z]+)", run)) <= targets, run
             for script in re.findall(r"\b((?:tools|benchmarks)/\w+\.py|\.ci/run)", run):
                 assert (ROOT / script).is_file(), script
+
+
+def test_a_job_that_may_write_runs_no_code_of_the_book():
+    """What executes notebooks may only read; what deploys, pushes or releases takes what they made."""
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text(encoding="utf-8"))["jobs"]
+    writing = {name: job["permissions"] for name, job in jobs.items() if "permissions" in job}
+    assert writing == {
+        "pages": {"pages": "write", "id-token": "write"},
+        "launch": {"contents": "write"},
+        "archive": {"contents": "write"},
+    }
+    for name in writing:
+        assert jobs[name]["needs"] == "build"
+        assert not [step for step in jobs[name]["steps"] if "make" in step.get("run", "").split()], name
+    main, tags = "github.ref == 'refs/heads/main'", "startsWith(github.ref, 'refs/tags/')"
+    assert {name: jobs[name]["if"] for name in writing} == {"pages": main, "launch": main, "archive": tags}
 
 
 def test_the_three_workflows_are_there():

@@ -176,7 +176,7 @@ def test_the_default_output_tells_parameters_apart(notebook):
 
 
 def test_a_missing_program_is_named_with_the_way_to_get_it():
-    with pytest.raises(ImportError, match="needs no_such_module, which comes with: pip install 'glutils\\[book\\]'"):
+    with pytest.raises(ImportError, match="needs no_such_module, .* pip install 'leaky-scalars\\[book\\]'"):
         runner._import("no_such_module")
 
 

@@ -124,6 +124,11 @@ def test_a_gallery_shows_tensors_batches_and_reconstructions_and_says_so(page):
     )
     show.gallery({"private": batch}, alt="two patches", caption="Noise.")
     assert page[1]["metadata"] == {"image/png": {"alt": "two patches"}, "caption": "Noise."}
+    notes = {"private": ["31 dB", "8 dB"]}
+    show.gallery({"private": batch}, alt="two patches.", notes=notes)
+    assert page[2]["metadata"]["image/png"]["alt"] == "two patches. private: 31 dB, 8 dB.", "it says what is to be seen"
+    show.gallery({"private": batch}, alt="found at 31 dB and lost at 8 dB", notes=notes)
+    assert page[3]["metadata"]["image/png"]["alt"] == "found at 31 dB and lost at 8 dB"
 
 
 def test_a_gallery_draws_the_pixels_enlarged_and_unblurred(page):
@@ -283,10 +288,12 @@ def test_frames_escape_every_text_and_are_deterministic():
     first, second = (show.frames_html("f", [buffer.getvalue()] * 2, **texts, start=0) for _ in range(2))
     tags = Tags(first)
     assert first == second and {name for name, _ in tags.found} == {
-        "figure", "img", "label", "input", "div", "figcaption",
+        "figure", "img", "label", "input", "div", "ol", "li", "figcaption",
     }  # fmt: skip
     assert [image["alt"] for image in tags.all("img")] == texts["alts"] and tags.all("input")[0]["value"] == "0"
     assert all(text in tags.text for text in ("<i>", texts["caption"], texts["alts"][0]))
+    assert '<ol data-print="" hidden>' in first and len(tags.all("li")) == 2, "what paper shows of all frames"
+    assert "data-print" not in show.frames_html("f", [buffer.getvalue()], ["one"], "i"), "one frame needs no list"
 
 
 def test_frames_refuse_bad_input():

@@ -124,5 +124,5 @@ def test_without_botorch_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "botorch", None)
     monkeypatch.setattr(ggl, "candidates", lambda *a, **k: pytest.fail("worked"))
     _, seen, pca = observed()
-    with pytest.raises(ImportError, match=r"solver='turbo' needs BoTorch: pip install \"glutils\[turbo\]\""):
+    with pytest.raises(ImportError, match=r"solver='turbo' needs BoTorch: pip install \"leaky-scalars\[turbo\]\""):
         gl.attack("ggl", seen, prior=pca, solver="turbo")

@@ -11,8 +11,9 @@ import hashlib
 import json
 import sys
 import zipfile
-from importlib import metadata
 from pathlib import Path
+
+from glutils import __version__
 
 CONTENT = {"html": "book", "stage/notebooks": "notebooks", "records": "records"}
 """Folder under the build to folder in the archive."""
@@ -31,7 +32,7 @@ def main(build: Path) -> int:
             f"nothing in {', '.join(str(build / folder) for folder in missing)}; run make book first", file=sys.stderr
         )
         return 1
-    target = build / f"leaky-scalars-{metadata.version('glutils')}.zip"
+    target = build / f"leaky-scalars-{__version__}.zip"
     sums = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(zipfile.ZipInfo("manifest.json"), json.dumps(sums, indent=1) + "\n", zipfile.ZIP_DEFLATED)

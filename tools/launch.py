@@ -4,6 +4,7 @@
 
 The workflow that publishes the book pushes this tree as the branch ``launch``, and the book's launch buttons point to
 it. The notebooks of the repository stay without that cell, because their address is not known before publication.
+Binder has no graphics card: its environment takes the builds of PyTorch that need none, a tenth of the size.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = "leaky-scalars"
 CELL = f"""\
-# Colab has neither the package nor the records: fetch both. Where the package is installed, this cell does nothing.
+# Colab has not the package, in which the records are: fetch it. Where it is installed, this cell does nothing.
 import importlib.util
 
 if importlib.util.find_spec("glutils") is None:
@@ -27,6 +28,7 @@ if importlib.util.find_spec("glutils") is None:
     %pip install --quiet ./{FOLDER}
     %cd {FOLDER}/notebooks
 """
+CPU_WHEELS = "--extra-index-url https://download.pytorch.org/whl/cpu"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,9 +46,23 @@ def main(arguments: list[str] | None = None) -> int:
         if target.suffix == ".ipynb":
             notebook = with_install_cell((ROOT / name).read_text(encoding="utf-8"), options.repository, options.ref)
             target.write_text(notebook, encoding="utf-8")
+        elif name == "environment.yml":
+            target.write_text(with_cpu_wheels((ROOT / name).read_text(encoding="utf-8")), encoding="utf-8")
         else:
             shutil.copy2(ROOT / name, target)
     return 0
+
+
+def with_cpu_wheels(environment: str) -> str:
+    """The conda environment (YAML text) whose pip also looks where PyTorch's builds for the CPU are, and prefers them.
+
+    Raises:
+        ValueError: pip is not told to keep to ``constraints.txt``, beside which the line has to stand.
+    """
+    line = re.compile(r"^( +- )-c constraints\.txt$", flags=re.M)
+    if len(line.findall(environment)) != 1:
+        raise ValueError("environment must hold the line '- -c constraints.txt' once")
+    return line.sub(rf"\1{CPU_WHEELS}\n\g<0>", environment)
 
 
 def with_install_cell(notebook: str, repository: str, ref: str) -> str:

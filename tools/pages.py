@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import contents
+import course
 import record_index
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,7 +23,7 @@ CLASS = re.compile(r"^\.\. autoclass:: ([\w.]+)$", flags=re.M)
 CHAPTERS = {
     "fc_inversion": 1, "zerogla": 3, "dlg": 7, "idlg": 7, "dlg_adam": 7, "dlg_cosine": 7, "grnn": 7, "rgap": 7, "ig": 8,
     "stg": 8, "fgla": 9, "ggl": 10, "gias": 10, "igims": 10, "cpa": 12, "cpa_fi": 12, "rtf": 12, "dmgan": 12, "dlf": 14,
-    "dager": 21, "zerogla_text": 21,
+    "dager": 21, "zerogla_text": 21, "spear": 12, "april": 19,
 }  # fmt: skip
 """Attack to the chapter that explains it."""
 NO_MESSAGE = "no message"
@@ -66,7 +68,8 @@ def fill(folder: Path, rows: list[dict]) -> None:
         ValueError: a page asks for a text that has no maker.
     """
     (folder / "assets").mkdir(parents=True, exist_ok=True)
-    (folder / "assets" / "map_of_attacks.svg").write_text(picture(), encoding="utf-8")
+    for name, drawn in (("map_of_attacks", picture()), ("map_of_attacks_dark", darkened(picture()))):
+        (folder / "assets" / f"{name}.svg").write_text(drawn, encoding="utf-8")
     makers = MAKERS | {"status": lambda: status(rows)}
 
     def made(found: re.Match) -> str:
@@ -173,6 +176,7 @@ def facts(name: str) -> dict[str, bool]:
     }
 
 
+COURSE = ("Chapter", "Minutes", "Its sections, with their minutes", "Exercises", "Points")
 DEFAULTS = {repr(value): repr(value) for value in (None, True, False, 0, 0.0, 1, "", ())}
 """Defaults that are shown as they are; others, such as an empty dictionary made for each object, as an ellipsis."""
 MARKS = ("reads", "needs", "can do")
@@ -182,7 +186,7 @@ COLOURS = {"reads": "#0072B2", "needs": "#B84A00", "can do": "#00775A"}
 
 def picture() -> str:
     """The map of attacks as SVG: a row for each attack, a mark for each fact; made to be read on a phone."""
-    left, top, step, high = 118, 104, 29, 19
+    left, top, step, high = 118, 126, 29, 19
     kinds = [kind for kind, count in COLUMNS.items() for _ in range(count)]
     titles = list(facts("dlg"))
     body, y = [], top
@@ -211,6 +215,20 @@ def picture() -> str:
         'font-family="Helvetica, Arial, sans-serif" font-size="12" fill="#222">\n'
         f'<rect width="{width}" height="{height}" fill="white"/>\n' + "\n".join(body) + f"\n{key}\n</svg>\n"
     )
+
+
+DARK = {
+    "#0072B2": "#6CB8F0", "#B84A00": "#FFA366", "#00775A": "#4CCBA0", 'fill="#222"': 'fill="#ddd"',
+    'stroke="#ddd"': 'stroke="#555"', 'fill="white"': 'fill="#121212"',
+}  # fmt: skip
+"""Colours of the picture to those on a dark page."""
+
+
+def darkened(svg: str) -> str:
+    """The picture for the dark theme: a file cannot ask for the page's theme, so the page shows one or the other."""
+    for light, dark in DARK.items():
+        svg = svg.replace(light, dark)
+    return svg
 
 
 def short(title: str) -> str:
@@ -330,4 +348,6 @@ MAKERS: dict[str, Callable[[], str]] = {
     "label rules": labels_reference,
     "defences": defenses_reference,
     "records": records_table,
+    "contents": contents.table,
+    "course": lambda: table(COURSE, course.lines()),
 }

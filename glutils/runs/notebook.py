@@ -216,7 +216,8 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f"running notebooks needs {name}, which comes with: pip install 'glutils[book]'") from error
+        how = "pip install 'leaky-scalars[book]'"
+        raise ImportError(f"running notebooks needs {name}, which comes with: {how}") from error
 
 
 @contextlib.contextmanager

@@ -27,11 +27,13 @@ from typing import Any, SupportsIndex
 import torch
 
 from .. import _files, _validate, metrics
+from .._version import __version__
 from . import provenance
 from .contents import DIGITS, decode, dump, encode, put_back_controls, rounded, take_out_controls
-from .provenance import SOURCE as SOURCE  # where notebooks find the published records
+from .published import RECORDS
+from .published import SOURCE as SOURCE  # the name by which notebooks ask for it
 
-PARTS = ("torch", "torchvision", "numpy", "glutils")
+PARTS = ("torch", "torchvision", "numpy")
 ROW = ("attack", "loss", "seconds", "image", *metrics.METRICS, "label_found", "label_right", "controls", "beaten_by")
 FOLDER = "GLUTILS_RECORDS"
 """The environment variable that says where records go."""
@@ -194,15 +196,25 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence
 def load(name_or_path: str | os.PathLike[str], *, folder: str | Path | None = None) -> Record:
     """The record of a name from ``folder`` (as in `record`), or by the path of its file.
 
+    Without a folder, a record of the book (``gl.runs.RECORDS``) is found too, where no run of yours has that name: in a
+    checkout and in an installed package alike.
+
     Raises:
         MissingRecord: no such record; the message lists those in the folder.
         ValueError: a file that is not a record.
+
+    Example:
+        >>> import glutils as gl
+        >>> gl.runs.load("text_cpu").script
+        'benchmarks/text.py'
     """
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise TypeError(f"name_or_path must be a record's name or path, got {type(name_or_path).__name__}")
     path = Path(name_or_path)
     if path.suffix != ".json" and path.name == str(name_or_path):
         path = _folder(folder) / f"{name_or_path}.json"
+        if folder is None and not path.is_file() and (RECORDS / path.name).is_file():
+            path = RECORDS / path.name
     if not path.is_file():
         there = sorted(found.stem for found in path.parent.glob("*.json"))
         raise MissingRecord(f"no record {path.stem!r} in {path.parent}; there are: {', '.join(there) or 'none'}")
@@ -271,4 +283,4 @@ def _versions() -> dict[str, str]:
             found[part] = importlib.metadata.version(part)
         except importlib.metadata.PackageNotFoundError:
             found[part] = "not installed"
-    return found
+    return found | {"glutils": __version__}

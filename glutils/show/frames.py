@@ -101,8 +101,14 @@ def frames_html(
     below = "" if caption is None else f"\n<figcaption>{html.escape(check_text('caption', caption))}</figcaption>"
     return (
         f'<figure id="{ident}" style="margin:1em 0;max-width:100%">\n{images}\n{slider}\n'
-        f'<div data-status="">{html.escape(said[start])}</div>{below}\n</figure>'
+        f'<div data-status="">{html.escape(said[start])}</div>{on_paper(said)}{below}\n</figure>'
     )
+
+
+def on_paper(said: Sequence[str]) -> str:
+    """What the frames show, one after the other, for a style sheet to print beside all of them; hidden on a screen."""
+    lines = "".join(f"<li>{html.escape(text)}</li>" for text in said)
+    return f'\n<ol data-print="" hidden>{lines}</ol>' if len(said) > 1 else ""
 
 
 def html_id(name: str) -> str:

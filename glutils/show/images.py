@@ -54,7 +54,8 @@ def gallery(
         notes: title to what stands below that row's images: strings, or a tensor (B,) of PSNRs in dB, or the row's
             `Score`, which also puts the row into the truth's order. Rows without notes may be left out.
         columns: images side by side at most; a longer row wraps.
-        alt: alt text; by default rows, counts and notes in words.
+        alt: alt text; by default rows and counts in words. What the notes say follows in both cases, so
+            that a reader who does not see the pictures knows, too, whether they are alike.
         caption: the line below the figure.
 
     Raises:
@@ -73,7 +74,7 @@ def gallery(
     rows = {title: _in_order(images, notes.get(title)) for title, images in rows.items()}
     with style():
         fig = _draw(rows, said, columns)
-    figure(fig, _alt_text(rows, said) if alt is None else alt, caption)
+    figure(fig, _alt_text(rows, said) if alt is None else _with_notes(check_text("alt", alt), said), caption)
 
 
 def stack(name: str, value: Pictures) -> Float32[Tensor, "batch channel height width"]:
@@ -110,6 +111,13 @@ def _alt_text(rows: Mapping[str, Tensor], said: Mapping[str, list[str]]) -> str:
         count = f"{len(images)} image" + "s" * (len(images) > 1)
         parts.append(f"{title}: {count}" + f" ({', '.join(said[title])})" * bool(said[title]))
     return " ".join(f"Rows of images. {'; '.join(parts)}.".split())
+
+
+def _with_notes(alt: str, said: Mapping[str, list[str]]) -> str:
+    """The alt text that was given, and the notes below the pictures, unless it says them already."""
+    new = {title: notes for title, notes in said.items() if not all(note in alt for note in notes)}
+    told = [f"{title}: {', '.join(notes)}" for title, notes in new.items()]
+    return " ".join(f"{alt.rstrip('.')}. {'; '.join(told)}.".split()) if told else alt
 
 
 def _draw(rows: Mapping[str, Tensor], said: Mapping[str, list[str]], columns: int) -> Figure:

@@ -13,7 +13,7 @@ from ..data.batch import Batch
 from ..data.vocabulary import Vocabulary
 from ..metrics.texts import pieces
 from .figures import check_text, emit
-from .frames import History, Recorded, evenly_spaced, html_id, slider_tag
+from .frames import History, Recorded, evenly_spaced, html_id, on_paper, slider_tag
 
 MOST = 48
 """Frames of a slider, at most, unless told otherwise; a frame is some hundred bytes."""
@@ -108,7 +108,7 @@ def _page(name: str, parts: Sequence[str], said: Sequence[str], truth: str, capt
         f'<figure id="{ident}" style="margin:1em 0;max-width:100%">\n{shown}\n{slider}\n'
         f'<div data-status="">{html.escape(said[last])}</div>\n'
         f'<div style="margin-top:.5em">true: <span style="font-family:monospace">{html.escape(truth)}</span></div>'
-        f"{below}\n</figure>"
+        f"{on_paper(said)}{below}\n</figure>"
     )
 
 

@@ -58,7 +58,7 @@ def pieces() -> SimpleNamespace:
         from gpytorch import constraints, kernels, likelihoods, mlls, settings
     except ImportError as error:
         raise ImportError(
-            "solver='turbo' needs BoTorch: pip install \"glutils[turbo]\"; 'cma' needs nothing"
+            "solver='turbo' needs BoTorch: pip install \"leaky-scalars[turbo]\"; 'cma' needs nothing"
         ) from error
     return SimpleNamespace(
         Failed=exceptions.ModelFittingError,

@@ -1,0 +1,145 @@
+"""The package as others install it: built, unpacked elsewhere, without the repository beside it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import glutils as gl
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILT_FROM = ("glutils", "benchmarks/results", "book/claims", "notebooks")
+FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "LICENSE-CONTENT")
+START = """
+import sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")
+                    and "editable" not in repr(finder)]
+sys.path[:] = [{site!r}] + [entry for entry in sys.path if entry and {root!r} != entry]
+"""
+"""What makes a process forget the repository: no editable install, and the unpacked package first."""
+INSTALL = """
+import importlib.util
+assert importlib.util.find_spec("glutils") is None
+from IPython.core.interactiveshell import InteractiveShell
+InteractiveShell.instance().run_cell({cell!r}).raise_error()
+import os, glutils
+print("FOUND", glutils.__file__, os.getcwd())
+"""
+READ = r"""
+import contextlib, io, json, pathlib, re, traceback
+import matplotlib
+matplotlib.use("agg")
+from matplotlib import pyplot
+import glutils as gl
+assert gl.__file__.startswith({site!r}) and not (pathlib.Path.cwd() / "pyproject.toml").exists()
+READS = re.compile(r"gl\.runs\.load\(|claims\.load\(|SOURCE")
+told = {{}}
+for path in sorted(pathlib.Path({notebooks!r}).glob("*.ipynb")):
+    space, faults, seen = {{"__name__": "__main__"}}, [], 0
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    for cell in cells:
+        text = "".join(cell["source"])
+        setup = "parameters" in cell["metadata"].get("tags", []) or "import glutils" in text
+        if not (setup or READS.search(text)):
+            continue
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(text, path.name, "exec"), space)
+            seen += bool(READS.search(text))
+        except NameError as error:  # it wants what an attack has found: then its records are there at least
+            seen += len([gl.runs.load(name) for name in re.findall(r"\b\w+_cpu\b", text)])
+            faults += [] if not setup else [repr(error)]
+        except Exception:
+            faults.append(traceback.format_exc())
+    told[path.stem] = [seen, faults]
+    pyplot.close("all")
+pathlib.Path("told.json").write_text(json.dumps(told))
+"""
+
+
+def run(script, cwd, **environment):
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=cwd, env=os.environ | environment, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The package from a clone's tag, installed by the cell that Colab runs, and what the cell said.
+
+    The repository is gone then. No network: what the package needs is there already.
+    """
+    place = tmp_path_factory.mktemp("wheel")
+    source, work, site = place / "repository", place / "content", place / "site"
+    for name in BUILT_FROM:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in FILES:
+        shutil.copy2(ROOT / name, source / name)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-C", str(source)]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"], ["tag", "v0"]):
+        subprocess.run([*git, *command], check=True)
+    work.mkdir(), site.mkdir()
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        import launch
+    finally:
+        sys.path.remove(str(ROOT / "tools"))
+    notebook = (ROOT / "notebooks" / "01_threat_model.ipynb").read_text(encoding="utf-8")
+    cell = "".join(json.loads(launch.with_install_cell(notebook, str(source), "v0"))["cells"][0]["source"])
+    start = START.format(site=str(site), root=str(ROOT))
+    said = run(
+        start + INSTALL.format(cell=cell), work, PIP_TARGET=str(site), PIP_NO_DEPS="1", PIP_NO_BUILD_ISOLATION="0",
+        PIP_QUIET="1", HOME=str(place),
+    )  # fmt: skip
+    notebooks = place / "elsewhere" / "notebooks"
+    shutil.copytree(work / "leaky-scalars" / "notebooks", notebooks)
+    shutil.rmtree(source), shutil.rmtree(work / "leaky-scalars")
+    return site, work, said, start, notebooks
+
+
+def test_the_install_cell_installs_from_a_repository(installed):
+    """Executed as Colab would: no glutils there, a repository with a tag to clone, a kernel that goes on."""
+    site, work, said, *_ = installed
+    found = re.search(r"FOUND (\S+) (\S+)", said)
+    assert found[1].startswith(str(site)) and found[2] == str(work / "leaky-scalars" / "notebooks")
+
+
+def test_everything_that_the_package_reads_is_in_the_wheel(installed):
+    site, *_ = installed
+    ours = {path.relative_to(ROOT) for path in (ROOT / "glutils").rglob("*") if path.is_file()}
+    ours |= {Path("glutils/published") / path.relative_to(ROOT) for path in gl.runs.RECORDS.glob("*.json")}
+    ours |= {Path("glutils/published") / path.relative_to(ROOT) for path in gl.runs.CLAIMS.glob("*.yaml")}
+    ours = {path for path in ours if "__pycache__" not in path.parts}
+    there = {path.relative_to(site) for path in (site / "glutils").rglob("*") if path.is_file()}
+    assert ours == {path for path in there if "__pycache__" not in path.parts}
+    (about,) = site.glob("leaky_scalars-*.dist-info")
+    assert about.name == f"leaky_scalars-{gl.__version__}.dist-info"
+    assert {path.name for path in (about / "licenses").iterdir()} == {"LICENSE", "LICENSE-CONTENT"}
+
+
+def test_every_notebook_starts_and_reads_its_records_from_the_wheel(installed, tmp_path):
+    """In another folder: parameters, set-up, and every cell that reads a record or a claim."""
+    site, _, _, start, notebooks = installed
+    run(start + READ.format(site=str(site), notebooks=str(notebooks)), tmp_path, GLUTILS_RECORDS=str(tmp_path / "mine"))
+    told = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
+    assert set(told) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert not {name: faults for name, (_, faults) in told.items() if faults}
+    read = [path.stem for path in (ROOT / "notebooks").glob("*.ipynb") if "gl.runs.load(" in path.read_text("utf-8")]
+    assert all(told[name][0] for name in read)
+
+
+def test_a_record_of_the_book_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLUTILS_RECORDS", str(tmp_path))
+    assert gl.runs.load("text_cpu") == gl.runs.load("text_cpu", folder=gl.runs.RECORDS)
+    gl.runs.record("text_cpu", parameters={}, rows=[{"mine": 1}])
+    assert gl.runs.load("text_cpu").rows == [{"mine": 1}], "a run of one's own comes first"
+    with pytest.raises(gl.runs.MissingRecord, match="no record 'text_cpu'"):
+        gl.runs.load("text_cpu", folder=tmp_path / "other")
