@@ -6,7 +6,7 @@ Each function makes the rows of one measurement with one seed. Rows that are in 
 
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
-    claims_cpu: python benchmarks/claims.py
+    claims_cpu: python benchmarks/claims.py --seeds 5
 """
 
 from __future__ import annotations

@@ -65,6 +65,20 @@ def features(seed: int) -> Iterator[dict]:
 
 
 @measure
+def unpooled(seed: int) -> Iterator[dict]:
+    """FGLA and IG on four photographs, behind a last layer that reads 128 numbers, or the whole feature map."""
+    batch = photos(4, seed, 16)
+    public = gl.data.public("photos", count=256, size=16, seed=seed, device="cpu")
+    for case, hidden in (("128 numbers", 128), ("whole map", None)):
+        model = gl.models.build("convnet", batch, seed=seed, hidden=hidden)
+        decoder = gl.decoder.train(model, public, seed=seed, progress=False).decoder
+        row = attack("fgla", model, batch, seed=seed, decoder=decoder)
+        yield {"case": case, "attack": "fgla"} | row
+        row = attack("ig", model, batch, seed=seed, iterations=300, progress=False)
+        yield {"case": case, "attack": "ig"} | row
+
+
+@measure
 def magnitude(seed: int) -> Iterator[dict]:
     """DLG with the cosine, without and with a penalty on the gradient's length."""
     batch = digits(1, seed)

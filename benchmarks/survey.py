@@ -21,8 +21,12 @@ are in the record already are kept.
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
     survey_cpu: python benchmarks/survey.py --seeds 2
+    survey_400_cpu: python benchmarks/survey.py --record survey_400_cpu --data photos --clients 20 --batch 2 \
+        --epochs 1 --model convnet --law dirichlet --at 0 --attacks ig dlf cpa rtf ggl --iterations 400 --seeds 10 \
+        --players
 
-It was stopped after 85 of 134 rows, before DMGAN.
+The first was stopped after 85 of 134 rows, before DMGAN. The second is its base setting again: ten clients, each of a
+federation of its own, and five times the steps.
 """
 
 from __future__ import annotations

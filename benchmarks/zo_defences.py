@@ -8,10 +8,10 @@ that the benchmark can be stopped and started again.
 
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
-    zo_defences_cpu: python benchmarks/zo_defences.py --seeds 3 --only undefended noise bits clip batches \\
-        fewer directions fixed
+    zo_defences_cpu: python benchmarks/zo_defences.py --seeds 3
 
-Of bits, clip and batches it has two seeds at most, of fewer and directions one.
+It has three seeds of every row but of batches, directions and pools, and none yet of resample, sums, precision and
+both. Its noise of fixed size, and the first seeds of others, are of an earlier commit.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def sum_of_clients(run: Transcript, count: int):
     coding, rounds = gl.defenses.FixedPoint(step=2.0**-40, bits=64), []
     for entry in run.messages:
         said = [entry[k][0] for k in range(count)]
-        total = gl.defenses.secure_sum([message.payload for message in said], coding=coding, seed=said[0].number).total
+        scalars = [message.payload.scalars for message in said]
+        total = gl.defenses.secure_sum(scalars, coding=coding, seed=said[0].number).total
         rounds.append(replace(said[0], payload=total.double() / count, client=None))
     seen = gl.observe(run, client=0, knows={"labels"})
     return replace(cohort[0], images=images, labels=labels), replace(

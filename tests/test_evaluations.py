@@ -31,12 +31,12 @@ SEARCHES = {
     "zerogla, L-BFGS": ("zerogla", {"solver": "lbfgs"}, SCALARS, 1, 1),
     "zerogla, L-BFGS, restarts": ("zerogla", {"solver": "lbfgs", "restarts": 2}, SCALARS, 1, 1),
 }
-CLOSED = {"fc_inversion": 0, "rtf": 0, "fgla": 0, "rgap": 1}
+CLOSED = {"april": 0, "fc_inversion": 0, "rtf": 0, "fgla": 0, "rgap": 1}
 ELSEWHERE = ("cpa", "cpa_fi", "dmgan")
 """They search for an unmixing, or play inside the rounds."""
 POPULATIONS = ("ggl",)
-TEXTS = ("dager", "zerogla_text")
-"""Attacks on texts; their own tests look at them."""
+THEIR_OWN = ("dager", "spear", "zerogla_text")
+"""Attacks on texts, and on batches; their own tests look at them."""
 
 
 def held(protocol, count, network="mlp", public=False, **options):
@@ -76,6 +76,8 @@ def test_a_closed_form_evaluates_nothing_but_what_it_checks(name):
         network = {"network": "convnet", "activation": "leaky_relu", "hidden": None, "channels": (4, 4)}
     if name == "fgla":
         network = {"network": "convnet", "channels": (4, 4), "hidden": None}
+    if name == "april":
+        network = {"network": "vit"}
     seen = held(GRADIENT, count, public=True, **network)
     if name == "rtf":
         model = gl.imprint.imprint(seen.model, seen.public, seed=0)
@@ -151,4 +153,4 @@ def test_every_stage_of_gauss_newton_is_counted():
 
 def test_every_attack_says_something():
     searched = {name for name, *_ in SEARCHES.values()}
-    assert searched | set(CLOSED) | set(ELSEWHERE) | {*POPULATIONS, *TEXTS} == {*gl.attacks.names(), "dmgan"}
+    assert searched | set(CLOSED) | set(ELSEWHERE) | {*POPULATIONS, *THEIR_OWN} == {*gl.attacks.names(), "dmgan"}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import glutils as gl
-from glutils.membership import search
+from glutils.membership import search, subsets
 from glutils.protocols import FedAvg, FedSGD, SeedPool, ZerothOrder
 
 QUIET = {"progress": False, "seed": 0, "false_names": 0.2}
@@ -133,12 +133,102 @@ def test_mini_batches_name_the_clients_records(pool, model):
     assert set(named.ranking[:6].tolist()) == set(range(6)) and set(found(named)) <= set(range(6))
 
 
+def test_small_mini_batches_are_solved_one_by_one(pool, model):
+    """Four of forty records in every message of five scalars: each is the mean of one subset alone."""
+    how = {"rounds": 12, "lr": 1e-3, "local_batch": 4, "seed": 0, "test": pool[:10], "progress": False}
+    run = gl.federation.train(scalars(5), model, [pool[:8]], **how)
+    named = gl.identify(gl.observe(run, client=0), pool[:40], **QUIET)
+    assert found(named) == tuple(range(8)) and named.complete
+    assert set(named.ranking[:8].tolist()) == set(range(8))
+    strangers = gl.identify(gl.observe(run, client=0), pool[40:80], **QUIET)
+    assert not set(found(strangers)) and not strangers.complete
+
+
+def test_halves_find_the_subset_and_nothing_else():
+    generator = np.random.default_rng(0)
+    columns = generator.standard_normal((5, 30))
+    halves = subsets.Halves.of(30, 5, generator)
+    assert halves.hits == 10 and halves.first.shape == (435, 2) and halves.second.shape == (4060, 3)
+    truth = (2, 3, 11, 19, 28)
+    message = columns[:, truth].mean(1) + 1e-6 * generator.standard_normal(5)
+    assert subsets.found(columns, message, 5, 1e-6, halves, generator) == [truth]
+    assert subsets.found(columns, message + 0.01, 5, 1e-6, halves, generator) == []
+    rough, fine = (subsets.chance(columns, message, 5, error) for error in (1e-2, 1e-4))
+    assert fine == pytest.approx(rough / 100**5, rel=0.05)
+
+
 def test_noise_that_is_declared_is_allowed_for(pool, model):
     protocol = scalars(120)
     spread = float(protocol.transmit(model, pool.images[:3], pool.labels[:3]).std())
     noisy = gl.defenses.Defended(protocol, gl.defenses.get("gaussian_noise", sigma=0.1 * spread))
     named = gl.identify(sent(model, noisy, pool[list(CHOSEN)]), pool, **QUIET)
     assert found(named) == CHOSEN and named.complete and 0.05 < named.noise < 0.2
+
+
+# --- what defences do to a mean ---
+
+
+@pytest.mark.parametrize("expected", [1, 2, 3, 4.5, 20])
+@pytest.mark.parametrize("sigma", [0.0, 0.02])
+def test_a_sum_divided_by_a_public_number_is_read_as_one(pool, model, expected, sigma):
+    defense = gl.defenses.get("dp_scalars", clip=3.0, sigma=sigma, expected=expected)
+    named = gl.identify(sent(model, gl.defenses.Defended(scalars(80), defense), pool[list(CHOSEN)]), pool, **QUIET)
+    assert found(named) == CHOSEN and named.complete
+    assert named.noise == pytest.approx(0.0, abs=1e-3) if not sigma else 0.001 < named.noise < 0.2
+
+
+@pytest.mark.parametrize("expected", [None, 2, 7])
+def test_clipped_gradients_are_read_as_the_client_clips_them(pool, model, expected):
+    defense = gl.defenses.get("dpsgd", clip=0.5, sigma=1e-4, expected=expected)
+    named = gl.identify(sent(model, gl.defenses.Defended(FedSGD(), defense), pool[list(CHOSEN)]), pool, **QUIET)
+    assert found(named) == CHOSEN and named.complete
+
+
+@pytest.mark.parametrize(
+    ("protocol", "defense"),
+    [
+        (scalars(60), gl.defenses.get("clip", bound=0.5)),
+        (FedSGD(), gl.defenses.get("dp_update", clip=0.1, sigma=1e-6)),
+        (scalars(80), (gl.defenses.get("clip_scalars", bound=0.8), gl.defenses.get("gaussian_noise", sigma=0.01))),
+    ],
+    ids=["shortened scalars", "shortened gradient", "cut before noise"],
+)
+def test_what_was_cut_is_allowed_for(pool, model, protocol, defense):
+    named = gl.identify(sent(model, gl.defenses.Defended(protocol, defense), pool[list(CHOSEN)]), pool, **QUIET)
+    assert found(named) == CHOSEN and named.complete
+
+
+def test_classes_that_weigh_more_count_more(pool, model):
+    loss = gl.models.losses.CrossEntropy(class_weights=[1.0 + k for k in range(10)])
+    for protocol in (scalars(60, loss=loss), FedAvg(epochs=1, batch_size=3, lr=0.1, loss=loss)):
+        assert found(gl.identify(sent(model, protocol, pool[list(CHOSEN)]), pool, **QUIET)) == CHOSEN
+    defense = gl.defenses.get("dp_scalars", clip=3.0, sigma=0.01, expected=5)  # adds up each one's own loss
+    summed = gl.defenses.Defended(scalars(80, loss=loss), defense)
+    assert found(gl.identify(sent(model, summed, pool[list(CHOSEN)]), pool, **QUIET)) == CHOSEN
+
+
+# --- how many they are ---
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_the_number_of_members_is_found_too(pool, model, count):
+    truth = (3, 17, 41, 55, 77, 98)[:count]
+    named = gl.identify(sent(model, scalars(60), pool[list(truth)]), pool, members=(1, 9), **QUIET)
+    assert found(named) == truth and named.complete
+    assert any(f"{count} members explain best, of 1 to 9" in note for note in named.notes)
+
+
+def test_a_message_of_a_batch_of_unknown_size_names_its_records(pool, model):
+    """Each record is drawn by chance, four of twelve are expected, and four is what sums are divided by."""
+    protocol = gl.defenses.Defended(scalars(96), gl.defenses.get("dp_scalars", clip=4.0, sigma=0.01, expected=4))
+    how = {"lr": 1e-3, "local_batch": 4, "sampling": "poisson", "test": pool[:10], "progress": False}
+    sizes = set()
+    for seed in range(3):
+        run = gl.federation.train(protocol, model, [pool[:12]], rounds=1, seed=seed, **how)
+        named = gl.identify(gl.observe(run, client=0), pool, **QUIET)
+        assert named.complete and set(found(named)) <= set(range(12))
+        sizes.add(int(named.counts.sum()))
+    assert len(sizes) > 1
 
 
 # --- no names ---
@@ -226,6 +316,13 @@ def test_arguments_that_cannot_work_are_refused(pool, model):
         (ValueError, "labels must", (seen, pool.images, pool.labels[:5]), {}),
         (ValueError, "false_names must be", (seen, pool), {"false_names": 1.0}),
         (ValueError, "members must be at least 1, got 0", (seen, pool), {"members": 0}),
+        (
+            ValueError,
+            r"members must be a number, or the least and the most, got \(1, 2, 3\)",
+            (seen, pool),
+            {"members": (1, 2, 3)},
+        ),
+        (ValueError, "members must be at least 4, got 2", (seen, pool), {"members": (4, 2)}),
         (ValueError, "noise must be at least 0", (seen, pool), {"noise": -1.0}),
         (ValueError, "chunk must be at least 1", (seen, pool), {"chunk": 0}),
     ]

@@ -222,6 +222,36 @@ def test_a_client_is_hidden_as_a_whole_by_a_clipped_update():
     assert any("amplifies nothing" in note for note in drawn.notes)
 
 
+def test_a_sum_of_clients_carries_the_noise_of_the_honest_ones():
+    """Central against local: sigma / sqrt(n) each in a sum is sigma of one alone, and colluding clients take theirs."""
+    quiet, loud = (
+        gl.defenses.Defended(gl.protocols.FedAvg(), defenses.get("dp_update", clip=1.0, sigma=s)) for s in (0.4, 4.0)
+    )
+    how = {"records": 10, "rounds": 5, "clients": 1000, "delta": 1e-4}
+    alone = defenses.privacy_statement(loud, **how)
+    summed = defenses.privacy_statement(quiet, **how, sampled=100, summed=True)
+    assert summed.epsilon == pytest.approx(alone.epsilon, rel=1e-12)
+    assert summed.noise_multiplier == pytest.approx(4.0, rel=1e-12)
+    fewer = defenses.privacy_statement(quiet, **how, sampled=100, summed=True, colluding=75)
+    assert fewer.noise_multiplier == pytest.approx(2.0, rel=1e-12)
+    assert defenses.privacy_statement(quiet, **how, sampled=100).epsilon > 10 * alone.epsilon  # seen one by one
+    reader = defenses.privacy_statement(quiet, **how, sampled=100, summed=True, cohort_hidden=True)
+    assert reader.epsilon == defenses.epsilon(4.0, 0.1, 5, 1e-4, relation="replace_one", sampling="fixed")
+    assert reader.epsilon < alone.epsilon / 4
+    life = [defenses.privacy_statement(quiet, **how | {"rounds": n}, summed=True).epsilon for n in (1, 10, 100)]
+    assert life[0] < life[1] < life[2] < 100 * life[0]
+
+
+def test_a_sum_of_clients_moves_by_two_bounds(model, pool):
+    """Brute force over which client is exchanged for which: the clipped updates that the noise is added to."""
+    defense = defenses.get("dp_update", clip=1e-3, sigma=0.0)
+    protected = gl.defenses.Defended(gl.protocols.FedSGD(), defense)
+    sent = [protected.transmit(model, pool[[k]].images.double(), pool[[k]].labels).flat for k in range(len(pool))]
+    assert all(float(one.norm()) == pytest.approx(1e-3, rel=1e-9) for one in sent)
+    most = max(float((a - b).norm()) for a, b in itertools.combinations([*sent, -sent[0]], 2))
+    assert most == pytest.approx(2e-3, rel=1e-9)  # reached by an update and its opposite
+
+
 # --- Poisson batches ---
 
 
@@ -293,6 +323,11 @@ def test_statements_refuse(pool, model):
         (mean, {"clients": 3}, ValueError, "belong to dp_update"),
         (update, {}, ValueError, "delta must be given"),
         (update, {"relation": "add_remove", "clients": 3}, ValueError, "must be 'replace_one' for dp_update"),
+        (update, {"clients": 3, "colluding": 1}, ValueError, "colluding and cohort_hidden need summed=True"),
+        (update, {"summed": True}, ValueError, "clients must be given with summed"),
+        (update, {"clients": 3, "summed": True, "colluding": 3}, ValueError, "colluding must be between 0 and 2"),
+        (update, {"clients": 3, "summed": True, "colluding": 1, "cohort_hidden": True}, ValueError, "know who else"),
+        (mean, {"summed": True}, ValueError, "belong to dp_update"),
     ]
     for protected, how, error, message in cases:
         with pytest.raises(error, match=message):

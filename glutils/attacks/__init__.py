@@ -1,7 +1,7 @@
 """Every attack, one paper a file. :func:`attack` runs one by name, :func:`table` prints them side by side."""
 
 from .base import Card, Reconstruction, attack, names, table
-from .closed_form import cpa, dager, fc, fgla, rgap
+from .closed_form import april, cpa, dager, fc, fgla, rgap, spear
 from .closed_form.chains import rank_analysis
 from .generative import ggl, gias, grnn, igims
 from .malicious import rtf
@@ -12,8 +12,11 @@ from .zerogla import (
     PUBLISHED,
     QUIRKS,
     VARIANTS,
+    VerifiedLeak,
     ablation,
+    certify,
     gradient_rank_bound,
+    hold_out,
     inconsistent_rounds,
     misfits,
     singular_values,
@@ -21,10 +24,9 @@ from .zerogla import (
 )
 
 __all__ = [
-    "ggl", "gias", "igims",
-    "cpa", "dager", "rtf", "dlf", "dmgan", "dmgan_protocol", "fgla", "gradient_rank_bound", "grnn",
-    "rank_analysis", "rgap",
-    "PUBLISHED", "QUIRKS", "VARIANTS", "Card", "Reconstruction", "ablation", "attack", "dlg", "fc", "ig",
-    "inconsistent_rounds", "misfits", "names", "singular_values", "stg", "table", "with_extra_class",
-    "without_class", "without_strangers", "zerogla", "zerogla_text",
+    "PUBLISHED", "QUIRKS", "VARIANTS", "Card", "Reconstruction", "VerifiedLeak", "ablation", "april", "attack",
+    "certify", "cpa", "dager", "dlf", "dlg", "dmgan", "dmgan_protocol", "fc", "fgla", "ggl", "gias",
+    "gradient_rank_bound", "grnn", "hold_out", "ig", "igims", "inconsistent_rounds", "misfits", "names",
+    "rank_analysis", "rgap", "rtf", "singular_values", "spear", "stg", "table", "with_extra_class", "without_class",
+    "without_strangers", "zerogla", "zerogla_text",
 ]  # fmt: skip

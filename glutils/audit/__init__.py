@@ -1,5 +1,15 @@
-"""Before anything is sent: what a planned message would give away, in closed form."""
+"""What a client's message gives away: measured by every attack that applies, foretold, or proved by canaries."""
 
+from .canaries import Canaries, canaries
+from .checks import Check
+from .messages import message
 from .predict import Prediction, predict
+from .report import Report, Row
+from .run import run
+from .texts import TextCount, count_texts
+from .verdicts import Planted
 
-__all__ = ["Prediction", "predict"]
+__all__ = [
+    "Canaries", "Check", "Planted", "Prediction", "Report", "Row", "TextCount", "canaries", "count_texts", "message", "predict",
+    "run",
+]  # fmt: skip

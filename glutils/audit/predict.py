@@ -235,7 +235,7 @@ def _roundoff(model, protocol, batch, scalars, directions) -> float:
     arithmetic = protocol.arithmetic
     if arithmetic.dtype == "float64" or arithmetic.scheme == "exact":
         params = models.parameters(model, torch.float64)
-        images = batch.images.double()
+        images = batch.images.double() if batch.images.is_floating_point() else batch.images
         loss = float(models.loss(model, params, images, batch.labels, criterion=protocol.criterion))
         return zo.roundoff(loss, arithmetic.mu, zo.DTYPES[arithmetic.dtype], "central")
     how = {"mu": arithmetic.mu, "scheme": arithmetic.scheme, "dtype": torch.float64, "criterion": protocol.criterion}

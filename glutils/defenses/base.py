@@ -42,6 +42,16 @@ class Defense:
         return None
 
     @property
+    def gradient_bound(self) -> float | None:
+        """The length to which it cuts every single image's gradient before the mean is taken; None: it does not."""
+        return None
+
+    @property
+    def message_bound(self) -> float | None:
+        """The length to which it cuts a message as a whole, by a factor that nobody else knows; None: it does not."""
+        return None
+
+    @property
     def public_count(self) -> float | None:
         """Public number by which it divides a sum over images, whatever their number; None: it takes their mean."""
         return None

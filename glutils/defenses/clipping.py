@@ -31,6 +31,10 @@ class ClipNorm(Defense):
     def __post_init__(self) -> None:
         _validate.number("bound", self.bound, above=0)
 
+    @property
+    def message_bound(self) -> float:
+        return float(self.bound)
+
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
         return self.simulate(payload)
 

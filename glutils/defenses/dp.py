@@ -51,6 +51,10 @@ class DPSGD(Defense):
         _check_expected(self.expected)
 
     @property
+    def gradient_bound(self) -> float:
+        return float(self.clip)
+
+    @property
     def public_count(self) -> float | None:
         return self.expected
 
@@ -73,13 +77,23 @@ class DPSGD(Defense):
     def noise(self, payload: Payload | None, images: int) -> float:
         return float(self.sigma) * float(self.clip) / _divisor(self, images)
 
-    def _clipped(self, protocol, model, params, images, labels) -> models.Parameters:
-        if not len(images):  # a Poisson batch may be empty: its sum is zero
-            return {name: torch.zeros_like(p) for name, p in params.items()}
+    def shares(self, protocol, model, images, labels, directions=None) -> torch.Tensor:
+        """(B, d) what each image adds to the sum of clipped gradients, before it is divided; without noise."""
+        params = models.parameters(model, images.dtype if images.is_floating_point() else None)
+        factor, each_one = self._each(protocol, model, params, images, labels)
+        return factor[:, None] * torch.cat([g.flatten(1) for g in each_one.values()], 1)
+
+    def _each(self, protocol, model, params, images, labels) -> tuple[torch.Tensor, models.Parameters]:
+        """Factor (B,) by which every image's gradient is clipped, and the gradients."""
         one = grad(lambda p, x, y: models.loss(model, p, x[None], y[None], criterion=protocol.criterion))
         each_one = models.vectorised(model, one, in_dims=(None, 0, 0))(params, images, labels)
         squares = torch.stack([g.flatten(1).square().sum(1) for g in each_one.values()]).sum(0)
-        factor = (float(self.clip) * squares.clamp_min(1e-30).rsqrt()).clamp_max(1.0)
+        return (float(self.clip) * squares.clamp_min(1e-30).rsqrt()).clamp_max(1.0), each_one
+
+    def _clipped(self, protocol, model, params, images, labels) -> models.Parameters:
+        if not len(images):  # a Poisson batch may be empty: its sum is zero
+            return {name: torch.zeros_like(p) for name, p in params.items()}
+        factor, each_one = self._each(protocol, model, params, images, labels)
         count = _divisor(self, len(images))
         return {name: torch.einsum("b,b...->...", factor, g) / count for name, g in each_one.items()}
 
@@ -89,8 +103,9 @@ class DPSGD(Defense):
 class DPUpdate(Defense):
     """User-level privacy (DP-FedAvg, McMahan et al. 2018): the whole update clipped to ``clip``, noise sigma x clip.
 
-    Here every client adds its own noise (local privacy), so that the server sees nothing else; with a trusted sum each
-    of n clients adds 1 / sqrt(n) of it.
+    Here every client adds its own noise (local privacy), so that the server sees nothing else. Where only a sum of n
+    clients is seen, their noise adds up, and each may add 1 / sqrt(n) of it (central privacy);
+    :func:`~glutils.defenses.privacy_statement` knows both, for a client as a whole.
 
     Args:
         clip: greatest length of the update, above 0.
@@ -105,6 +120,10 @@ class DPUpdate(Defense):
     def __post_init__(self) -> None:
         _validate.number("clip", self.clip, above=0)
         _validate.number("sigma", self.sigma, at_least=0)
+
+    @property
+    def message_bound(self) -> float:
+        return float(self.clip)
 
     def apply(self, payload: Payload, generator: torch.Generator) -> Payload:
         scale = float(self.sigma) * float(self.clip)
@@ -164,11 +183,15 @@ class DPScalars(Defense):
 
     def client(self, protocol, model, images, labels, generator, **how):
         if len(images):
-            slopes = protocol.of_each(model, images, labels, how.get("directions")).detach()
-            mean = slopes.clamp(-float(self.clip), float(self.clip)).sum(1) / _divisor(self, len(images))
+            mean = self.shares(protocol, model, images, labels, **how).sum(0) / _divisor(self, len(images))
         else:  # a Poisson batch may be empty: its sum is zero
             mean = torch.zeros(protocol.directions, device=images.device)
         return protocol.payload(mean + self.noise(None, len(images)) * random_like(mean, generator), model)
+
+    def shares(self, protocol, model, images, labels, directions=None) -> torch.Tensor:
+        """(B, K) what each image adds to the sums of cut slopes, before they are divided; without noise."""
+        slopes = protocol.of_each(model, images, labels, directions).detach()
+        return slopes.T.clamp(-float(self.clip), float(self.clip))
 
     def attacker(self, protocol, model, images, labels, params, how):
         slopes = [

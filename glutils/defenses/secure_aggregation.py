@@ -143,10 +143,15 @@ def secure_sum(
         secret = combine({j: shares[i][0][j] for j in answering}, threshold)
         others = {j: public[j] for j in stayed}
         total = total + _pairwise(i, secret.to_bytes(32, "big"), others, shape.numel(), bound)
-    per_share = 66 * 2 * count
-    sent = 32 + per_share + masked[stayed[0]].size * math.ceil(coding.bits / 8) + 66 * count
+    sent = bytes_of_a_client(count, shape.numel(), coding.bits)
     found = coding.decode(total).view(shape)
     return SecureSum(found, {i: m & coding._mask for i, m in masked.items()}, tuple(stayed), sent)
+
+
+def bytes_of_a_client(clients: int, numbers: int, bits: int = 32) -> int:
+    """What a client that stays sends in one exchange: its key, shares of two secrets for all, its masked vector of so
+    many ``numbers``, and the shares that open the sum."""
+    return 32 + 66 * 2 * clients + numbers * math.ceil(bits / 8) + 66 * clients
 
 
 class _Client:

@@ -31,7 +31,7 @@ class PrivacyStatement:
         noise_multiplier: noise on the sum over the clipping bound.
         sample_rate: share of the units in a step.
         steps: noisy sums that are released over all rounds.
-        trust: who must be trusted with messages that are not yet noisy.
+        trust: who must be trusted with messages that are not noisy enough by themselves.
         notes: what weakens the statement here.
     """
 
@@ -75,6 +75,9 @@ def privacy_statement(
     sampling: str = "fixed",
     clients: int | None = None,
     sampled: int | None = None,
+    summed: bool = False,
+    colluding: int = 0,
+    cohort_hidden: bool = False,
 ) -> PrivacyStatement:
     """What ``rounds`` messages of one client promise, under the relation that its mechanism is calibrated for.
 
@@ -88,6 +91,12 @@ def privacy_statement(
             the sum is divided by a public number, else ``"replace_one"``, which keeps the number of records.
         sampling: how batches are drawn, ``"fixed"`` or ``"poisson"``.
         clients, sampled: of ``dp_update``: how many there are, and how many take part in a round. Default: all.
+        summed: of ``dp_update``: whether only the sum of the clients in a round is seen (a secure sum, or a server that
+            is trusted to add). Then their noise adds up, and sigma of each may be smaller (central privacy); else each
+            message has to stand by itself (local privacy).
+        colluding: of those in a sum, clients that work for whoever looks: they subtract their own noise.
+        cohort_hidden: whether nobody who looks knows which clients took part in a round. Then drawing them amplifies.
+            True of readers of the model, not of the server that drew them.
 
     Returns:
         The statement; its ``epsilon`` is that of :func:`~glutils.defenses.epsilon`.
@@ -104,6 +113,14 @@ def privacy_statement(
         >>> found = gl.defenses.privacy_statement(protected, **how)
         >>> round(found.epsilon, 1), found.relation, found.unit
         (2.5, 'add_remove', 'record')
+
+        A client as a whole, seen alone, in a sum of 100, and by a reader of the model alone:
+
+        >>> alone = gl.defenses.Defended(gl.protocols.FedAvg(), gl.defenses.get("dp_update", clip=1.0, sigma=1.0))
+        >>> how = {"records": 10, "rounds": 20, "clients": 1000, "sampled": 100}
+        >>> ways = ({}, {"summed": True}, {"summed": True, "cohort_hidden": True})
+        >>> [round(gl.defenses.privacy_statement(alone, **how, **way).epsilon, 1) for way in ways]
+        [72.4, 3.3, 0.3]
     """
     _validate.instance("protected", protected, Defended)
     defense = protected.defenses[0]
@@ -115,9 +132,11 @@ def privacy_statement(
     steps = _validate.integer("rounds", rounds, at_least=1)
     _validate.choice("sampling", sampling, SAMPLINGS)
     if isinstance(defense, DPUpdate):
-        return _of_clients(defense, steps, delta, relation, clients, sampled)
-    if clients is not None or sampled is not None:
-        raise ValueError("clients and sampled belong to dp_update, whose unit is a client")
+        return _of_clients(defense, steps, delta, relation, clients, sampled, summed, colluding, cohort_hidden)
+    if clients is not None or sampled is not None or summed or colluding or cohort_hidden:
+        raise ValueError(
+            "clients, sampled, summed, colluding and cohort_hidden belong to dp_update, whose unit is a client"
+        )
     batch = records if batch is None else _validate.integer("batch", batch, at_least=1, at_most=records)
     public = defense.expected is not None
     if relation is None:
@@ -147,32 +166,53 @@ def privacy_statement(
     )  # fmt: skip
 
 
-def _of_clients(defense, steps, delta, relation, clients, sampled) -> PrivacyStatement:
+def _of_clients(
+    defense, steps, delta, relation, clients, sampled, summed, colluding, cohort_hidden
+) -> PrivacyStatement:
     """The statement about a whole client, whose update is clipped and made noisy by itself."""
     if relation not in (None, "replace_one"):
         raise ValueError(
             f"relation must be 'replace_one' for dp_update, got {relation!r}: the client itself adds the noise, and "
             "what is hidden is which update it would have sent"
         )
-    notes = ()
-    if clients is not None or sampled is not None:
+    if not summed and (colluding or cohort_hidden):
+        raise ValueError(
+            "colluding and cohort_hidden need summed=True: who sees single messages knows whose they are, and needs "
+            "nobody's help"
+        )
+    if colluding and cohort_hidden:
+        raise ValueError("cohort_hidden must be False with colluding clients, which know who else is in the sum")
+    if clients is None and (summed or sampled is not None):
+        raise ValueError("clients must be given with summed or sampled, got None")
+    notes, rate, multiplier, trust = [], 1.0, float(defense.sigma), "nobody but the client: noise is added before"
+    trust += " anything is sent"
+    if clients is not None:
         clients = _validate.integer("clients", clients, at_least=1)
         sampled = _validate.integer("sampled", clients if sampled is None else sampled, at_least=1, at_most=clients)
-        if sampled < clients:
-            notes = (
+        life = f"a client is expected to send {steps * sampled / clients:g} of {steps} messages, and may send all"
+        if summed:
+            honest = sampled - _validate.integer("colluding", colluding, at_least=0, at_most=sampled - 1)
+            multiplier *= honest**0.5
+            trust = "whoever adds up, or a secure sum"
+            notes += [f"each client adds noise of {defense.sigma:g} bounds; those of {honest} honest clients add up"]
+        if cohort_hidden:
+            rate = sampled / clients
+            notes += ["who takes part is secret, which does not hold against the server that drew them"]
+        elif sampled < clients:
+            notes += [
                 f"the server sees who takes part, so drawing {sampled} of {clients} clients amplifies nothing towards "
-                f"it; a client is expected to send {steps * sampled / clients:g} of {steps} messages, and may send all",
-            )
+                f"it; {life}"
+            ]
     if delta is None and clients is None:
         raise ValueError("delta must be given where the number of clients is not")
     delta = 0.1 / clients if delta is None else delta
+    how = {"relation": "replace_one", "sampling": "fixed"}
     return PrivacyStatement(
-        epsilon=epsilon(defense.sigma, 1.0, steps, delta, relation="replace_one"), delta=delta,
+        epsilon=epsilon(multiplier, rate, steps, delta, **how), delta=delta,
         mechanism=f"the whole update is clipped in length, at {float(defense.clip):g}; Gaussian noise on it",
         unit="client", relation="replace_one", sampling="fixed", sensitivity=SENSITIVITY["replace_one"],
-        noise_multiplier=float(defense.sigma), sample_rate=1.0, steps=steps,
-        trust="nobody but the client: noise is added before anything is sent",
-        notes=notes + (_delta_note(delta, clients) if clients else ()),
+        noise_multiplier=multiplier, sample_rate=rate, steps=steps, trust=trust,
+        notes=(*notes, *(_delta_note(delta, clients) if clients else ())),
     )  # fmt: skip
 
 

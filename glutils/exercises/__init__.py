@@ -30,14 +30,16 @@ from .foundations import central_slope, estimate_gradient, gauss_newton_step, in
 from .membership import scalars_to_name, solve_active
 from .reality import best_margin, mean_gradient
 from .records import share_of_cells
-from .texts import token_contributions
+from .text_defenses import least_scalars
+from .texts import effective_dimension, token_contributions
 
 names = EXERCISES.names
 
 __all__ = [
     "Case", "Exercise", "Verdict", "best_margin", "central_slope", "clip_and_average", "combine_neurons",
-    "cosine_distance", "count_unsmoothed", "dlg_objective", "estimate_gradient", "expected_copies",
-    "gauss_newton_step", "invert_layer", "label_by_sign", "last_layer_features", "masked_distance",
+    "cosine_distance", "count_unsmoothed", "dlg_objective", "effective_dimension", "estimate_gradient",
+    "expected_copies", "gauss_newton_step", "invert_layer", "label_by_sign", "last_layer_features",
+    "least_scalars", "masked_distance",
     "masked_messages", "mean_gradient", "names", "nearest_image", "noise_needed", "noise_share",
     "paired_interval", "permute", "photos_from_rows", "replay", "residuals_and_jacobian", "rounds_needed",
     "scalars_to_name", "share_of_cells", "solve_active", "steps_allowed",

@@ -1,4 +1,4 @@
-"""Exercise of the chapter on a sentence in 192 numbers: what every token adds to a scalar."""
+"""Exercises of the chapters on texts: what every token adds to a scalar, and how many scalars are really different."""
 
 from __future__ import annotations
 
@@ -42,3 +42,32 @@ def token_contributions(draw: torch.Generator) -> Iterator[Case]:
         targets = torch.randint(vocabulary, (count,), generator=draw)
         right = _contributions(ahead, behind, targets, mu)
         yield Case(f"{count} targets, {vocabulary} tokens and mu {mu:g}", (ahead, behind, targets, mu), right)
+
+
+def _dimension(covariance: torch.Tensor) -> torch.Tensor:
+    return covariance.trace() ** 2 / covariance.square().sum()
+
+
+@exercise(
+    "The trace is the sum of the eigenvalues, and the sum of all squared entries that of their squares.",
+    {
+        "That is the rank: it counts a direction in which next to nothing varies like any other.": lambda covariance: (
+            torch.linalg.matrix_rank(covariance)
+        ),
+        "Upside down: of K equal eigenvalues it should be K.": lambda covariance: 1 / _dimension(covariance),
+        "Square the trace too: the unit of the scalars must cancel.": lambda covariance: (
+            covariance.trace() / covariance.square().sum()
+        ),
+        "The squares of the eigenvalues add up to the squares of all entries, not of those on the diagonal.": (
+            lambda covariance: covariance.trace() ** 2 / covariance.diagonal().square().sum()
+        ),
+    },
+)
+def effective_dimension(draw: torch.Generator) -> Iterator[Case]:
+    """effective_dimension(covariance): how many independent numbers scalars of a covariance (K, K) amount to: the
+    square of the sum of its eigenvalues over the sum of their squares."""
+    for _ in range(4):
+        count, few = integer(draw, 4, 7), integer(draw, 2, 3)
+        factors = normal(draw, count, few)
+        covariance = factors @ factors.T + 0.01 * torch.eye(count)
+        yield Case(f"{count} scalars, {few} of them free", (covariance,), _dimension(covariance))

@@ -118,10 +118,12 @@ CONDITIONS: dict[str, Conditions] = {
     "gias": Conditions(**KINKED, knows=PUBLIC, budget=_every, **GENERATIVE),
     "igims": Conditions(**KINKED, knows=PUBLIC, budget=_steps, **GENERATIVE),
     "dlf": Conditions(**KINKED, budget=_every),
+    "april": Conditions("vit", knows=(), largest=1),
     "fc_inversion": Conditions(**LINEAR, knows=(), largest=1),
     "dager": Conditions(**LANGUAGE, knows=()),
     "zerogla_text": Conditions(**LANGUAGE, knows=(), budget=_own),
     "cpa": Conditions(**LINEAR, budget=_own),
+    "spear": Conditions(**LINEAR, knows=(), budget=_own),
     "cpa_fi": Conditions(**KINKED, budget=lambda evaluations: {"inversion": evaluations}),
     "rtf": Conditions(**KINKED, knows=PUBLIC, change=_imprint),
 }

@@ -3,55 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from .columns import Equations
-from .games import Games, Supports, evidence, explained, play
-from .search import Dictionary, Explanation, exchanges, leftover
+from .games import ROOM, Game, Supports, Table, evidence, explained
+from .problem import Problem
+from .search import Explanation, exchanges, leftover
 from .shares import Shares
+from .subsets import Parts
 
-ROOM = 4.0
-"""The sum of squares that is left may be so many times as large as noise and rounding make it in games: rounding is not
-the same for all batches."""
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """What is to be explained: a message, by ``count`` of the dictionary's columns.
-
-    Attributes:
-        dictionary: of the candidates that may be chosen.
-        message: (M,).
-        count: members B; of mini-batches, the client's records.
-        noise: (M,) standard deviations of what is added to each number.
-        drawn: records behind each message where mini-batches were drawn, else None.
-        blocks: rows of each message.
-    """
-
-    dictionary: Dictionary
-    message: np.ndarray
-    count: int
-    noise: np.ndarray
-    drawn: int | None = None
-    blocks: tuple[tuple[int, int], ...] = ()
-
-    def draw(self, members: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """A message of these members, noise and all."""
-        said = self.noise * generator.standard_normal(len(self.noise))
-        if self.drawn is None:
-            return said + self.dictionary.message(members)
-        for start, stop in self.blocks:
-            part = generator.choice(members, min(self.drawn, len(members)), replace=False)
-            said[start:stop] += self.dictionary.columns[start:stop, part].sum(1) / self.dictionary.mass[part].sum()
-        return said
-
-    @property
-    def floor(self) -> float:
-        """Sum of squares that noise leaves of the truth."""
-        return float(np.square(self.noise).sum())
+HARD = 3
+"""Times as many games with one member missing, which is the hardest case. All but one part in so many of the risk of a
+false name is spent where everything is explained down to the noise, and the last part where it is not; the other way
+round if no game that lacks a member is explained so well."""
+MORE = 1
+"""Times as many games again, at most, to find some that are like the case at hand."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,46 +36,27 @@ class Verdict:
     notes: tuple[str, ...] = field(default_factory=tuple)
 
 
-def problem(
-    system: Equations, mass: np.ndarray, allowed: np.ndarray, count: int, drawn: int | None, extra: float
-) -> Problem:
-    """The problem of these equations; of mini-batches, in coordinates in which the drawing is white noise.
-
-    The K numbers of a message about b of n records share the part that was drawn: its covariance is that of the
-    candidates' columns, (1 / b) (1 - (b - 1) / (n - 1)) of it, and its inverse root whitens the message's rows.
-    """
-    columns, message = system.columns, system.message
-    noise = np.sqrt(np.square(system.noise) + extra**2)
-    if drawn is not None and drawn < count:
-        columns, message = columns.copy(), message.copy()
-        share = (1 - (drawn - 1) / (count - 1)) / drawn
-        for start, stop in system.blocks:
-            part = columns[start:stop][:, allowed]
-            spread = np.atleast_2d(np.cov(part)) * share + np.diag(np.square(noise[start:stop]))
-            values, vectors = np.linalg.eigh(spread)
-            values = np.maximum(values, 1e-12 * values.max() + 1e-300)
-            white = (vectors / np.sqrt(values)) @ vectors.T
-            columns[start:stop], message[start:stop] = white @ columns[start:stop], white @ message[start:stop]
-        noise = np.zeros_like(noise)  # what there was is small beside the drawing, and in the whitening
-    else:
-        drawn = None
-    return Problem(Dictionary(columns * mass, mass, allowed), message, count, noise, drawn, system.blocks)
-
-
 def decide(task: Problem, false_names: float, seed: int, show: bool) -> Verdict:
     """Explain, play, compare."""
     dictionary, message, count = task.dictionary, task.message, task.count
     generator = np.random.default_rng(seed)
     found, supports = explained(dictionary, message, count, task.floor)
     scores = _scores(task, found, supports)
-    games = math.ceil(1 / false_names)
-    absent = tuple(sorted({0, 1, count}))
-    with tqdm(total=games * len(absent), desc="games", leave=False, disable=not show) as bar:
-        played = play(
-            dictionary, task.draw, count, task.floor, absent=absent, games=games, generator=generator, tick=bar.update
-        )
-    complete, notes = _complete(task, found, played, false_names)
-    bar_ = _bar(played, complete, false_names)
+    few = math.ceil(1 / false_names)
+    games = {0: few, count: few} | {1: HARD * few}
+    with tqdm(total=sum(games.values()), desc="games", leave=False, disable=not show) as bar:
+        table = Table(dictionary, task.draw, count, task.floor, generator, bar.update)
+        played = {absent: [table.play(absent) for _ in range(times)] for absent, times in games.items()}
+    usual = _usual(task, played[0])
+    fits = found.residual <= usual
+    complete, notes = _complete(task, found, played, fits, false_names)
+    rare = not any(game.residual <= usual for absent, kind in played.items() if absent for game in kind)
+    part = 1 - 1 / HARD if fits != rare else 1 / HARD
+    if fits:
+        wrong = [[g.wrong if g.residual <= usual else -math.inf for g in kind] for kind in played.values()]
+    else:
+        wrong = _alike(table, played, found.residual, games)
+    bar_ = _bar(wrong, part * false_names)
     named = np.zeros(len(scores), dtype=bool)
     records = np.unique(found.members)
     doubts = {int(record): _doubt(task, found, int(record), supports) for record in records if scores[record] > bar_}
@@ -122,7 +71,32 @@ def decide(task: Problem, false_names: float, seed: int, show: bool) -> Verdict:
     counts = np.bincount(found.members, minlength=len(scores)) * named
     size = float(message @ message)
     misfit, noise = (math.sqrt(part / size) if size else math.inf for part in (found.residual, task.floor))
-    return Verdict(scores, named, counts, complete, misfit, noise, bar_, notes)
+    return Verdict(scores, named, counts, complete, misfit, noise, bar_, task.notes + notes)
+
+
+def _usual(task: Problem, whole: list[Game]) -> float:
+    """The sum of squares that is left, at most, where nobody is missing, in all but few games."""
+    rounding = float(np.square(task.rounding).sum())
+    return max(game.residual for game in whole) + (ROOM - 1) * rounding
+
+
+def _alike(table: Table, played: dict[int, list[Game]], left: float, games: dict[int, int]) -> list[list[float]]:
+    """Wrong supports in games that leave as much as the case at hand, each with as much noise as that takes.
+
+    Nobody has declared this noise, so nothing is known of its size but what is left. Games in which more is left
+    without any are none of these: others take their place, as long as it is not in vain.
+    """
+    found = []
+    for absent, kind in played.items():
+        alike = [table.again(game, left) for game in kind if game.residual <= left]
+        for _ in range(MORE * games[absent] if alike else 0):
+            if len(alike) >= games[absent]:
+                break
+            game = table.play(absent)
+            if game.residual <= left:
+                alike.append(table.again(game, left))
+        found.append([game.wrong for game in alike] or [-math.inf])
+    return found
 
 
 def rank(task: Problem, false_names: float, seed: int) -> Verdict:
@@ -141,6 +115,18 @@ def rank(task: Problem, false_names: float, seed: int) -> Verdict:
     misfit, noise = math.sqrt(left / size), math.sqrt(min(1.0, len(task.message) / size))
     note = f"messages about {task.drawn} of {task.count} records each: who is missing cannot be told"
     return Verdict(scores, named, named.astype(np.int64), False, misfit, noise, bar, (note,))
+
+
+def joined(verdict: Verdict, parts: Parts, count: int) -> Verdict:
+    """The verdict on all messages together, and on those of which every record was found."""
+    named = verdict.named | parts.named
+    scores = verdict.scores + parts.evidence
+    note = f"{parts.solved} of {parts.tried} messages are the mean of one known subset, down to rounding"
+    complete = int(parts.named.sum()) >= count
+    notes = (note,) if complete else (*verdict.notes, note)
+    return replace(
+        verdict, scores=scores, named=named, counts=named.astype(np.int64), complete=complete, notes=notes
+    )
 
 
 def _bar_of_parts(task: Problem, games: int, alpha: float, generator: np.random.Generator) -> float:
@@ -166,9 +152,9 @@ def _scores(task: Problem, found: Explanation, supports: Supports) -> np.ndarray
     """(N,): of members their support; of others, that of the best exchange for a member, at most 0."""
     best = exchanges(task.dictionary, task.message, found.members).min(0)
     size = len(task.message)
-    tiny = task.floor + 1e-300
+    tiny = max(task.floor / ROOM, 1e-300)
     with np.errstate(divide="ignore"):
-        scores = np.minimum(size / 2 * np.log((found.residual + tiny) / (best + tiny)), 0.0)
+        scores = np.minimum(size / 2 * np.log(max(found.residual, tiny) / np.maximum(best, tiny)), 0.0)
     for record, value in supports.items():
         scores[record] = value
     return scores
@@ -183,24 +169,23 @@ def _doubt(task: Problem, found: Explanation, record: int, supports: Supports) -
     return float(np.exp(np.minimum(logs, 0.0)).sum()) + math.exp(-max(supports[record], 0.0))
 
 
-def _complete(task: Problem, found: Explanation, played: Games, alpha: float) -> tuple[bool, tuple[str, ...]]:
+def _complete(
+    task: Problem, found: Explanation, played: dict[int, list[Game]], fits: bool, alpha: float
+) -> tuple[bool, tuple[str, ...]]:
     """Whether the explanation is as good as those of games in which nobody is missing, and better than in others."""
     if not task.floor < float(task.message @ task.message):
         return False, ("noise and rounding are as large as the messages",)
-    whole = played.residuals[0]
-    some = min((left for absent, left in played.residuals.items() if absent), key=lambda left: np.quantile(left, alpha))
-    chance = (1 + (some <= found.residual).sum()) / (1 + len(some))
-    usual = (1 + (ROOM * whole >= found.residual).sum()) / (1 + len(whole))
-    if usual <= alpha:
+    if not fits:
         why = "a member is not among the candidates, or the scalars hold noise that the protocol does not declare"
         return False, (f"not explained down to the noise: {why}",)
-    if chance > alpha:
-        return False, ("too few scalars, or too much noise, to tell whether a member is missing",)
+    for absent, kind in played.items():
+        if absent and (1 + sum(game.residual <= found.residual for game in kind)) / (1 + len(kind)) > alpha:
+            return False, ("too few scalars, or too much noise, to tell whether a member is missing",)
     return True, ()
 
 
-def _bar(played: Games, complete: bool, alpha: float) -> float:
-    """The support that wrong records exceed in at most a share alpha of the games that are like the case at hand."""
-    kinds = [absent for absent in played.supports if (absent == 0) == complete]
-    highest = [np.sort(played.supports[absent]) for absent in kinds]
-    return max(0.0, *(float(s[min(len(s) - 1, math.ceil((1 - alpha) * (len(s) + 1)) - 1)]) for s in highest))
+def _bar(kinds: list[list[float]], alpha: float) -> float:
+    """The support that wrong records exceed in at most a share alpha of the games of each kind, as far as there are
+    enough of them: else the strongest."""
+    places = [min(len(kind) - 1, math.ceil((1 - alpha) * (len(kind) + 1)) - 1) for kind in kinds]
+    return max(0.0, *(sorted(kind)[place] for kind, place in zip(kinds, places, strict=True)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -17,7 +18,12 @@ from ..observation import Observation
 from ..solvers.engine import show_progress
 from .candidates import Candidates, candidates_of
 from .columns import equations, masses
-from .decision import Verdict, decide, problem, rank
+from .decision import Verdict, decide, joined, rank
+from .problem import counted, problem
+from .subsets import of_messages
+
+SOLVED = 0.1
+"""Share of the risk of a false name that single messages may take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +69,12 @@ def identify(
     candidates: Batch | Tensor,
     labels: Tensor | None = None,
     *,
-    members: int | None = None,
+    members: int | tuple[int, int] | None = None,
     noise: float | None = None,
     false_names: float = 0.05,
     seed: int = 0,
     chunk: int | None = None,
+    quick: bool = False,
     progress: bool | None = None,
 ) -> Named:
     """Name the records behind a client's messages among candidates.
@@ -83,7 +90,12 @@ def identify(
 
     - **One message, or a whole transcript or log**: each message's equations are those of the model as it was then.
     - **Mini-batches**: a message is about a random part of the client's data. What is named are the client's records;
-      how the parts were drawn counts as noise (:mod:`glutils.membership.shares`), and a missing one is not noticed.
+      how the parts were drawn counts as noise (:mod:`glutils.membership.shares`), and a missing one is not noticed. If
+      the parts are small, each message is solved by itself (:mod:`glutils.membership.subsets`): 8 of 100 candidates
+      from five scalars.
+    - **Defences**: what a client is known to do to its messages, the adversary does to every candidate's: clips each
+      record's share, multiplies a sum by the public number that it was divided by. A factor that shortened a message is
+      estimated with the names.
     - **Gradients, differences** are read along random directions of the adversary's own.
 
     Time and memory: 8 M N bytes for M scalars and N candidates, and M forward passes over all of them (two of them for
@@ -94,11 +106,16 @@ def identify(
         candidates: N records, with labels; or a tensor of N records.
         labels: (N,) of a tensor of records; None: not known, each is tried in every class, in as many times the memory.
         members: records behind a message, or of the client where it draws mini-batches; None: as the observation says.
+            The least and the most of them where that is not known: as many are taken as explain best. So it is done by
+            itself for one message of a client that draws each record by chance.
         noise: standard deviation of noise on each number that the protocol does not declare, 0 or more; None: there is
             none.
         false_names: the chance, at most, that anybody is named wrongly, above 0 and below 1.
         seed: of the games.
         chunk: candidates at a time, 1 or more; None: as memory allows.
+        quick: of scalars in single precision or better: True: from one gradient of each candidate a message, which
+            takes far less time if there are many scalars a message; what the client's differences leave out counts as
+            noise. False: as the client computes them.
         progress: True or False; default: a bar in notebooks and terminals.
 
     Raises:
@@ -124,30 +141,61 @@ def identify(
     """
     begin = time.perf_counter()
     pool = candidates_of(seen, candidates, labels)
-    size = seen.shape[0] if members is None else members
-    count = _validate.integer("members", size, at_least=1)
+    if _validate.instance("quick", quick, bool) and not (seen.kind == "scalars" and seen.protocol.arithmetic.plain):
+        raise ValueError("quick must be False but for scalars in single or double precision: there is nothing to save")
+    drawn = seen.local_batch if seen.local_batch is not None and len(seen.rounds) > 1 else None
+    least, most = _members(seen, members, drawn)
     extra = 0.0 if noise is None else _validate.number("noise", noise, at_least=0)
     if _validate.number("false_names", false_names, above=0) >= 1:
         raise ValueError(f"false_names must be above 0 and below 1, got {false_names}")
     seed = _validate.integer("seed", seed, at_least=0)
     chunk = None if chunk is None else _validate.integer("chunk", chunk, at_least=1)
-    drawn = seen.local_batch if seen.local_batch is not None and len(seen.rounds) > 1 else None
-    if seen.local_batch is not None and drawn is None and members is None:
-        count = seen.local_batch  # one message: its own mini-batch is what is to be named
-    system = equations(seen, pool.images, pool.labels, batch=drawn or count, chunk=chunk, progress=progress)
-    few = len(system.message) < count
-    if few:
+    system = equations(seen, pool.images, pool.labels, batch=drawn or most, chunk=chunk, quick=quick, progress=progress)
+    task = problem(
+        system, masses(seen, pool.labels), pool.allowed, most, drawn, extra, seen.sampling == "poisson"
+    )
+    if least < most:
+        task = counted(task, least, most)
+    if len(system.message) < task.count:
         warnings.warn(
-            f"{count} members are behind {len(system.message)} scalars: fewer equations than unknown names",
+            f"{task.count} members are behind {len(system.message)} scalars: fewer equations than unknown names",
             stacklevel=2,
         )
-    task = problem(system, masses(seen, pool.labels), pool.allowed, count, drawn, extra)
     if task.drawn is None:
         verdict = decide(task, false_names, seed, show_progress(progress))
     else:
-        verdict = rank(task, false_names, seed)
+        parts = None
+        if not task.poisson and len(set(task.dictionary.mass[pool.allowed])) == 1:
+            generator = np.random.default_rng(seed)
+            parts = of_messages(system, pool.allowed, task.drawn, task.count, SOLVED * false_names, generator)
+        verdict = rank(task, (1 - SOLVED) * false_names, seed)
+        verdict = verdict if parts is None else joined(verdict, parts, task.count)
     notes = (*seen.notes, *pool.notes, *system.notes, *verdict.notes)
     return _named(pool, verdict, notes, time.perf_counter() - begin)
+
+
+def _members(seen: Observation, members: int | tuple[int, int] | None, drawn: int | None) -> tuple[int, int]:
+    """The least and the most records that are to be named."""
+    if isinstance(members, tuple):
+        if len(members) != 2:
+            raise ValueError(f"members must be a number, or the least and the most, got {members}")
+        least = _validate.integer("members", members[0], at_least=1)
+        most = _validate.integer("members", members[1], at_least=least)
+        if least < most and drawn is not None:
+            raise ValueError(f"members must be one number where mini-batches are drawn, got {members}")
+        steps = {message.protocol.local_steps(size) for message in seen.rounds for size in (least, most)}
+        if seen.kind == "delta" and len(steps) > 1:
+            raise ValueError(f"members must be one number where it decides about local steps, got {members}")
+        return least, most
+    if members is not None:
+        count = _validate.integer("members", members, at_least=1)
+        return count, count
+    if seen.local_batch is None or drawn is not None:
+        return seen.shape[0], seen.shape[0]
+    count = seen.local_batch  # one message: its own mini-batch is what is to be named
+    if seen.sampling != "poisson":
+        return count, count
+    return 1, min(seen.shape[0], math.ceil(count + 4 * math.sqrt(count)))
 
 
 def _named(pool: Candidates, verdict: Verdict, notes: tuple[str, ...], seconds: float) -> Named:

@@ -15,8 +15,9 @@ from scipy.optimize import nnls
 
 ROUNDS = 60
 """Exchanges after which a search stops at the latest."""
-PRICINGS = 6
-"""Rounds of pricing that a search begins with: what is left to gain there, exchanges find sooner."""
+PRICINGS, ADDED = 15, 12
+"""Rounds of pricing that a search begins with, and columns that each adds: what is left to gain there, exchanges find
+sooner."""
 SHORT = 96
 """Candidates among which pairs are looked for."""
 
@@ -72,16 +73,18 @@ class Explanation:
     residual: float
 
 
-def weights(dictionary: Dictionary, message: np.ndarray, rounds: int = 60) -> np.ndarray:
+def weights(
+    dictionary: Dictionary, message: np.ndarray, rounds: int = 60, added: int | None = None
+) -> np.ndarray:
     """(N,): non-negative least squares, ``min |columns w - message|, w >= 0`` (Lawson and Hanson 1974).
 
     scipy solves it on the few columns that could matter; columns whose slope says that they would help are added until
-    there are none (pricing), so that the answer is that of all N without a matrix of N x N.
+    there are none (pricing), ``added`` at a time, so that the answer is that of all N without a matrix of N x N.
     """
     columns, scale = dictionary.columns, np.sqrt(dictionary.squares)
     scale = np.where(scale > 0, scale, 1.0)
     price = np.where(dictionary.kept, columns.T @ message / scale, -np.inf)
-    size = min(int(dictionary.kept.sum()), 2 * len(message) + 64)
+    size = min(int(dictionary.kept.sum()), 2 * len(message) + 64 if added is None else added)
     active = np.argpartition(-price, size - 1)[:size]
     tolerance = 1e-9 * max(float(np.linalg.norm(message)), 1e-300)
     found = np.zeros(size)
@@ -108,7 +111,7 @@ def explain(dictionary: Dictionary, message: np.ndarray, count: int, start: np.n
     They begin at the largest weights of :func:`weights`, or at ``start``.
     """
     if start is None:
-        start = rounded(dictionary, weights(dictionary, message, PRICINGS), count)
+        start = rounded(dictionary, weights(dictionary, message, PRICINGS, ADDED), count)
     return exchanged(dictionary, message, start)
 
 

@@ -1,6 +1,7 @@
 """Networks that clients train (:func:`build`), and pure functions of their parameters and of images."""
 
 from . import losses
+from .adapters import adapted
 from .building import build
 from .factories import names, register
 from .features import before_layers, layer_input, record_inputs
@@ -41,9 +42,9 @@ from .zoo import (
 )
 
 __all__ = [
-    "ACTIVATIONS", "Normalise", "Parameters", "batchnorm_mode", "before_layers", "build", "check_deterministic",
-    "class_count", "cnn", "convnet", "describe", "flatten", "gpt", "gradient", "image_shape", "last_linear",
-    "layer_input", "layers_with_parameters", "lenet", "likeliest", "load", "logits", "loss", "losses", "mlp", "names",
-    "output_tensor", "outputs", "own_losses", "own_precision", "parameters", "probe", "record_inputs", "register",
-    "resnet18", "resnet50", "resnet8", "stateless", "step", "unflatten", "vectorised", "vgg16", "vit",
+    "ACTIVATIONS", "Normalise", "Parameters", "adapted", "batchnorm_mode", "before_layers", "build",
+    "check_deterministic", "class_count", "cnn", "convnet", "describe", "flatten", "gpt", "gradient", "image_shape",
+    "last_linear", "layer_input", "layers_with_parameters", "lenet", "likeliest", "load", "logits", "loss", "losses",
+    "mlp", "names", "output_tensor", "outputs", "own_losses", "own_precision", "parameters", "probe", "record_inputs",
+    "register", "resnet18", "resnet50", "resnet8", "stateless", "step", "unflatten", "vectorised", "vgg16", "vit",
 ]  # fmt: skip

@@ -111,7 +111,7 @@ def _held(file: Path) -> Any:
 
         return load_file(file)
     if file.suffix == ".npz":
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:  # closed if it is cut off
             names = arrays.files
             in_order = all(name == f"arr_{i}" for i, name in enumerate(names))
             return [arrays[name] for name in names] if in_order else {name: arrays[name] for name in names}

@@ -54,9 +54,9 @@ def same_shape(outputs: tuple[int, ...], labels: Tensor) -> None:
 
 def of_tokens(outputs: Tensor, labels: Tensor, **how: Any) -> Tensor:
     """The mean cross entropy of every record's own targets, (B,); 0 for one without any."""
-    found = F.cross_entropy(
-        outputs[:, :-1].transpose(1, 2), labels[:, 1:], ignore_index=IGNORED, reduction="none", **how
-    )
+    rows, following = outputs[:, :-1].reshape(-1, outputs.shape[2]), labels[:, 1:]
+    found = F.cross_entropy(rows, following.reshape(-1), ignore_index=IGNORED, reduction="none", **how)
+    found = found.view(following.shape)
     return found.sum(1) / counted(labels, found).clamp_min(1)
 
 

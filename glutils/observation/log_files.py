@@ -35,7 +35,7 @@ def load(source: Any) -> dict[str, Any]:
         raise ValueError(f"source must be a file, there is none at {str(source)!r}")
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as found:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as found:  # closed if it is cut off
                 return _flat({name: found[name] for name in found.files})
         text = path.read_text(encoding="utf-8")
         return _flat(json.loads(text)) if path.suffix == ".json" else _of_lines(text)

@@ -51,6 +51,7 @@ class Observation:
         columns: what is public about the columns of a table; None for images, and where nobody described them.
         whole: whether records are whole numbers: tokens. vocabulary: which pieces they stand for, if anybody said so.
         targets: of tokens, how many next pieces of the batch count, known as its size is; None: not known.
+        sampling: of mini-batches: ``"fixed"``: exactly ``local_batch``; ``"poisson"``: as many are expected.
     """
 
     model: nn.Module
@@ -69,6 +70,7 @@ class Observation:
     whole: bool = False
     vocabulary: Vocabulary | None = None
     targets: int | None = None
+    sampling: str = "fixed"
 
     def to(self, device: torch.device | str) -> Observation:
         """The same observation on ``device``."""
@@ -242,6 +244,7 @@ def observe(
         whole=known.whole,
         vocabulary=known.vocabulary if known.vocabulary is not None or public is None else public.vocabulary,
         targets=known.targets,
+        sampling=model.sampling if isinstance(model, Transcript) else "fixed",
     )
 
 

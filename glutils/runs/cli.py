@@ -1,8 +1,12 @@
-"""``glutils run`` and ``glutils sweep``: notebooks from the command line, their parameters checked before work."""
+"""``glutils run`` and ``glutils sweep``: notebooks from the command line, their parameters checked before work.
+
+Commands of rooms above this one are named in :data:`OTHERS`, and loaded when they are called.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +15,15 @@ from typing import Any
 from glutils.runs import notebook as runner
 from glutils.runs.sweep import sweep
 
+OTHERS = {"audit": ("glutils.audit.command", "audit a client's message as a YAML file says")}
+"""Commands that a module's ``main`` carries out by itself: the module, and a line of help."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the ``glutils`` command; returns its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] and arguments[0] in OTHERS:
+        return importlib.import_module(OTHERS[arguments[0]][0]).main(arguments[1:])
     parser, commands = _parsers()
     rest, given = _take_parameters(arguments, parser, commands)
     if rest[:1] and rest[0] in commands and {"-h", "--help"} & set(rest):
@@ -88,7 +97,10 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     run.add_argument("--resume", action="store_true", help="reuse an output made with the same parameters")
     run.add_argument("--list", action="store_true", help="print the notebook's parameters and stop")
     run.add_argument("-h", "--help", action="store_true", help="print this, and the parameters of NOTEBOOK")
-    return parser, {"run": run, "sweep": _sweep_parser(commands)}
+    found = {"run": run, "sweep": _sweep_parser(commands)}
+    for name, (_, text) in OTHERS.items():
+        commands.add_parser(name, add_help=False, help=text)
+    return parser, found
 
 
 def _sweep_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:

@@ -126,8 +126,10 @@ def dlg_cosine(
     return _by_adam(seen, cosine_with_length(magnitude), "dlg_cosine", lr, box, how)
 
 
-@register("idlg", replace(CARD, title="iDLG", variable="pixels", labels="inferred (one image)", losses=PLAIN,
-                          source="zhao2020idlg"))
+@register(
+    "idlg",
+    replace(CARD, title="iDLG", variable="pixels", labels="inferred (one image)", losses=PLAIN, source="zhao2020idlg"),
+)
 def idlg(
     seen: Observation,
     *,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -11,12 +12,14 @@ from ... import _validate, models, solvers, zo
 from ...observation import Observation
 from ..base import Card, Reconstruction, register
 from . import sampling
+from .batches import SWEEPS, Single, members, separated, singles
 from .certificate import Certificate, certify
 from .code import Code
 from .decode import PASSES, Effort, decoded, examples_of
 from .layout import IGNORED, NOTHING, Frame, Sentences
 from .pairs import BUDGET, Pairs
-from .reader import reader_of
+from .reader import as_sent, reader_of
+from .repair import Text
 
 FITS = 2e-3
 """Misfit, in the attacker's own arithmetic, at which the search is over."""
@@ -48,6 +51,8 @@ def zerogla_text(
     examples: int = 32,
     restarts: int = 2,
     targets: int | None = None,
+    batches: Sequence[Sequence[int]] | None = None,
+    lengths: Sequence[int] | None = None,
     budget: int = BUDGET,
     seconds: float | int | None = None,
     progress: bool | None = None,
@@ -59,7 +64,7 @@ def zerogla_text(
     Gaussian interference, of a mean and covariance that texts made up by the language model tell. What is nearly right
     is repaired, and decoded again with a remainder that resembles it. The method is this book's, and not peer-reviewed.
 
-    Needs all texts in every step (no mini-batches), and how many next tokens count. A beginning and an end that every
+    Needs all texts in every step, or ``batches``, and how many next tokens count. A beginning and an end that every
     text has come from the vocabulary. With ``knows={"public"}`` the examples are public texts in place of made-up ones.
 
     Args:
@@ -68,6 +73,9 @@ def zerogla_text(
         examples: texts from which the remainder is learnt, 4 or more.
         restarts: each twice as wide as the one before; the first whose text explains the scalars ends the search.
         targets: next tokens that count in the whole batch, where the observation does not say.
+        batches: of a client with mini-batches, the indices of the texts behind each message, where somebody told them:
+            then texts are decoded one after the other, and what is decoded is taken off the scalars of the rest.
+        lengths: next tokens that count in each text; together with ``batches``.
         budget: bytes of weight vectors that may be kept; of a larger model they are rebuilt block by block.
         seconds: time budget.
 
@@ -77,7 +85,8 @@ def zerogla_text(
         likely as it could by chance; else 0.0), ``surprise`` (nats of the text under the language model), ``surplus``.
 
     Raises:
-        ValueError: a model that is not causal, mini-batches, a number of targets that is not known.
+        ValueError: a model that is not causal, mini-batches of which nobody told the members, a number of targets that
+            is not known.
 
     Example:
         >>> import glutils as gl
@@ -95,27 +104,40 @@ def zerogla_text(
         _validate.integer("examples", examples, at_least=4),
     )
     budget = _validate.integer("budget", budget, at_least=0)
-    frame = frame_of(seen, targets)
+    if (batches is None) != (lengths is None):
+        raise ValueError("batches and lengths must be given together")
+    behind = None if batches is None else members(batches, len(seen.rounds), seen.shape[0])
+    frame = frame_of(seen, targets if lengths is None else _total(lengths, seen), batches is not None)
     dtype = torch.float64 if seen.protocol.arithmetic.dtype == "float64" else torch.float32
     with torch.no_grad():
-        reader = reader_of(seen.model, frame.vocabulary, seen.shape[1])
+        client = zo.DTYPES[seen.protocol.arithmetic.dtype]
+        reader = reader_of(as_sent(seen.model, client, dtype), frame.vocabulary, seen.shape[1])
+        if behind is not None and lengths is not None:
+            own = singles(seen, reader, frame, behind, lengths, budget=budget, dtype=dtype)
+            how = {"seed": seed, "restarts": restarts, "seconds": seconds, "progress": progress}
+            return _batched(seen, frame, behind, own, effort, **how)
         code = Code(Pairs(seen, budget=budget, dtype=dtype), reader, frame)
         found = _searched(seen, code, effort, seed=seed, restarts=restarts, seconds=seconds, progress=progress)
         flat = found.variables[0]
         return _result(seen, code, flat, found)
 
 
-def frame_of(seen: Observation, targets: int | None = None) -> Frame:
+def frame_of(seen: Observation, targets: int | None = None, told: bool = False) -> Frame:
     """What the adversary knows of the texts before it has read a scalar.
+
+    Args:
+        targets: of all texts together, where the observation does not say.
+        told: whether somebody told which texts are behind each message.
 
     Raises:
         ValueError: mini-batches, or a number of targets that nobody told.
     """
     sentences, length = seen.shape
-    if seen.local_batch is not None and seen.local_batch < sentences:
+    if seen.local_batch is not None and seen.local_batch < sentences and not told:
         raise ValueError(
             f"attack 'zerogla_text' needs all texts of a client behind every scalar, got mini-batches of "
-            f"{seen.local_batch} of {sentences}: this is no evidence that they protect"
+            f"{seen.local_batch} of {sentences}; give batches= if you know who is in each. That it is not known is no "
+            "evidence that they protect"
         )
     known = seen.targets if targets is None else _validate.integer("targets", targets, at_least=1)
     if known is None and sentences == 1:
@@ -128,6 +150,42 @@ def frame_of(seen: Observation, targets: int | None = None) -> Frame:
     if begin is None and sentences > 1:
         raise ValueError("seen must have a vocabulary with a first token (bos) for several texts, got none")
     return Frame(seen.classes, sentences, known, begin, end, length, never)
+
+
+def _total(lengths: Sequence[int], seen: Observation) -> int:
+    """All targets of texts of these lengths."""
+    if isinstance(lengths, str) or not isinstance(lengths, Sequence) or len(lengths) != seen.shape[0]:
+        raise ValueError(f"lengths must have one number of targets for each of {seen.shape[0]} texts, got {lengths!r}")
+    return sum(_validate.integer("lengths", length, at_least=1, at_most=seen.shape[1] - 1) for length in lengths)
+
+
+def _batched(seen: Observation, frame: Frame, behind: torch.Tensor, own: list[Single], effort: Effort, **how):
+    """The texts of a client whose mini-batches are known."""
+    plans, whole = [effort], models.parameters(seen.model, own[0].code.pairs.dtype)
+    device = own[0].code.pairs.weights.device
+
+    def flat_of(texts: list[Text | None]) -> torch.Tensor:
+        parts = [
+            torch.full((one.code.frame.targets,), NOTHING, device=device) if text is None else text.flat[1:]
+            for one, text in zip(own, texts, strict=True)
+        ]
+        first = frame.begin if frame.begin is not None else next((int(t.flat[0]) for t in texts if t), NOTHING)
+        return torch.cat([torch.tensor([first], device=device), *parts])
+
+    def solve(trace: solvers.Trace, generator: torch.Generator) -> None:
+        plan, steps = plans[-1], iter(range(10**9))
+        plans.append(plan.wider())
+
+        def report(texts: list[Text | None]) -> bool:
+            misfits = [UNFINISHED if text is None else min(text.misfit, UNFINISHED) for text in texts]
+            return bool(trace.report(next(steps), sum(misfits) / len(misfits), (flat_of(texts),)))
+
+        separated(own, plan, whole, tolerance=FITS, generator=generator, report=report)
+
+    found = solvers.search(
+        solve, iterations=SWEEPS * len(own), label="zerogla_text", success=lambda loss: loss <= FITS, **how
+    )
+    return _result(seen, own[0].code, found.variables[0], found, behind, [one.code.frame.targets for one in own])
 
 
 def _searched(seen: Observation, code: Code, effort: Effort, *, seed: int, restarts: int, seconds, progress):
@@ -159,7 +217,9 @@ def _searched(seen: Observation, code: Code, effort: Effort, *, seed: int, resta
     )  # fmt: skip
 
 
-def _certificate(seen: Observation, code: Code, flat: torch.Tensor) -> tuple[Certificate, float, Sentences]:
+def _certificate(
+    seen: Observation, code: Code, flat: torch.Tensor, behind: torch.Tensor | None = None
+) -> tuple[Certificate, float, Sentences]:
     """The certificate of a finished text, its surprise in nats, and the text sentence by sentence."""
     written = Sentences.of(flat[None], code.frame)
     first = next(iter(code.pairs.blocks()))[1]
@@ -167,20 +227,26 @@ def _certificate(seen: Observation, code: Code, flat: torch.Tensor) -> tuple[Cer
     outputs = code.reader.whole(middle, written.tokens)[0, :, :-1].log_softmax(-1)
     told = written.labels[:, 1:] != IGNORED
     surprise = -float((outputs.gather(-1, written.labels[:, 1:].clamp(min=0)[..., None])[..., 0] * told).sum())
-    return certify(seen, written.tokens, written.labels, surprise), surprise, written
+    return certify(seen, written.tokens, written.labels, surprise, behind), surprise, written
 
 
-def _result(seen: Observation, code: Code, flat: torch.Tensor, found: solvers.Found) -> Reconstruction:
+def _result(
+    seen: Observation, code: Code, flat: torch.Tensor, found: solvers.Found, behind: torch.Tensor | None = None,
+    lengths: Sequence[int] | None = None,
+) -> Reconstruction:  # fmt: skip
     """The text as the batch has it, with its certificate."""
+    if lengths is not None:
+        code = replace(code, frame=replace(code.frame, sentences=len(lengths), targets=sum(lengths)))
     notes = () if found.stopped is None else (found.stopped,)
     pad = 0 if seen.vocabulary is None or seen.vocabulary.pad is None else seen.vocabulary.pad
     if bool((flat == NOTHING).any()):
         notes += ("the text is not finished: its misfit is not known",)
         certificate, surprise = Certificate(math.inf, 0.0, -math.inf), math.inf
         flat = torch.where(flat == NOTHING, torch.full_like(flat, pad), flat)
-        written = Sentences.of(flat[None], replace(code.frame, end=None, length=len(flat), sentences=1))
+        parts = [len(flat) - 1] if lengths is None else list(lengths)
+        written = Sentences.cut(flat, parts)
     else:
-        certificate, surprise, written = _certificate(seen, code, flat)
+        certificate, surprise, written = _certificate(seen, code, flat, behind)
         if not certificate.certified:
             notes += (
                 f"not certified: the scalars are explained to {certificate.misfit:.2g} of their size, at most "
@@ -192,7 +258,7 @@ def _result(seen: Observation, code: Code, flat: torch.Tensor, found: solvers.Fo
     tokens, labels = _fitted(written, seen.shape, pad)
     numbers = {
         "misfit": certificate.misfit, "tolerance": certificate.tolerance, "surprise": surprise,
-        "surplus": certificate.surplus, "certified": float(certificate.certified), "scalars": float(code.count),
+        "surplus": certificate.surplus, "certified": float(certificate.certified), "scalars": float(seen.scalars),
         "targets": float(code.frame.targets),
     }  # fmt: skip
     return Reconstruction(tokens, labels, found.loss, found.history, notes=notes, diagnostics=numbers)

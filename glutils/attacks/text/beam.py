@@ -13,6 +13,9 @@ from .reader import Prefixes
 
 WIDE, EARLY = 3, 6
 """The search keeps so many times as many hypotheses in the first so many steps, when it is least sure."""
+STATE, SURVIVORS = 3, 8
+"""Of hypotheses with the same last so many tokens, at most one in so many of the whole width is kept: what follows adds
+much the same to all of them. Else a number that no scalar has decided yet would fill the beam with its variants."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,10 +124,12 @@ def _extended(
     slack: float,
 ) -> Beam:  # fmt: skip
     """The best ``width`` extensions within ``slack`` of the best one."""
-    best, index = total.flatten().topk(min(width, total.numel()))
+    best, index = total.flatten().topk(min(SURVIVORS * width, total.numel()))
     kept = (best >= best[0] - slack) & torch.isfinite(best)
     best, index = best[kept], index[kept]
     parents, tokens = index // frame.vocabulary, index % frame.vocabulary
+    kept = _varied(beam, parents, tokens, frame, width)
+    best, parents, tokens = best[kept], parents[kept], tokens[kept]
     length = beam.prefixes.lengths[parents] + 1
     ended = tokens == frame.end if frame.end is not None else length >= frame.length
     begin = frame.begin if frame.begin is not None else 0
@@ -135,3 +140,20 @@ def _extended(
         beam.sums[:, parents] + a[:, parents, tokens], beam.prior[parents] + likely[parents, tokens],
         beam.left[parents] - ended.long(), best,
     )  # fmt: skip
+
+
+def _varied(beam: Beam, parents: torch.Tensor, tokens: torch.Tensor, frame: Frame, width: int) -> torch.Tensor:
+    """Which of the extensions, best first, are kept: so many that no few endings take up all places."""
+    if len(tokens) <= width // SURVIVORS:
+        return torch.arange(len(tokens), device=tokens.device)
+    ends = torch.cat([beam.targets[parents][:, max(0, beam.targets.shape[1] - STATE + 1) :], tokens[:, None]], 1)
+    if frame.end is not None:  # a new sentence sees nothing of the one before
+        over = (ends == frame.end).flip(1).cumsum(1).flip(1) > 0
+        ends = torch.where(over, torch.full_like(ends, frame.end), ends)
+    length = beam.prefixes.lengths[parents]
+    _, state = torch.cat([ends, length[:, None]], 1).unique(dim=0, return_inverse=True)
+    order = state.argsort(stable=True)
+    first = torch.searchsorted(state[order].contiguous(), state[order].contiguous())
+    rank = torch.empty_like(state)
+    rank[order] = torch.arange(len(state), device=state.device) - first
+    return (rank < max(2, width // SURVIVORS)).nonzero()[:width, 0]

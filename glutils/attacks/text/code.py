@@ -30,11 +30,15 @@ class Code:
         pairs: the weight vectors.
         reader: the model.
         frame: what is known of the texts.
+        goal: (K,) n s, where other texts have been taken off it; None: n s.
+        others: (K, K) covariance of what other texts add to the scalars that are not known yet; None: nothing.
     """
 
     pairs: Pairs
     reader: Reader
     frame: Frame
+    goal: torch.Tensor | None = None
+    others: torch.Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -43,8 +47,19 @@ class Code:
 
     @property
     def target(self) -> torch.Tensor:
-        """n s, (K,)."""
+        """n s, (K,), of these texts."""
+        if self.goal is not None:
+            return self.goal
         return (self.pairs.scalars * self.frame.targets).to(self.pairs.dtype)
+
+    @property
+    def noise(self) -> torch.Tensor:
+        """Standard deviation of the noise that defences are known to add to n s, (K,)."""
+        told = [
+            torch.full((len(entry.payload),), entry.protocol.noise(entry.payload, self.frame.sentences))
+            for entry in self.pairs.rounds
+        ]
+        return torch.cat(told).to(self.pairs.weights) * self.pairs.weights * self.frame.targets
 
     def next(self, prefixes: Prefixes) -> tuple[torch.Tensor, torch.Tensor]:
         """Contributions (K, N, V) of each token behind each prefix, and its log-probability (N, V).
@@ -65,7 +80,7 @@ class Code:
         Args:
             every: only each so many blocks of scalars.
         """
-        written = Sentences.of(flat, self.frame)
+        written = Sentences.of(flat, self.frame).shared()
         index = written.labels[:, 1:].clamp(min=0)
         parts, prior, seen = [], torch.zeros(()), 0
         for where, weights in self.pairs.blocks(every):

@@ -57,8 +57,8 @@ def decoded(
     """
     n = code.frame.targets
     found, _ = code.texts(examples)
-    typical = Typical.of(found[:, examples[:, 1:] >= 0])
-    outlook = Outlook.of(found, examples, n, typical)
+    typical = Typical.of(found[:, examples[:, 1:] >= 0], code.noise, n)
+    outlook = Outlook.of(found, examples, n, typical, others=code.others)
     best: Text | None = None
     for turn in range(1 + PASSES):
         stage = "second pass" if turn else "first pass"
@@ -67,7 +67,7 @@ def decoded(
         beam = search(code, outlook, width=width, slack=effort.slack, report=seen_by)
         if beam is not None and len(beam):
             misfit = (code.target[:, None] - beam.sums).norm(dim=0) / code.target.norm().clamp(min=1e-30)
-            order = misfit.argsort()
+            order = misfit.argsort() if code.others is None else torch.arange(len(misfit))
             new = Text(beam.flat[order[0]], float(misfit[order[0]]))
             stuck = best is not None and new.misfit >= best.misfit
             best = best if best is not None and stuck else new
@@ -84,7 +84,7 @@ def decoded(
         near = sampling.variants(
             code, best.flat, beam.flat[order[:16]], effort.examples, generator, free=sampling.FREE * cool
         )
-        outlook = Outlook.of(code.texts(near)[0], near, n, typical, unsure=UNSURE * cool)
+        outlook = Outlook.of(code.texts(near)[0], near, n, typical, unsure=UNSURE * cool, others=code.others)
     assert best is not None
     return best
 

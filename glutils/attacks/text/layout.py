@@ -92,3 +92,33 @@ class Sentences:
             tokens[i, : len(sentence)] = torch.tensor(sentence)
             labels[i, 1 : len(sentence)] = tokens[i, 1 : len(sentence)]
         return cls(*(part.to(flat.device) for part in (tokens, labels, rows, places, told)))
+
+    @classmethod
+    def cut(cls, flat: torch.Tensor, lengths: list[int]) -> Sentences:
+        """Those of one flat row, finished or not, of which the lengths are known."""
+        frames = [Frame(0, 1, length, None, None, length + 1) for length in lengths]
+        starts = [sum(lengths[:i]) for i in range(len(lengths))]
+        rows = [torch.cat([flat[:1], flat[1 + s : 1 + s + n]]) for s, n in zip(starts, lengths, strict=True)]
+        own = [cls.of(row[None], frame) for row, frame in zip(rows, frames, strict=True)]
+        pad = torch.nn.utils.rnn.pad_sequence
+        tokens = pad([one.tokens[0] for one in own], batch_first=True)
+        labels = pad([one.labels[0] for one in own], batch_first=True, padding_value=IGNORED)
+        return cls(tokens, labels, own[0].rows, own[0].places, own[0].told)
+
+    def shared(self) -> Sentences:
+        """The same, but a sentence with which another one begins is read there: a causal model makes no difference."""
+        lines = [row[: 1 + int(told)].tolist() for row, told in zip(self.tokens, self.lengths, strict=True)]
+        kept: list[int] = []
+        where: dict[tuple[int, ...], int] = {}
+        for i in sorted(range(len(lines)), key=lambda i: -len(lines[i])):
+            line = tuple(lines[i])
+            if line not in where:
+                where |= {line[:end]: len(kept) for end in range(1, len(line) + 1) if line[:end] not in where}
+                kept.append(i)
+        new = torch.tensor([where[tuple(line)] for line in lines], device=self.rows.device)
+        return Sentences(self.tokens[kept], self.labels[kept], new[self.rows], self.places, self.told)
+
+    @property
+    def lengths(self) -> torch.Tensor:
+        """(S,) how many targets each sentence has."""
+        return (self.labels[:, 1:] != IGNORED).sum(1)

@@ -16,6 +16,8 @@ BUDGET = 2**30
 """Bytes of weight vectors that are kept; of a larger model, or of more scalars, they are rebuilt at every use."""
 BLOCK = 2**24
 """Bytes of weight vectors that one vectorised pass through the model takes at a time."""
+MOST = 16
+"""Scalars of one pass at most, however few weights each has: what passes through the model should fit a cache too."""
 
 
 class Pairs:
@@ -47,7 +49,7 @@ class Pairs:
         self.scalars = torch.cat([entry.payload.scalars.double() for entry in seen.rounds]) * self.weights
         spans = [[_arithmetic(entry).span] * size for entry, size in zip(seen.rounds, sizes, strict=True)]
         self.spans = torch.tensor([span for part in spans for span in part], device=device)
-        self.block = max(1, min(self.count, BLOCK // (2 * dim * dtype.itemsize)))
+        self.block = max(1, min(self.count, MOST, BLOCK // (2 * dim * dtype.itemsize)))
         self._kept = [] if 2 * self.count * dim * dtype.itemsize <= budget else None
 
     def blocks(self, every: int = 1) -> Iterator[tuple[slice, models.Parameters]]:

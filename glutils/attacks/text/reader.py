@@ -6,6 +6,7 @@ book's ``gpt`` has, prefixes are not read again: keys and values of a token that
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -129,6 +130,18 @@ def _branched(stepper: nn.Module, args: tuple, params: models.Parameters, past: 
 
 def _outputs(model: nn.Module, tokens: torch.Tensor, params: models.Parameters) -> torch.Tensor:
     return models.logits(model, params, tokens)
+
+
+def as_sent(model: nn.Module, client: torch.dtype, dtype: torch.dtype) -> nn.Module:
+    """A copy in the attacker's ``dtype``, of which all numbers are such as the client has in its own.
+
+    Parameters that a message is about are replaced at every use; this is for the rest, which nobody trains.
+    """
+    model = copy.deepcopy(model)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(client).to(dtype)
+    return model
 
 
 def reader_of(model: nn.Module, vocabulary: int, length: int) -> Reader:

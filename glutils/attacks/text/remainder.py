@@ -22,19 +22,31 @@ class Typical:
     Attributes:
         mean: (K,).
         whitener: (K, K), the inverse root of the covariance, which is shrunk by Ledoit and Wolf's (2004) rule.
+        noise: (K, K), covariance of the client's known noise behind the whitener; None without noise.
     """
 
     mean: torch.Tensor
     whitener: torch.Tensor
+    noise: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, samples: torch.Tensor) -> Typical:
-        """That of contributions (K, samples)."""
+    def of(cls, samples: torch.Tensor, noise: torch.Tensor | None = None, targets: int = 1) -> Typical:
+        """That of contributions (K, samples).
+
+        Args:
+            noise: (K,), standard deviation of what a defence adds to each scalar: every one of the ``targets`` gets its
+                share, so that the whitener is not sure of what the noise hides.
+        """
         mean = samples.mean(1)
-        covariance = _shrunk(samples - mean[:, None])
+        covariance = shrunk(samples - mean[:, None])
+        squares = None if noise is None or not bool((noise > 0).any()) else noise.double().square()
+        if squares is not None:
+            covariance.diagonal().add_(squares / targets)
         values, vectors = torch.linalg.eigh(covariance)
         values = values.clamp(min=float(values.max()) * 1e-6)
-        return cls(mean, ((vectors * values.rsqrt()) @ vectors.T).to(samples))
+        whitener = (vectors * values.rsqrt()) @ vectors.T
+        behind = None if squares is None else (whitener * squares) @ whitener
+        return cls(mean, whitener.to(samples), behind)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +58,7 @@ class Outlook:
 
     Attributes:
         means: (K, n) of all contributions behind each depth.
-        whiteners: (K, K) for each depth but the last.
+        whiteners: (K, K) for each depth but the last; for that too, where other texts are behind the scalars.
         counts: c of each.
     """
 
@@ -63,8 +75,9 @@ class Outlook:
 
     @classmethod
     def of(
-        cls, found: torch.Tensor, flat: torch.Tensor, targets: int, typical: Typical, *, unsure: float = 0.0
-    ) -> Outlook:
+        cls, found: torch.Tensor, flat: torch.Tensor, targets: int, typical: Typical, *, unsure: float = 0.0,
+        others: torch.Tensor | None = None,
+    ) -> Outlook:  # fmt: skip
         """From contributions (K, M, T) of M flat texts (M, T + 1), target by target.
 
         A text that is shorter than the ``targets`` is filled up with typical contributions. In coordinates in which a
@@ -73,6 +86,7 @@ class Outlook:
         Args:
             unsure: share of a typical target's covariance to add for each target to come, for texts that are too much
                 alike.
+            others: (K, K) covariance of what other texts add.
         """
         k, count, length = found.shape
         filled = typical.mean[:, None, None].expand(k, count, targets).clone()
@@ -80,10 +94,17 @@ class Outlook:
         behind = filled.sum(2, keepdim=True) - filled.cumsum(2)
         means = behind.mean(1)
         whiteners: list[torch.Tensor] = []
-        counts = [float(k)] * (targets - 1)
-        for depth in range(targets - 1):
+        last = targets - (others is None)
+        counts = [float(k)] * last
+        from_others = None if others is None else (typical.whitener @ others @ typical.whitener).double()
+        for depth in range(last):
             spread = typical.whitener @ (behind[:, :, depth] - means[:, depth, None])
-            c = _shrunk(spread)
+            c = shrunk(spread)
+            if typical.noise is not None:
+                c = c + typical.noise
+            if from_others is not None:  # they may have no part in some scalars
+                c = c + from_others
+                c.diagonal().add_(1e-3 * c.diagonal().mean())
             c.diagonal().add_(unsure * (targets - 1 - depth) + 1e-9)
             lower = torch.linalg.cholesky(c)
             whiteners.append(torch.linalg.solve_triangular(lower, typical.whitener.double(), upper=False).to(found))
@@ -91,7 +112,7 @@ class Outlook:
         return cls(means, whiteners, counts)
 
 
-def _shrunk(centred: torch.Tensor) -> torch.Tensor:
+def shrunk(centred: torch.Tensor) -> torch.Tensor:
     """Ledoit and Wolf's covariance (K, K) of centred samples (K, M), float64."""
     from sklearn.covariance import ledoit_wolf  # here, because it loads SciPy
 

@@ -1,4 +1,4 @@
-"""Repair: a text that is nearly right is made right by exchanging, moving and replacing tokens, judged by misfit alone.
+"""Repair: a text that is nearly right is made right by exchanging, moving and replacing tokens, judged by misfit.
 
 A contribution depends mostly on a token and the one before it. So one table of contributions, of every token behind
 every prefix of the present text, predicts the misfit of thousands of rearranged texts for the price of a few sums. The
@@ -14,6 +14,7 @@ import torch
 
 from .code import Code
 from .combine import combinations
+from .shift import shifts
 
 BLOCKS = 4
 """Longest block of tokens that is moved or exchanged."""
@@ -94,7 +95,7 @@ def _candidates(code: Code, tokens: torch.Tensor, tried: set) -> torch.Tensor:
     orders = _orders(len(tokens), tokens.device)
     moved = _moved(table, tokens, orders, left), _moved(likely[None], tokens, orders, likely.new_zeros(1))
     where, what, replaced, gained = _replaced(table, likely, tokens, left, code.frame.fixed)
-    found = []
+    found = shifts(table, likely, tokens, left, code.frame.fixed, share=SHARE, count=2 * SHORTLIST)
     for residuals, gains, row_of in (
         (moved[0].norm(dim=0), -moved[1][0], lambda i: tokens[orders[i]]),
         (replaced, gained, lambda i: _with(tokens, int(where[i]), int(what[i]))),
@@ -121,9 +122,7 @@ def _orders(length: int, device: torch.device) -> torch.Tensor:
                     if c + two > length - 1 or (two == 0 and c == a + one):
                         continue
                     row = list(range(length))
-                    found.append(
-                        row[:a] + row[c : c + two] + row[a + one : c] + row[a : a + one] + row[c + two :]
-                    )
+                    found.append(row[:a] + row[c : c + two] + row[a + one : c] + row[a : a + one] + row[c + two :])
         for c in range(a + BLOCKS + 1, length - 1):  # one token moves to the front, or to the back, by any way
             row = list(range(length))
             found.append(row[:a] + [c] + row[a:c] + row[c + 1 :])

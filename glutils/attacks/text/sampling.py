@@ -14,10 +14,10 @@ FREE = 0.5
 
 
 def drawn(reader: Reader, params: models.Parameters, frame: Frame, count: int, generator: torch.Generator):
-    """Flat texts (count, n + 1) of the model ``params``, those of ``4 * count`` drawn that fit the length best."""
+    """Flat texts (count, n + 1) of the model ``params``, those of ``4 * count`` sentences that fit the length best."""
     stacked = {name: p[None] for name, p in params.items()}
     device = next(iter(params.values())).device
-    many = 4 * count * frame.sentences
+    many = 4 * count
     if frame.begin is None:
         tokens = torch.randint(frame.vocabulary, (many, 1), generator=generator).to(device)
     else:
@@ -32,7 +32,7 @@ def drawn(reader: Reader, params: models.Parameters, frame: Frame, count: int, g
         if frame.end is not None:
             going = going & (new != frame.end)
         tokens = torch.cat([tokens, new[:, None]], 1)
-    return fitting(joined(tokens, frame), count)
+    return joined(tokens, frame, count)
 
 
 def public(tokens: torch.Tensor, labels: torch.Tensor, frame: Frame, count: int) -> torch.Tensor:
@@ -40,23 +40,28 @@ def public(tokens: torch.Tensor, labels: torch.Tensor, frame: Frame, count: int)
     inside = labels[:, 1:] >= 0
     found = torch.where(inside, tokens[:, 1:], torch.full_like(tokens[:, 1:], NOTHING))
     found = torch.cat([tokens[:, :1], found], 1)
-    return fitting(joined(found[: len(found) // frame.sentences * frame.sentences], frame), count)
+    return joined(found, frame, count)
 
 
-def joined(tokens: torch.Tensor, frame: Frame) -> torch.Tensor:
-    """Sentences (M, L) as flat texts of ``frame.sentences`` each, cut at n targets."""
-    rows = []
+def joined(tokens: torch.Tensor, frame: Frame, count: int) -> torch.Tensor:
+    """The ``count`` sentences (M, L) whose length fits best, as as many flat texts, cut at n targets.
+
+    Of several sentences, each is in as many texts as a text has sentences, so that what it contributes need be computed
+    only once; and a long one follows a short one.
+    """
     lines = [[token for token in line if token != NOTHING] for line in tokens.tolist()]
-    for start in range(0, len(lines) - frame.sentences + 1, frame.sentences):
-        parts = lines[start : start + frame.sentences]
-        row = [parts[0][0]] + [token for part in parts for token in part[1:]]
+    parts = frame.sentences
+    lines.sort(key=lambda line: abs(len(line) - 1 - frame.targets / parts))
+    lines = lines[:count]
+    if parts > 1:
+        lines.sort(key=len)
+        lines = [lines[i // 2 if i % 2 == 0 else -1 - i // 2] for i in range(len(lines))]
+    rows = []
+    for start in range(len(lines)):
+        own = [lines[(start + i) % len(lines)] for i in range(parts)]
+        row = [own[0][0]] + [token for line in own for token in line[1:]]
         rows.append((row + [NOTHING] * frame.targets)[: frame.targets + 1])
     return torch.tensor(rows, device=tokens.device)
-
-
-def fitting(flat: torch.Tensor, count: int) -> torch.Tensor:
-    """The ``count`` texts whose length is closest to what it has to be."""
-    return flat[(flat == NOTHING).sum(1).argsort(stable=True)[:count]]
 
 
 def variants(

@@ -6,8 +6,9 @@ from .consistency import inconsistent_rounds, misfits, without_strangers
 from .equations import singular_values
 from .first_order import PUBLISHED, QUIRKS
 from .rank import gradient_rank_bound
+from .verified import VerifiedLeak, certify, hold_out
 
 __all__ = [
-    "PUBLISHED", "QUIRKS", "VARIANTS", "ablation", "gradient_rank_bound", "inconsistent_rounds", "misfits",
-    "singular_values", "without_strangers", "zerogla",
+    "PUBLISHED", "QUIRKS", "VARIANTS", "VerifiedLeak", "ablation", "certify", "gradient_rank_bound", "hold_out",
+    "inconsistent_rounds", "misfits", "singular_values", "without_strangers", "zerogla",
 ]  # fmt: skip

@@ -1,0 +1,183 @@
+"""One attack under audit: on the message, on a planted one, and on a spoiled one, with the same settings and time."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from .. import attacks, metrics
+from .. import labels as rules
+from ..attacks.base import Reconstruction
+from ..data.batch import Batch
+from ..observation import Observation, as_gradient, tamper
+from . import evidence, planted, verdicts
+from .checks import ODD, Check
+from .plan import Planned
+from .report import Row
+from .verdicts import Planted
+
+LEAST = 1.0
+"""Seconds that a search gets at least."""
+OUTSIDE = 0.05
+"""Pixels that fit and lie so far beyond 0 and 1 are of a client that changes its inputs before the model."""
+
+
+@dataclass
+class Bench:
+    """Where attacks are tried.
+
+    Attributes:
+        seen: the observation. batches: stand-in records; the first is planted. truth: for scoring alone.
+        deadline: on the monotonic clock. empty: whether the message was shown to hold next to nothing.
+        checks: what was found before.
+    """
+
+    seen: Observation
+    batches: list[Batch]
+    truth: Batch | None
+    deadline: float
+    seed: int
+    progress: bool
+    empty: bool
+    checks: list[Check]
+
+    def row(self, plan: Planned, searching: int) -> tuple[Row, bool]:
+        """The row of one attack, and whether it was interrupted.
+
+        ``searching``: how many attacks that search are left, this one among them if it does.
+        """
+        begin = time.monotonic()
+        options = dict(plan.options)
+        if plan.searches:
+            options["seconds"] = max(LEAST, (self.deadline - begin) / max(1, 3 * searching))
+        self._say(plan, "the message", options)
+        try:
+            result = attacks.attack(plan.name, self.seen, seed=self.seed, **options)
+        except (ValueError, TypeError) as error:
+            return Row(plan.name, plan.title, verdicts.NOT_RUN, f"refuses: {_line(error)}"), False
+        cut = interrupted(result)
+        misfit = self._misfit(self.seen, result)
+        tolerance = evidence.tolerance(self.seen, result.images, labels_of(self.seen, result))
+        pictures = {"found": result.images.detach().cpu()}
+        controls = self._unrelated(result)
+        control, more = (None, {}) if cut else self._planted(plan, options)
+        pictures |= more
+        if control is None:
+            cut = cut or bool(more)
+        elif not cut:
+            misled, stopped = self._misled(plan, options)
+            controls |= misled
+            cut = stopped
+        odd = any(check.outcome == ODD for check in self.checks)
+        verdict, reason = verdicts.judged(
+            misfit, tolerance, controls, control, surplus=evidence.surplus(self.seen), odd=odd, empty=self.empty
+        )
+        row = Row(
+            plan.name, plan.title, verdict, reason, misfit, tolerance, controls, control, time.monotonic() - begin,
+            self._scored(result), pictures, result.notes,
+        )  # fmt: skip
+        return row, cut
+
+    def _say(self, plan: Planned, what: str, options: dict[str, Any]) -> None:
+        if self.progress:
+            limit = f", up to {options['seconds']:.0f} s" if "seconds" in options else ""
+            print(f"{plan.name} on {what}{limit}", flush=True)
+
+    def _misfit(self, seen: Observation, result: Reconstruction) -> float:
+        labels = labels_of(seen, result)
+        if seen.whole:
+            return evidence.text_fit(seen, result.images, labels)
+        return evidence.fit(seen, result.images, labels).misfit
+
+    def _unrelated(self, result: Reconstruction) -> dict[str, float]:
+        """Misfits of records that know nothing of the message, with the labels that the attack has."""
+        seen, labels = self.seen, labels_of(self.seen, result)
+        if seen.whole:
+            return {"other texts": min(evidence.text_fit(seen, b.images, b.labels) for b in self.batches)}
+        others = [evidence.fit(seen, batch.images, labels).misfit for batch in self.batches]
+        return {"a blank card": evidence.fit(seen, seen.blank, labels).misfit, "stand-in records": min(others)}
+
+    def _planted(self, plan: Planned, options: dict[str, Any]) -> tuple[Planted | None, dict[str, torch.Tensor]]:
+        """The positive control; None if it was refused or interrupted: then pictures are there only if the latter."""
+        self._say(plan, "planted records", options)
+        batch = self.batches[0]
+        known = planted.sent(self.seen, batch, seed=self.seed)
+        try:
+            result = attacks.attack(plan.name, known, seed=self.seed, **options)
+        except (ValueError, TypeError):
+            return None, {}
+        pictures = {"planted": batch.images.detach().cpu(), "found of planted": result.images.detach().cpu()}
+        if interrupted(result):
+            return None, pictures
+        score = metrics.score(result, batch)
+        pictures["found of planted"] = result.images.detach().cpu()[score.matching]
+        labels = labels_of(known, result)
+        if self.seen.whole:
+            misfit = evidence.text_fit(known, result.images, labels)
+            reached = float(score.token_accuracy.mean()) if score.token_accuracy is not None else 0.0
+            return Planted(misfit, reached, verdicts.TOKENS, "of the pieces"), pictures
+        misfit = evidence.fit(known, result.images, labels).misfit
+        cards = [control.psnr for name, control in score.controls.items() if name in BLANKS]
+        level = max(metrics.mean_psnr(card) for card in cards) + verdicts.LEVEL
+        return Planted(misfit, score.mean_psnr if math.isfinite(misfit) else -math.inf, level), pictures
+
+    def _misled(self, plan: Planned, options: dict[str, Any]) -> tuple[dict[str, float], bool]:
+        """How well the attack explains a message that no record sent; and whether it was interrupted."""
+        how = "wrong_seed" if self.seen.kind == "scalars" else "permuted"
+        self._say(plan, "a spoiled message", options)
+        spoiled = tamper(self.seen, how, seed=self.seed)
+        try:
+            result = attacks.attack(plan.name, spoiled, seed=self.seed, **options)
+        except (ValueError, TypeError):
+            return {}, False
+        if interrupted(result):
+            return {}, True
+        return {"the same attack on a spoiled message": self._misfit(spoiled, result)}, False
+
+    def _scored(self, result: Reconstruction) -> tuple[float, ...]:
+        if self.truth is None or self.seen.whole:
+            return ()
+        return tuple(metrics.score(replace(result), self.truth).psnr.tolist())
+
+
+BLANKS = ("mean_colour", "grey", "public_means")
+"""Controls of a score that say nothing."""
+
+
+def labels_of(seen: Observation, result: Reconstruction) -> torch.Tensor:
+    """Labels as told, else as the message shows them where an attack does not look, else as the attack found them."""
+    if seen.labels is not None:
+        return seen.labels
+    if seen.kind == "delta" and seen.shape[0] == 1:
+        try:
+            return rules.infer("idlg", as_gradient(seen)).labels
+        except (ValueError, TypeError):  # no last layer to read them from
+            pass
+    return result.labels
+
+
+def interrupted(result: Reconstruction) -> bool:
+    """Whether somebody pressed Ctrl-C during the search."""
+    return any(note.startswith("interrupted") for note in result.notes)
+
+
+def afterwards(seen: Observation, rows: list[Row]) -> list[Check]:
+    """What the records that were found say about the message: how the client prepares its inputs."""
+    if seen.whole or not seen.record.neighbours:
+        return []
+    name = "records that explain the message are pictures between 0 and 1"
+    fitting = [row for row in rows if row.verdict != verdicts.NOT_RUN and row.misfit <= row.tolerance]
+    for row in fitting:
+        low, high = float(row.pictures["found"].min()), float(row.pictures["found"].max())
+        if low < -OUTSIDE or high > 1 + OUTSIDE:
+            says = f"{row.attack} found values from {low:.2g} to {high:.2g}: the client normalises its inputs outside"
+            return [Check(name, ODD, f"{says} the model; put that into the model as its first layer")]
+    return [Check(name, "passed", "they are")] if fitting else []
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,312 @@
+"""An audit: what leaks, what was not found, what cannot be said; and twelve mistakes, none of which is an all-clear."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import glutils as gl
+from glutils.audit import verdicts
+from glutils.audit.verdicts import INCONCLUSIVE, LEAKS, NOT_FOUND, Planted
+
+SHAPE = (1, 1, 8, 8)
+CLOSED = {"shape": SHAPE, "classes": 10, "attacks": ["fc_inversion"]}
+
+
+@pytest.fixture(scope="module")
+def digit():
+    return gl.data.sample("digits", seed=0, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def public():
+    return gl.data.sample("digits", count=6, seed=1, split="public", device="cpu")
+
+
+@pytest.fixture
+def model(digit):
+    return gl.models.build("mlp", digit, hidden=(64,), seed=0)
+
+
+def gradient(model, batch):
+    return dict(gl.protocols.FedSGD().transmit(model, batch.images, batch.labels).tensors)
+
+
+def local(model, batch, lr=0.1):
+    protocol = gl.protocols.FedAvg(epochs=1, batch_size=1, lr=lr)
+    return protocol, dict(protocol.transmit(model, batch.images, batch.labels).tensors)
+
+
+# --- three verdicts ---
+
+
+def test_an_open_message_leaks_and_the_record_is_the_one_that_was_sent(model, digit, public):
+    report = gl.audit.run(
+        model, gradient(model, digit), gl.protocols.FedSGD(), **CLOSED, stand_in=public, truth=digit, minutes=0.1
+    )
+    row = report.rows[0]
+    assert report.verdict == row.verdict == LEAKS and report.exit_status == 1
+    assert row.psnr[0] > 60 and row.misfit < 1e-3 < 0.1 < min(row.controls.values()) and row.planted.passed
+    assert {check.outcome for check in report.checks} <= {"passed", "cannot be seen"}
+    reasons = {other.attack: other.reason for other in report.rows[1:]}
+    assert set(reasons) | {"fc_inversion"} == set(gl.attacks.names()) and all(reasons.values())
+    assert "reads scalars" in reasons["zerogla"] and "malicious server" in reasons["rtf"]
+
+
+def test_scalars_leak_and_with_directions_of_another_law_they_are_inconclusive(digit):
+    model = gl.models.build("mlp", digit, hidden=(16,), activation="tanh", seed=0)
+    protocol = gl.protocols.ZerothOrder(directions=96, mu=1e-3, dtype="float64", law="gaussian", seed=3)
+    sent = protocol.transmit(model, digit.images, digit.labels).scalars
+    how = {"shape": SHAPE, "classes": 10, "labels": digit.labels, "minutes": 1, "options": {"zerogla": {"restarts": 1}}}
+    right = gl.audit.run(model, sent, protocol, **how)
+    wrong = gl.audit.run(model, sent, replace(protocol, law="decomfl"), **how)
+    assert (right.verdict, wrong.verdict) == (LEAKS, INCONCLUSIVE)
+    assert "unexplained" in wrong.reason and "law" in wrong.advice
+
+
+def test_a_network_that_knows_a_record_still_leaks_it_and_is_no_contradiction(model, digit, public):
+    with torch.no_grad():
+        hidden = model[:-1](digit.images)[0]
+        model[-1].weight[digit.labels[0]] += 9 * hidden / hidden.square().sum()
+    report = gl.audit.run(model, gradient(model, digit), gl.protocols.FedSGD(), **CLOSED, stand_in=public, minutes=0.1)
+    assert report.verdict == LEAKS
+
+
+@pytest.mark.parametrize(
+    "misfit, controls, found, more, expected",
+    [
+        (1e-6, {"card": 0.8}, None, {}, LEAKS),  # round-off needs no planted record
+        (1e-6, {"card": 5e-6}, None, {}, INCONCLUSIVE),  # everything fits
+        (1e-6, {"card": 0.8}, None, {"surplus": 0.5}, INCONCLUSIVE),  # many records fit
+        (1e-6, {"card": 0.8}, Planted(1e-6, 9, 20), {}, INCONCLUSIVE),  # and do not say which
+        (0.1, {"card": 0.8}, Planted(0.1, 25, 20), {}, LEAKS),
+        (0.1, {"card": 0.15}, Planted(0.1, 25, 20), {}, NOT_FOUND),
+        (0.1, {"card": 0.15}, Planted(0.1, 25, 20), {"odd": True}, INCONCLUSIVE),
+        (0.1, {"card": 0.15}, Planted(0.1, 19, 20), {}, INCONCLUSIVE),
+        (0.8, {"card": 0.9}, Planted(0.1, 25, 20), {}, INCONCLUSIVE),  # unexplained
+        (0.8, {"card": 0.9}, Planted(0.1, 25, 20), {"empty": True}, NOT_FOUND),
+        (0.8, {"card": 0.9}, Planted(0.8, 25, 20), {}, INCONCLUSIVE),  # an attack that explains nothing
+        (float("inf"), {"card": 0.9}, Planted(0.1, 25, 20), {}, INCONCLUSIVE),
+    ],
+)
+def test_the_rule_of_one_attack(misfit, controls, found, more, expected):
+    verdict, reason = verdicts.judged(misfit, 1e-3, controls, found, **{"surplus": 10.0} | more)
+    assert verdict == expected and reason
+
+
+def test_the_worst_news_counts_and_an_unexplained_misfit_forbids_the_all_clear():
+    clear, leak = (NOT_FOUND, "nothing"), (LEAKS, "all of it")
+    failed, open_ = (INCONCLUSIVE, "the positive control failed"), (INCONCLUSIVE, "the misfit 0.5 is unexplained")
+    assert verdicts.overall([clear, failed, leak])[0] == LEAKS
+    assert verdicts.overall([clear, failed]) == clear
+    for rows in ([clear, open_], [failed], []):
+        assert verdicts.overall(rows)[0] == INCONCLUSIVE
+
+
+def test_a_defended_message_is_never_an_all_clear_by_itself(digit, public):
+    """Noise at which nothing is found of planted records either."""
+    model = gl.models.build("mlp", digit, activation="tanh", seed=0)
+    protocol = gl.defenses.Defended(gl.protocols.FedSGD(), gl.defenses.get("gaussian_noise", sigma=1.0))
+    sent = dict(protocol.transmit(model, digit.images, digit.labels).tensors)
+    how = {**CLOSED, "attacks": ["ig"], "options": {"ig": {"iterations": 30}}, "labels": digit.labels}
+    report = gl.audit.run(model, sent, protocol, **how, stand_in=public, minutes=0.5)
+    assert report.verdict in (INCONCLUSIVE, NOT_FOUND) and "defence" in report.advice
+    hidden = gl.protocols.FedSGD()
+    with pytest.raises(ValueError, match="sign|noise|contradicts"):  # the same noise, not stated
+        gl.audit.run(model, sent, hidden, **how, stand_in=public, minutes=0.5)
+
+
+def test_nothing_is_found_where_smooth_planted_records_are_and_this_one_is_not(digit):
+    """Stated noise, and a record of which every pixel is black or white at random: the prior is wrong for it."""
+    coin = torch.rand(SHAPE, generator=torch.Generator().manual_seed(0)) > 0.5
+    digit = replace(digit, images=coin.float())
+    model = gl.models.build("mlp", digit, activation="tanh", seed=0)
+    protocol = gl.defenses.Defended(gl.protocols.FedSGD(), gl.defenses.get("gaussian_noise", sigma=0.04))
+    sent = dict(protocol.transmit(model, digit.images, digit.labels).tensors)
+    how = {"options": {"ig": {"iterations": 150, "tv_weight": 0.1}}, "labels": digit.labels, "attacks": ["ig"]}
+    report = gl.audit.run(model, sent, protocol, shape=SHAPE, classes=10, truth=digit, minutes=2, **how)
+    row = report.rows[0]
+    assert report.verdict == NOT_FOUND and report.exit_status == 0
+    assert row.planted.passed and row.psnr[0] < 15 and row.misfit <= row.tolerance
+
+
+# --- twelve planted mistakes ---
+
+
+def sign(model, digit, tmp):
+    protocol, sent = local(model, digit)
+    return gl.audit.run(model, {name: -tensor for name, tensor in sent.items()}, protocol, **CLOSED)
+
+
+def scale(model, digit, tmp):
+    return gl.audit.run(model, {n: 32 * t for n, t in gradient(model, digit).items()}, gl.protocols.FedSGD(), **CLOSED)
+
+
+def order(model, digit, tmp):
+    w, b, *rest = gradient(deep(digit), digit).values()
+    second_w, second_b, *head = rest
+    return gl.audit.run(deep(digit), [second_w, second_b, w, b, *head], gl.protocols.FedSGD(), **CLOSED)
+
+
+def mode(model, digit, tmp):
+    batch = gl.data.sample("digits", seed=0, size=16, device="cpu")
+    network = gl.models.build("resnet8", batch, seed=0)
+    sent = gradient(network.train(), batch)
+    return gl.audit.run(network.eval(), sent, gl.protocols.FedSGD(), shape=(1, 1, 16, 16), classes=10, attacks=[])
+
+
+def law(model, digit, tmp):
+    return recorded(law="gaussian")
+
+
+def lr(model, digit, tmp):
+    return recorded(lr=10)
+
+
+def dtype(model, digit, tmp):
+    half = {name: tensor.half() for name, tensor in gradient(model, digit).items()}
+    return gl.audit.run(model, half, gl.protocols.FedSGD(), **CLOSED)
+
+
+def normalisation(model, digit, tmp):
+    changed = (digit.images - 0.3) / 0.25
+    sent = gl.protocols.FedSGD().transmit(model, changed, digit.labels)
+    return gl.audit.run(model, dict(sent.tensors), gl.protocols.FedSGD(), **CLOSED)
+
+
+def classes(model, digit, tmp):
+    return gl.audit.run(model, gradient(model, digit), gl.protocols.FedSGD(), **CLOSED | {"classes": 7})
+
+
+def layer(model, digit, tmp):
+    return gl.audit.run(model, list(gradient(model, digit).values())[2:], gl.protocols.FedSGD(), **CLOSED)
+
+
+def foreign(model, digit, tmp):
+    later = gl.models.build("mlp", digit, hidden=(64,), seed=1)
+    return gl.audit.run(model, gradient(later, digit), gl.protocols.FedSGD(), **CLOSED)
+
+
+def cut(model, digit, tmp):
+    path = tmp / "update.npz"
+    np.savez(path, *(tensor.numpy() for tensor in gradient(model, digit).values()))
+    path.write_bytes(path.read_bytes()[:-900])
+    return gl.audit.run(model, path, gl.protocols.FedSGD(), **CLOSED)
+
+
+def deep(digit):
+    return gl.models.build("mlp", digit, hidden=(64, 64), seed=0)
+
+
+def recorded(law="decomfl", lr=1):
+    run = gl.transcripts.recorded("decomfl_central")
+    protocol = replace(run.protocol, law=law)
+    return gl.audit.run(run.model, run.path, protocol, lr=lr * run.lr, shape=(2, 1, 8, 8), classes=10, attacks=[])
+
+
+MISTAKES = {
+    sign: "new less old", scale: "no mean over the images", order: "order of arrays", mode: "'train' mode",
+    law: "law='decomfl'", lr: "lr=", dtype: "float16", normalisation: "normalises", classes: "classes",
+    layer: "a layer is missing", foreign: "weights before the round", cut: "cannot be read|holds no weights",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
+def test_a_mistake_is_refused_or_named_and_never_an_all_clear(mistake, model, digit, tmp_path):
+    try:
+        report = mistake(model, digit, tmp_path)
+    except ValueError as error:
+        assert re.search(MISTAKES[mistake], str(error)) and "\n" not in str(error)
+    else:
+        assert report.verdict != NOT_FOUND and re.search(MISTAKES[mistake], str(report))
+        assert report.verdict == INCONCLUSIVE or any(c.outcome in ("mended", "odd") for c in report.checks)
+
+
+# --- the forms in which messages come ---
+
+
+def test_messages_of_other_programs_become_named_tensors(model, digit):
+    protocol, sent = local(model, digit)
+    state = {name: p.detach() for name, p in model.named_parameters()}
+    after = {name: p - sent[name] for name, p in state.items()}
+    forms = {
+        "flower": [p.numpy() for p in after.values()],
+        "state dicts": {"state_dict": {f"module.{name}": p for name, p in after.items()}},
+        "difference": {name: p.numpy() for name, p in sent.items()},
+    }
+    for form in forms.values():
+        payload, _ = gl.audit.message(model, protocol, form, records=1)
+        assert (
+            payload.kind == "delta"
+            and float((payload.flat - torch.cat([t.flatten() for t in sent.values()])).abs().max()) < 1e-7
+        )
+    each = {f"_module.{name}": torch.stack([t, 3 * t]) for name, t in gradient(model, digit).items()}
+    payload, notes = gl.audit.message(model, gl.protocols.FedSGD(), each, records=2)
+    assert (
+        torch.allclose(payload["1.weight"], 2 * gradient(model, digit)["1.weight"]) and "each of 2 records" in notes[-1]
+    )
+    assert "'_module.'" in notes[0]
+
+
+@pytest.mark.parametrize(
+    "form, what",
+    [
+        (lambda sent: dict(list(sent.items())[1:]), "lacks 1.weight"),
+        (lambda sent: sent | {"extra": torch.zeros(1)}, "has extra"),
+        (lambda sent: list(sent.values())[::-1], "the order of the arrays"),
+        (lambda sent: {name: (1e6 * t).long() for name, t in sent.items()}, "floating point"),
+        (lambda sent: {name: t * float("nan") for name, t in sent.items()}, "finite"),
+        (lambda sent: [], "must hold"),
+        (lambda sent: "no_such_file.pt", "existing file"),
+    ],
+)
+def test_a_form_that_does_not_fit_is_refused(form, what, model, digit):
+    with pytest.raises((ValueError, TypeError), match=what):
+        gl.audit.message(model, gl.protocols.FedSGD(), form(gradient(model, digit)), records=1)
+
+
+def test_weights_that_never_moved_are_no_update(model):
+    with pytest.raises(ValueError, match="has not moved"):
+        gl.audit.message(model, gl.protocols.FedAvg(), model.state_dict(), records=1)
+
+
+@pytest.mark.parametrize(
+    "more, what",
+    [
+        ({"minutes": 0}, "minutes"), ({"seed": -1}, "seed"), ({"attacks": "ig"}, "attacks"),
+        ({"attacks": ["igg"]}, "attacks"),
+        ({"options": {"ig": {"seconds": 3}}}, "options"), ({"options": {"ig": {"stepz": 3}}}, "stepz"),
+        ({"shape": (1, 1, 9, 9)}, "shape"), ({"labels": [10]}, "labels"),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_refused_before_any_work(more, what, model, digit):
+    with pytest.raises((ValueError, TypeError), match=what):
+        gl.audit.run(model, gradient(model, digit), gl.protocols.FedSGD(), **CLOSED | more)
+
+
+def test_stand_in_records_must_be_of_the_same_kind(model, digit):
+    other = gl.data.sample("digits", size=16, seed=0, device="cpu")
+    for given, what in ((other, "stand_in must hold records of shape"), (digit.images, "stand_in")):
+        with pytest.raises((ValueError, TypeError), match=what):
+            gl.audit.run(model, gradient(model, digit), gl.protocols.FedSGD(), **CLOSED, stand_in=given)
+
+
+def test_an_interrupt_leaves_the_rows_so_far(model, digit, public, monkeypatch):
+    real, calls = gl.attack, []
+
+    def attack(name, *args, **options):
+        calls.append(name)
+        if name == "ig":
+            raise KeyboardInterrupt
+        return real(name, *args, **options)
+
+    monkeypatch.setattr("glutils.attacks.attack", attack)
+    how = CLOSED | {"attacks": ["fc_inversion", "ig", "dlg"]}
+    report = gl.audit.run(model, gradient(model, digit), gl.protocols.FedSGD(), **how, stand_in=public, minutes=0.2)
+    by_name = {row.attack: row for row in report.rows}
+    assert report.stopped == "interrupted at ig" and report.verdict == by_name["fc_inversion"].verdict == LEAKS
+    assert "interrupted" in by_name["ig"].reason and "interrupted" in by_name["dlg"].reason and "dlg" not in calls
