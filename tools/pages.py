@@ -11,11 +11,13 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import contents
 import course
 import record_index
+import reference
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"^% made from the code: (.+)$", flags=re.M)
@@ -277,6 +279,11 @@ def threat_table() -> str:
     return f":::{{div}} wide\n{table(header, rows)}\n:::"
 
 
+def reference_table(what: str) -> str:
+    """What can be asked for by name, as a table."""
+    return f":::{{div}} wide\n{table(reference.HEADERS[what], reference.ROWS[what]())}\n:::"
+
+
 def entry(target: str, directive: str = "function", options: str = "") -> str:
     """The reference of one object."""
     return f"```{{eval-rst}}\n.. auto{directive}:: {target}\n{options}```"
@@ -350,5 +357,6 @@ MAKERS: dict[str, Callable[[], str]] = {
     "defences": defenses_reference,
     "records": records_table,
     "contents": contents.table,
+    **{f"table of {what}": partial(reference_table, what) for what in reference.ROWS},
     "course": lambda: table(COURSE, course.lines()),
 }
