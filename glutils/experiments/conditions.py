@@ -122,6 +122,7 @@ CONDITIONS: dict[str, Conditions] = {
     "fc_inversion": Conditions(**LINEAR, knows=(), largest=1),
     "dager": Conditions(**LANGUAGE, knows=()),
     "zerogla_text": Conditions(**LANGUAGE, knows=(), budget=_own),
+    "zerogla_label_word": Conditions(**LANGUAGE, knows=(), budget=_own, largest=1),
     "cpa": Conditions(**LINEAR, budget=_own),
     "spear": Conditions(**LINEAR, knows=(), budget=_own),
     "cpa_fi": Conditions(**KINKED, budget=lambda evaluations: {"inversion": evaluations}),
