@@ -32,7 +32,7 @@ import glutils as gl
 INTEROP = Path(__file__).resolve().parents[1] / "interop"
 MINUTES = 3.0
 """Of every audit of a real program, as the bar has it."""
-QUICK = 0.5
+QUICK = 0.3
 """Of every audit of a single digit."""
 FIRST = 1000
 """The first seed; those below were used while the rules were made."""
@@ -138,7 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", default=list(CASES), choices=list(CASES))
     parser.add_argument("--draws", type=int, default=5, help="digits of each case")
-    parser.add_argument("--clients", type=int, default=2, help="of each log")
+    parser.add_argument("--clients", type=int, default=1, help="of each log")
     parser.add_argument("--name", default="audit_cpu")
     options = arguments(parser)
     rows, begin = [], time.perf_counter()
