@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from flwr.client import NumPyClient
 from flwr.common import FitIns, ndarrays_to_parameters, parameters_to_ndarrays
-from networks import small
+from networks import SIDE, small
 
 import glutils as gl
 
@@ -33,7 +33,7 @@ class Client(NumPyClient):
 
 def main():
     """Run one round with one client, and write its messages."""
-    batch = gl.data.sample("photos", size=32, count=1, seed=0, device="cpu")
+    batch = gl.data.sample("photos", size=SIDE, count=1, seed=0, device="cpu")
     before = [value.numpy() for value in small().state_dict().values()]
     client = Client(batch).to_client()
     answer = client.fit(FitIns(ndarrays_to_parameters(before), {"lr": LR}))

@@ -1,7 +1,9 @@
-"""The network of these clients: three convolutions with ReLU and a linear layer, 12,937 parameters at 32x32."""
+"""The network of these clients: two convolutions and two linear layers with ReLU, 35,865 parameters at 16x16."""
 
 import torch
 from torch import nn
+
+SIDE = 16
 
 
 def small(batch=None):
@@ -9,6 +11,6 @@ def small(batch=None):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
-            nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, padding=1, stride=2), nn.ReLU(),
-            nn.Conv2d(16, 16, 3, padding=1, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 8 * 8, 9),
+            nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1, stride=2), nn.ReLU(),
+            nn.Flatten(), nn.Linear(16 * (SIDE // 2) ** 2, 32), nn.ReLU(), nn.Linear(32, 9),
         )  # fmt: skip

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from networks import small
+from networks import SIDE, small
 from opacus import PrivacyEngine
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -17,7 +17,7 @@ CLIP, NOISE = 1e6, 0.0
 
 def main():
     """One step of two records, and what the optimiser held on the way."""
-    batch = gl.data.sample("photos", size=32, count=2, seed=1, device="cpu")
+    batch = gl.data.sample("photos", size=SIDE, count=2, seed=1, device="cpu")
     model = small()
     before = [value.numpy().copy() for value in model.state_dict().values()]
     loader = DataLoader(TensorDataset(batch.images, batch.labels), batch_size=2)

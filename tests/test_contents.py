@@ -32,3 +32,14 @@ def test_the_tour_is_the_first_page_after_the_welcome(tool):
     assert "% made from the code: contents" in welcome and "{doc}`../notebooks/fifteen_minutes`" in welcome
     listed = re.findall(r"- file: (\S+)", (ROOT / "_toc.yml").read_text(encoding="utf-8"))
     assert listed[0] == "notebooks/fifteen_minutes"
+
+
+def test_links_call_a_chapter_by_its_number_in_the_book(tool):
+    """Files have numbers too, and one chapter has none in its name: chapter 21 is not the file 21."""
+    number = {Path(file).name: number for _, number, file in tool("contents").chapters()}
+    pages = [*(ROOT / "book").rglob("*.md"), *(ROOT / "notebooks").glob("*.ipynb"), ROOT / "README.md"]
+    link = re.compile(r"\[[^\]]*?[Cc]hapters? (\d+)(?:[^\]\d]*(\d+))?\]\([^)]*?(\w+)\.(?:ipynb|md|html)[^)]*\)")
+    read = [(page.name, *found) for page in pages for found in link.findall(page.read_text(encoding="utf-8"))]
+    known = [(page, {first, last}, number[file]) for page, first, last, file in read if file in number]
+    assert len(known) > 20
+    assert [row for row in known if str(row[2]) not in row[1]] == []

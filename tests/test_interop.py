@@ -33,7 +33,7 @@ def arrays(name):
 
 
 def observed(model, protocol, name, count):
-    how = {"shape": (count, 3, 32, 32), "classes": CLASSES, "labels": None}
+    how = {"shape": (count, 3, 16, 16), "classes": CLASSES, "labels": None}
     return held.of_message(model, str(MESSAGES / f"{name}.npz"), protocol, how=how)
 
 
@@ -67,7 +67,7 @@ def test_what_opacus_keeps_for_each_record_is_their_gradient_and_its_sum_is_refu
     payload, notes = gl.audit.message(model, protocol, summed, records=2)
     assert torch.allclose(payload.flat, 2 * ours.flat, atol=1e-5) and "'_module.'" in notes[0]
     with pytest.raises(ValueError, match="no mean over"):
-        gl.observe(model, protocol, payload, shape=(2, 3, 32, 32), classes=CLASSES)
+        gl.observe(model, protocol, payload, shape=(2, 3, 16, 16), classes=CLASSES)
 
 
 def test_the_example_file_is_read_as_it_stands(network, monkeypatch):
@@ -75,6 +75,6 @@ def test_the_example_file_is_read_as_it_stands(network, monkeypatch):
     found = command.load(INTEROP / "audit_flower.yaml")
     asked = command.asked(found, INTEROP)
     assert set(yaml.safe_load((INTEROP / "audit_flower.yaml").read_text())) <= set(command.SECTIONS)
-    assert asked["shape"] == (1, 3, 32, 32) and len(asked["stand_in"]) == 6 and asked["minutes"] == 3
+    assert asked["shape"] == (1, 3, 16, 16) and len(asked["stand_in"]) == 6 and asked["minutes"] == 3
     own = gl.models.load(MESSAGES / "flower_global.npz", network())
     assert all(torch.equal(a, b) for a, b in zip(asked["model"].parameters(), own.parameters(), strict=True))

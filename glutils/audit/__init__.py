@@ -10,6 +10,6 @@ from .texts import TextCount, count_texts
 from .verdicts import Planted
 
 __all__ = [
-    "Canaries", "Check", "Planted", "Prediction", "Report", "Row", "TextCount", "canaries", "count_texts", "message", "predict",
-    "run",
+    "Canaries", "Check", "Planted", "Prediction", "Report", "Row", "TextCount", "canaries", "count_texts", "message",
+    "predict", "run",
 ]  # fmt: skip

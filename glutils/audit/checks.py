@@ -20,8 +20,8 @@ from ..protocols import UNKNOWN, Payload
 
 PASSED, MENDED, ODD, HIDDEN = "passed", "mended", "odd", "cannot be seen"
 """What a check may come out as. An odd message is never reported as one in which nothing was found."""
-CLOSE = 1e-2
-"""Relative deviation from an identity beyond which a message contradicts it; in half precision three times that."""
+CLOSE = 3e-3
+"""Relative deviation from an identity beyond which a message contradicts it; in half precision ten times that."""
 SCALES = 30.0
 """A message may be so many times longer or shorter than those of stand-in records before it is odd."""
 STILL, MOVING = 2e-3, 2e-2
@@ -63,7 +63,7 @@ def head(seen: Observation) -> Check:
     weight, bias = (gradient[n].detach().double().cpu() for n in names)
     values = seen.rounds[0].parameters or models.parameters(seen.model)
     own_weight, own_bias = (values[n].detach().double().cpu() for n in names)
-    room = CLOSE * (3 if gradient.dtype.itemsize < 4 else 1)
+    room = CLOSE * (10 if gradient.dtype.itemsize < 4 else 1)
     size = float(bias.norm())
     if size < 1e-6:
         return Check(name, HIDDEN, "the last layer's gradient is zero to round-off")

@@ -24,6 +24,8 @@ from .messages import message
 SIGN = "the message has the sign that the protocol asks for"
 FORM = "the message has the form of the model's parameters"
 REPLAY = "the messages lead from the first weights to the last"
+UNSEEN = "whether the message has the sign"
+"""How an observation's note begins that says so."""
 
 
 def is_log(source: Any, protocol: Protocol | None) -> bool:
@@ -83,11 +85,16 @@ def of_message(
     try:
         return _signed(model, protocol, payload, how, found)
     except ValueError as error:
-        if payload.kind == "scalars" or not _other_sign(model, protocol, payload, how):
+        if payload.kind == "scalars":
+            raise
+        try:
+            seen, _ = _signed(model, protocol, -payload, how, [])
+        except ValueError as other:  # the sign is the lesser mistake
+            raise (other if "wrong sign" in str(error) else error) from None
+        if any(note.startswith(UNSEEN) for note in seen.notes):
             raise
         words = "new less old" if payload.kind == "delta" else "a step against the gradient"
         check = Check(SIGN, MENDED, f"it came as {words}, and was turned: {str(error).splitlines()[0]}")
-        seen, _ = _signed(model, protocol, -payload, how, [])
         return seen, [*found, check]
 
 
@@ -97,21 +104,12 @@ def _signed(
     """The observation of a message as it stands, with the check of its sign."""
     seen = observe(model, protocol, payload, **how)
     head = checks.head(seen)
-    unseen = next((note for note in seen.notes if note.startswith("whether the message has the sign")), None)
+    unseen = next((note for note in seen.notes if note.startswith(UNSEEN)), None)
     if payload.kind == "scalars":
         return seen, found
     if head.outcome == PASSED or unseen is None and not protocol.defenses:
         return seen, [*found, Check(SIGN, PASSED, "the last layer shows it")]
     return seen, [*found, Check(SIGN, HIDDEN, unseen or "a defence hides it")]
-
-
-def _other_sign(model: nn.Module, protocol: Protocol, payload: Payload, how: dict[str, Any]) -> bool:
-    """Whether the message would fit with the opposite sign."""
-    try:
-        seen, _ = _signed(model, protocol, -payload, how, [])
-    except ValueError:
-        return False
-    return not any(note.startswith("whether the message has the sign") for note in seen.notes)
 
 
 def examined(seen: Observation, batches: list[Batch]) -> tuple[list[Check], bool]:

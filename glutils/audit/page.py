@@ -88,10 +88,11 @@ READING = (
     "<strong>Positive control</strong>: the same attack, with the same settings and time, on a message about planted "
     f"records, through the same model and protocol. It is passed at {verdicts.LEVEL:g} dB above the best blank card "
     f"(of texts: {verdicts.TOKENS:.0%} of the pieces).",
-    f"<strong>leaks</strong>: the misfit is {verdicts.MARGIN:g} times below every control and as small as that of "
-    f"planted records that were recovered, or {verdicts.STRONG:g} times below every control where those were "
-    f"recovered, or at round-off and {verdicts.CLEAR:g} times below every control. <strong>not found by these "
-    "attacks</strong>: the positive control was passed, and nothing is left unexplained. "
+    f"<strong>leaks</strong>: the misfit is at round-off and {verdicts.CLEAR:g} times below every control; or the "
+    f"positive control was passed, and the misfit is {verdicts.STRONG:g} times below every control, or what was found "
+    f"explains at least {verdicts.ALIKE:.0%} of what the planted records explain beyond every control. <strong>not "
+    f"found by these attacks</strong>: the positive control was passed, what was found explains at most "
+    f"{verdicts.NOTHING:.0%} of that, and stated noise or round-off the rest, or the message holds next to nothing. "
     "<strong>inconclusive</strong>: neither can be said.",
     "The rules are this book's own, and not peer-reviewed. An attack that is not in the table may find more.",
 )

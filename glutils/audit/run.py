@@ -55,17 +55,17 @@ def run(
     Args:
         model: the network before the round, in the state and mode in which the client ran it.
         payload_or_log: the message in any form that :func:`glutils.audit.message` reads; or a whole run: a
-            :class:`~glutils.observation.Transcript`, or what :func:`glutils.transcripts.read` takes, together with
+            transcript, or what ``gl.transcripts.read`` takes, together with
             ``lr``.
         protocol: how the message was made, defences included. Of a transcript it is left out.
         shape: (B, C, H, W) of the client's records, (B, columns) of a table, (B, L) of tokens.
         classes: number of classes; of tokens it may be left to the model.
         labels: (B,) told to the adversary; None: it has to find them.
         client: which one of a log.
-        lr, decay: of a log that is to be read, see :func:`glutils.transcripts.read`.
+        lr, decay: of a log that is to be read, see ``gl.transcripts.read``.
         stand_in: records of the same kind, at least B, for the positive control; None: some are made at random.
         truth: the client's records, for scoring alone; nothing is chosen by them.
-        attacks: names of those to run; None: all closed forms, and a few that search (:mod:`glutils.audit.plan`).
+        attacks: names of those to run; None: all closed forms, and a few that search.
         options: an attack's name to its own options, for example ``{"ig": {"iterations": 2000}}``.
         minutes: above 0, shared evenly among attacks that search and their controls; closed forms take what they take.
         seed: of stand-in records, attacks and controls.

@@ -63,7 +63,7 @@ class Bench:
         misfit = self._misfit(self.seen, result)
         tolerance = evidence.tolerance(self.seen, result.images, labels_of(self.seen, result))
         pictures = {"found": result.images.detach().cpu()}
-        controls = self._unrelated(result)
+        controls = self._unrelated(self.seen, self.batches, result)
         control, more = (None, {}) if cut else self._planted(plan, options)
         pictures |= more
         if control is None:
@@ -73,9 +73,11 @@ class Bench:
             controls |= misled
             cut = stopped
         odd = any(check.outcome == ODD for check in self.checks)
+        spoiled = controls.get(SPOILED, 1.0)
         verdict, reason = verdicts.judged(
-            misfit, tolerance, controls, control, surplus=evidence.surplus(self.seen), odd=odd, empty=self.empty
-        )
+            misfit, tolerance, controls, control, surplus=evidence.surplus(self.seen), odd=odd, empty=self.empty,
+            chance=max(0.0, 1 - spoiled**2),
+        )  # fmt: skip
         row = Row(
             plan.name, plan.title, verdict, reason, misfit, tolerance, controls, control, time.monotonic() - begin,
             self._scored(result), pictures, result.notes,
@@ -93,12 +95,12 @@ class Bench:
             return evidence.text_fit(seen, result.images, labels)
         return evidence.fit(seen, result.images, labels).misfit
 
-    def _unrelated(self, result: Reconstruction) -> dict[str, float]:
+    def _unrelated(self, seen: Observation, batches: list[Batch], result: Reconstruction) -> dict[str, float]:
         """Misfits of records that know nothing of the message, with the labels that the attack has."""
-        seen, labels = self.seen, labels_of(self.seen, result)
+        labels = labels_of(seen, result)
         if seen.whole:
-            return {"other texts": min(evidence.text_fit(seen, b.images, b.labels) for b in self.batches)}
-        others = [evidence.fit(seen, batch.images, labels).misfit for batch in self.batches]
+            return {"other texts": min(evidence.text_fit(seen, b.images, b.labels) for b in batches)}
+        others = [evidence.fit(seen, batch.images, labels).misfit for batch in batches]
         return {"a blank card": evidence.fit(seen, seen.blank, labels).misfit, "stand-in records": min(others)}
 
     def _planted(self, plan: Planned, options: dict[str, Any]) -> tuple[Planted | None, dict[str, torch.Tensor]]:
@@ -119,11 +121,18 @@ class Bench:
         if self.seen.whole:
             misfit = evidence.text_fit(known, result.images, labels)
             reached = float(score.token_accuracy.mean()) if score.token_accuracy is not None else 0.0
-            return Planted(misfit, reached, verdicts.TOKENS, "of the pieces"), pictures
+            gain = self._gain(known, result, misfit)
+            return Planted(misfit, reached, verdicts.TOKENS, "of the pieces", gain), pictures
         misfit = evidence.fit(known, result.images, labels).misfit
+        gain = self._gain(known, result, misfit)
         cards = [control.psnr for name, control in score.controls.items() if name in BLANKS]
         level = max(metrics.mean_psnr(card) for card in cards) + verdicts.LEVEL
-        return Planted(misfit, score.mean_psnr if math.isfinite(misfit) else -math.inf, level), pictures
+        reached = score.mean_psnr if math.isfinite(misfit) else -math.inf
+        return Planted(misfit, reached, level, gain=gain), pictures
+
+    def _gain(self, known: Observation, result: Reconstruction, misfit: float) -> float:
+        """What was found explains of the planted message beyond the other stand-in records and a blank card."""
+        return min(self._unrelated(known, self.batches[1:], result).values()) ** 2 - misfit**2
 
     def _misled(self, plan: Planned, options: dict[str, Any]) -> tuple[dict[str, float], bool]:
         """How well the attack explains a message that no record sent; and whether it was interrupted."""
@@ -136,7 +145,7 @@ class Bench:
             return {}, False
         if interrupted(result):
             return {}, True
-        return {"the same attack on a spoiled message": self._misfit(spoiled, result)}, False
+        return {SPOILED: self._misfit(spoiled, result)}, False
 
     def _scored(self, result: Reconstruction) -> tuple[float, ...]:
         if self.truth is None or self.seen.whole:
@@ -144,6 +153,7 @@ class Bench:
         return tuple(metrics.score(replace(result), self.truth).psnr.tolist())
 
 
+SPOILED = "the same attack on a spoiled message"
 BLANKS = ("mean_colour", "grey", "public_means")
 """Controls of a score that say nothing."""
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 LEAKS, NOT_FOUND, INCONCLUSIVE, NOT_RUN = "leaks", "not found by these attacks", "inconclusive", "not run"
-MARGIN = 2.0
-"""A reconstruction's misfit times this must not exceed that of any control."""
 CLEAR = 10.0
-"""The same where no positive control stands behind it."""
+"""A misfit at round-off is evidence where that of every control is so many times larger."""
+STRONG = 5.0
+"""The same for any misfit, where the planted records were recovered."""
+ALIKE, NOTHING = 0.75, 0.25
+"""Of what a record explains beyond every control, as a share of what the recovered planted record explained: from the
+first on the record was found as the planted one was; up to the second nothing was found."""
+DOUBTS = ("unexplained", "undecided")
+"""Words of reasons that forbid the verdict that nothing was found."""
 LEVEL = 6.0
 """Decibels above the best blank card at which a planted record counts as recovered; of texts see TOKENS."""
 TOKENS = 0.9
 """Share of a planted text's pieces in place at which it counts as recovered."""
 STRONG = 5.0
 """The same where the planted records' message was explained better than this one."""
-AS_GOOD = 1.25
-"""A misfit up to so many times the planted one's is as well explained."""
-SHARP = 0.3
-"""Misfit of a recovered planted record above which an attack says nothing about a message in which it found nothing."""
 SURPLUS = 1.5
 """Numbers in the messages for each number of the records, below which many records explain a message to round-off."""
 
@@ -30,12 +31,14 @@ class Planted:
     Attributes:
         misfit: of what it found. reached: its PSNR in dB, or share of pieces in place.
         level: that it had to reach. unit: of the two.
+        gain: the squared misfit of the best control on the planted message, less that of what was found.
     """
 
     misfit: float
     reached: float
     level: float
     unit: str = "dB"
+    gain: float = 0.0
 
     @property
     def passed(self) -> bool:
@@ -55,8 +58,12 @@ def judged(
     surplus: float,
     odd: bool = False,
     empty: bool = False,
+    chance: float = 0.0,
 ) -> tuple[str, str]:
     """Verdict and reason for one attack.
+
+    Noise in a message is part of every misfit. In a difference of squared misfits it cancels, so that is what is
+    compared with the planted record's.
 
     Args:
         misfit: of the reconstruction, relative to the message. tolerance: round-off and stated noise.
@@ -64,32 +71,47 @@ def judged(
         planted: the positive control, if it was run.
         surplus: numbers in the messages for each number of the records.
         odd: whether a check found something odd. empty: whether the message was shown to hold next to nothing.
+        chance: what the attack explains of a message that no record sent, as a squared share of it.
     """
     rival = min(controls, key=controls.__getitem__) if controls else None
-    beaten = controls[rival] / max(misfit, 1e-300) if rival else 0.0
+    best = controls[rival] if rival else 0.0
+    beaten = best / max(misfit, 1e-300)
     against = f"{beaten:.2g} times better than {rival}" if rival else "no control"
-    passed = planted is not None and planted.passed
-    explained = misfit <= tolerance
-    loose = planted is not None and not passed and planted.misfit <= tolerance
-    if explained and surplus >= SURPLUS and beaten >= CLEAR and not loose:
+    if planted is not None and planted.passed:
+        return _beside(misfit, tolerance, best**2 - misfit**2, beaten, against, planted, odd, empty, chance)
+    loose = planted is not None and planted.misfit <= tolerance
+    if misfit <= tolerance and surplus >= SURPLUS and beaten >= CLEAR and not loose:
         return LEAKS, f"what was found explains the message to round-off (misfit {misfit:.2g}), {against}"
-    as_good = planted is not None and misfit <= max(tolerance, AS_GOOD * planted.misfit)
-    if planted is not None and passed and beaten >= (MARGIN if as_good else STRONG):
-        return LEAKS, (
-            f"what was found explains the message (misfit {misfit:.2g}) {against}, and the same attack recovered "
-            f"planted records ({planted}) with misfit {planted.misfit:.2g}"
-        )
     if planted is None:
         return INCONCLUSIVE, f"misfit {misfit:.2g}, and no positive control was run"
-    if not passed:
-        also = " although it explains their message: a message like this does not fix the records" * loose
-        return INCONCLUSIVE, f"the positive control failed{also}: planted records were found at {planted}"
+    return INCONCLUSIVE, f"the positive control failed: planted records were found at {planted}"
+
+
+def _beside(
+    misfit: float, tolerance: float, gain: float, beaten: float, against: str, planted: Planted, odd: bool,
+    empty: bool, chance: float,
+) -> tuple[str, str]:  # fmt: skip
+    """The rule where the planted records were recovered."""
+    share = gain / planted.gain if planted.gain > 0 else 0.0
+    alike = share >= ALIKE and gain > 2 * chance
+    if beaten >= STRONG or alike or (misfit <= tolerance and beaten >= CLEAR):
+        return LEAKS, (
+            f"what was found explains the message (misfit {misfit:.2g}) {against}, {share:.0%} of what planted records "
+            f"explain that were recovered ({planted})"
+        )
     if odd:
         return INCONCLUSIVE, f"a check found something odd, and misfit {misfit:.2g} may come from that"
     if empty:
         return NOT_FOUND, f"the message holds next to nothing; planted records were found at {planted}"
-    if as_good and planted.misfit <= max(SHARP, AS_GOOD * tolerance):
-        return NOT_FOUND, f"misfit {misfit:.2g} is no better than chance ({against}); planted records at {planted}"
+    if misfit <= tolerance and share <= NOTHING:
+        return NOT_FOUND, (
+            f"stated noise or round-off explains what is left (misfit {misfit:.2g}), what was found explains "
+            f"{max(share, 0):.0%} of what planted records do, which were found at {planted}"
+        )
+    if misfit <= tolerance:
+        return INCONCLUSIVE, (
+            f"undecided: what was found explains {max(share, 0):.0%} of what planted records do, found at {planted}"
+        )
     return INCONCLUSIVE, (
         f"the misfit {misfit:.2g} is unexplained: planted records were found at {planted} with misfit "
         f"{planted.misfit:.2g}. The message may not be what it is said to be"
@@ -101,9 +123,10 @@ def overall(verdicts: list[tuple[str, str]]) -> tuple[str, str]:
     for verdict, reason in verdicts:
         if verdict == LEAKS:
             return LEAKS, reason
-    unexplained = [reason for verdict, reason in verdicts if verdict == INCONCLUSIVE and "unexplained" in reason]
+    open_ = [reason for verdict, reason in verdicts if verdict == INCONCLUSIVE]
+    unexplained = [reason for reason in open_ if any(word in reason for word in DOUBTS)]
     nothing = [reason for verdict, reason in verdicts if verdict == NOT_FOUND]
     if nothing and not unexplained:
         return NOT_FOUND, nothing[0]
-    doubts = unexplained or [reason for verdict, reason in verdicts if verdict == INCONCLUSIVE]
+    doubts = unexplained or open_
     return INCONCLUSIVE, doubts[0] if doubts else "no attack was run to its end"

@@ -1,4 +1,4 @@
-"""How many records of each class are behind a message: from fewer scalars than names take, and without their records."""
+"""How many records of each class are behind a message: from fewer scalars than names take, without their records."""
 
 from __future__ import annotations
 

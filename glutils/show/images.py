@@ -54,8 +54,8 @@ def gallery(
         notes: title to what stands below that row's images: strings, or a tensor (B,) of PSNRs in dB, or the row's
             `Score`, which also puts the row into the truth's order. Rows without notes may be left out.
         columns: images side by side at most; a longer row wraps.
-        alt: alt text; by default rows and counts in words. What the notes say follows either way, so that whoever
-            does not see the pictures knows, too, whether they are alike.
+        alt: alt text; by default rows and counts in words. What the notes say follows in both cases, so
+            that a reader who does not see the pictures knows, too, whether they are alike.
         caption: the line below the figure.
 
     Raises:
@@ -121,8 +121,8 @@ def _alt_text(rows: Mapping[str, Tensor], said: Mapping[str, list[str]]) -> str:
 
 def _with_notes(alt: str, said: Mapping[str, list[str]]) -> str:
     """The alt text that was given, and the notes below the pictures, unless it says them already."""
-    news = {title: notes for title, notes in said.items() if any(note not in alt for note in notes)}
-    told = [f"{title}: {', '.join(notes)}" for title, notes in news.items()]
+    new = {title: notes for title, notes in said.items() if not all(note in alt for note in notes)}
+    told = [f"{title}: {', '.join(notes)}" for title, notes in new.items()]
     return " ".join(f"{alt.rstrip('.')}. {'; '.join(told)}.".split()) if told else alt
 
 
