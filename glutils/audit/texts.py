@@ -89,8 +89,8 @@ def count_texts(model: nn.Module, protocol: Protocol, batch: Batch, *, rounds: i
         >>> model = gl.models.build("gpt", batch, weights="trained")
         >>> protocol = gl.protocols.ZerothOrder(directions=1, mu=1e-3, law="mezo")
         >>> found = gl.audit.count_texts(model, protocol, batch, rounds=192)
-        >>> found.targets, 3 < found.least < found.decoded < found.scalars
-        (14, True)
+        >>> found.targets, 1 < found.least < found.decoded < found.scalars
+        (12, True)
     """
     _validate.instance("protocol", protocol, Protocol)
     _validate.instance("batch", batch, Batch)

@@ -21,7 +21,13 @@ EXTERNAL_LARGEST = 1024
 
 
 def names() -> dict[str, str]:
-    """Every set by name, with what it is or needs; ``root`` is an argument of ``sample``, ``load``, ``partition``."""
+    """Every set by name, with what it is or needs; ``root`` is an argument of ``sample``, ``load``, ``partition``.
+
+    Example:
+        >>> import glutils as gl
+        >>> gl.data.names()["wine"]
+        'embedded, needs nothing: a table of 178 wines, 13 numeric columns, 3 classes'
+    """
     needs = {name: external.loaders.get(name).needs for name in external.loaders.names()}
     return EMBEDDED | tables.names() | texts.names() | {name: f"external, needs {text}" for name, text in needs.items()}
 
@@ -131,6 +137,11 @@ def load(
 
     Everything is held in memory: fine for ``digits`` and small images, not for all of ImageNet. Arguments and errors
     are those of :func:`sample`.
+
+    Example:
+        >>> import glutils as gl
+        >>> len(gl.data.load("digits", split="public", device="cpu"))
+        797
     """
     device = _device.resolve(device)
     size = _size_of_set(name, size, split)
@@ -172,6 +183,11 @@ def public(
 
     For a Batch of an external set ``root`` has to be given again: a batch does not remember folders. Arguments and
     errors are otherwise those of :func:`sample`; a Batch that was not drawn from a set by name raises ``ValueError``.
+
+    Example:
+        >>> import glutils as gl
+        >>> gl.data.public("digits", count=4, device="cpu").images.shape
+        torch.Size([4, 1, 8, 8])
     """
     if not isinstance(of, Batch):
         return sample(of, count=count, size=size, seed=seed, split="public", root=root, device=device)

@@ -61,7 +61,7 @@ def class_counts(
         >>> seen = gl.observe(model, protocol, protocol.transmit(model, batch.images, batch.labels), batch)
         >>> found = gl.membership.class_counts(seen, public, progress=False).counts
         >>> found.nonzero().flatten().tolist(), sorted(set(batch.labels.tolist()))
-        ([0, 6], [0, 6])
+        ([1, 5], [1, 5])
     """
     pool = candidates_of(seen, _validate.instance("public", public, Batch), None)
     count = seen.shape[0] if members is None else _validate.integer("members", members, at_least=1)
