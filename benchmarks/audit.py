@@ -6,7 +6,7 @@
 - ``open``: gradients of single digits, undefended. ``defended``: the same with noise at which chapter 15 finds nothing,
   stated. ``hidden``: the same noise, and nobody says so. ``empty``: messages of noise alone, stated.
 
-    python benchmarks/audit.py [--only flower logs ...] [--draws 5]
+    python benchmarks/audit.py [--only flower logs ...] [--draws 2]
 
 Records in benchmarks/results (OMP_NUM_THREADS=1):
 
@@ -137,7 +137,7 @@ def main() -> None:
     """Run every case, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", default=list(CASES), choices=list(CASES))
-    parser.add_argument("--draws", type=int, default=5, help="digits of each case")
+    parser.add_argument("--draws", type=int, default=2, help="digits of each case")
     parser.add_argument("--clients", type=int, default=1, help="of each log")
     parser.add_argument("--name", default="audit_cpu")
     options = arguments(parser)

@@ -317,3 +317,23 @@ def test_an_interrupt_leaves_the_rows_so_far(model, digit, public, monkeypatch):
     by_name = {row.attack: row for row in report.rows}
     assert report.stopped == "interrupted at ig" and report.verdict == by_name["fc_inversion"].verdict == LEAKS
     assert "interrupted" in by_name["ig"].reason and "interrupted" in by_name["dlg"].reason and "dlg" not in calls
+
+
+def test_steps_are_cut_to_the_time_there_is_unless_somebody_asked_for_their_number(model, digit, public, monkeypatch):
+    asked = []
+    real = gl.attack
+
+    def attack(name, *args, **options):
+        asked.append(options["iterations"] if "iterations" in options else None)
+        return real(name, *args, **options | {"iterations": 2})
+
+    monkeypatch.setattr("glutils.attacks.attack", attack)
+    clock = iter(range(0, 10_000, 2))  # every look at it is two seconds later
+    monkeypatch.setattr("glutils.audit.trials.time.monotonic", lambda: next(clock))
+    how = CLOSED | {"attacks": ["ig"], "labels": digit.labels, "stand_in": public}
+    gl.audit.run(model, gradient(model, digit), gl.protocols.FedSGD(), **how, minutes=1)
+    assert asked[0] == 4 and len(set(asked[1:])) == 1 and 4 <= asked[1] < 400 and len(asked) == 4
+    asked.clear()
+    how["options"] = {"ig": {"iterations": 9}}
+    gl.audit.run(model, gradient(model, digit), gl.protocols.FedSGD(), **how, minutes=1)
+    assert asked == [9, 9, 9]

@@ -204,3 +204,10 @@ def test_the_recommended_setting_hides_every_record():
                 assert all(f <= b + near for f, b in zip(batch["found"], batch["blank"], strict=True))
         seen[row["case"]] += sum(len(batch["found"]) for batch in row["search"])
     assert min(seen.values()) >= 12
+    plain = {(r["case"], r["seed"]): r["accuracy"] for r in record.rows if r["strength"] == "none"}
+    lost = {(r["case"], r["seed"]): plain[r["case"], r["seed"]] - r["accuracy"] for r in rows}
+    assert all(points <= 0.03 for (case, _), points in lost.items() if "scalars" in case)
+    read = [f for r in record.rows if r["strength"] == "none" for batch in r["search"] for f in batch["found"]]
+    assert min(read) > 0.9  # cells, or decibels: the positive control
+    assert min(f for r in record.rows if (r["case"], r["strength"]) == ("digits, scalars", "none")
+               for batch in r["search"] for f in batch["found"]) > 100  # fmt: skip

@@ -32,7 +32,7 @@ body { color: var(--ink); background: var(--paper); font: 1rem/1.5 system-ui, sa
 .leaks { border-color: var(--bad); } .leaks p:first-child, td.leaks { color: var(--bad); }
 .open { border-color: var(--open); } .open p:first-child, td.open { color: var(--open); }
 .nothing { border-color: var(--good); } .nothing p:first-child, td.nothing { color: var(--good); }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; overflow-wrap: normal; }
 caption { text-align: left; font-weight: 600; padding: .25rem 0; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .5rem; border-bottom: 1px solid var(--line); }
 td.number { text-align: right; white-space: nowrap; }

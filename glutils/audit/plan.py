@@ -38,6 +38,13 @@ def takes(name: str) -> list[str]:
     return [] if run is None else [option for option in inspect.signature(run).parameters if option != "seen"]
 
 
+def default(name: str, option: str) -> Any:
+    """The default of an option of an attack; None if it has none, or no such option."""
+    run = ATTACKS.get(name).run
+    found = None if run is None else inspect.signature(run).parameters.get(option)
+    return None if found is None or found.default is found.empty else found.default
+
+
 def planned(
     seen: Observation, chosen: Iterable[str] | None, options: Mapping[str, Mapping[str, Any]] | None
 ) -> list[Planned]:

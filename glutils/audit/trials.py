@@ -16,12 +16,14 @@ from ..data.batch import Batch
 from ..observation import Observation, as_gradient, tamper
 from . import evidence, planted, verdicts
 from .checks import ODD, Check
-from .plan import Planned
+from .plan import Planned, default
 from .report import Row
 from .verdicts import Planted
 
 LEAST = 1.0
 """Seconds that a search gets at least."""
+PROBE, ROOM = 4, 0.7
+"""Iterations that are timed first, and the share of its time that a search plans for."""
 OUTSIDE = 0.05
 """Pixels that fit and lie so far beyond 0 and 1 are of a client that changes its inputs before the model."""
 
@@ -54,6 +56,7 @@ class Bench:
         options = dict(plan.options)
         if plan.searches:
             options["seconds"] = max(LEAST, (self.deadline - begin) / max(1, 3 * searching))
+            options = self._fitted(plan, options)
         self._say(plan, "the message", options)
         try:
             result = attacks.attack(plan.name, self.seen, seed=self.seed, **options)
@@ -83,6 +86,23 @@ class Bench:
             self._scored(result), pictures, result.notes,
         )  # fmt: skip
         return row, cut
+
+    def _fitted(self, plan: Planned, options: dict[str, Any]) -> dict[str, Any]:
+        """Settings with so few iterations that their schedule ends in time, as a few of them on the message show.
+
+        Only where the attack's own number is a plain one, and nobody asked for another.
+        """
+        own = default(plan.name, "iterations")
+        if not isinstance(own, int) or "iterations" in options:
+            return options
+        begin = time.monotonic()
+        try:
+            attacks.attack(plan.name, self.seen, seed=self.seed, **options | {"iterations": PROBE})
+        except (ValueError, TypeError):  # it is said when the attack is run
+            return options
+        each = (time.monotonic() - begin) / PROBE  # of all restarts
+        fit = int(ROOM * options["seconds"] / max(each, 1e-9))
+        return options if fit >= own else options | {"iterations": max(PROBE, fit)}
 
     def _say(self, plan: Planned, what: str, options: dict[str, Any]) -> None:
         if self.progress:

@@ -79,9 +79,18 @@ def able(arena: Arena) -> list[str]:
     return [name for name, card in cards.items() if kind in card.kinds and "images" in card.records]
 
 
-def private(arena: Arena, *, seed: int, dataset: str = "photos", size: int = 16, device: Any = None) -> data.Batch:
-    """The private batch of an arena: the same for every attack."""
-    return data.sample(dataset, count=arena.images, size=size, seed=seed, distinct=True, device=device)
+def private(
+    arena: Arena,
+    *,
+    seed: int,
+    dataset: str = "photos",
+    size: int = 16,
+    content: float | int | None = None,
+    device: Any = None,
+) -> data.Batch:
+    """The private batch of an arena: the same for every attack. ``content``: see :func:`glutils.data.sample`."""
+    how = {"count": arena.images, "size": size, "seed": seed, "distinct": True, "content": content, "device": device}
+    return data.sample(dataset, **how)
 
 
 def observed(arena: Arena, batch: data.Batch, *, seed: int) -> observation.Observation:
@@ -110,6 +119,7 @@ def trial(
     evaluations: int = 400,
     dataset: str = "photos",
     size: int = 16,
+    content: float | int | None = None,
     misled: str | None = "wrong_gradient",
     device: Any = None,
     learned: dict[Any, dict[str, Any]] | None = None,
@@ -124,7 +134,7 @@ def trial(
         evaluations: the budget: how often the attacker may compute what the client sends, for images of its own, with
             the way back to the pixels; see :class:`glutils.solvers.Tally`. Attacks that solve equations, or search for
             something else than images, have settings of their own.
-        dataset, size: of the images.
+        dataset, size, content: of the images, see :func:`glutils.data.sample`.
         misled: how the update is spoiled for the negative control (:func:`glutils.tamper`), or None.
         device: where to compute.
         learned: what attacks learned from public data so far; filled, and used again by later trials of the same size.
@@ -138,7 +148,7 @@ def trial(
     """
     ATTACKS.get(name)
     evaluations = _validate.integer("evaluations", evaluations, at_least=1)
-    batch = private(arena, seed=seed, dataset=dataset, size=size, device=device)
+    batch = private(arena, seed=seed, dataset=dataset, size=size, content=content, device=device)
     seen = observed(arena, batch, seed=seed)
     own, learned = conditions.of(name), {} if learned is None else learned
     about = None if own.fits_any else (arena.model, *arena.network.items(), arena.imprinted)
