@@ -1,6 +1,7 @@
 # make env    the environment, in .venv (every other target calls it)
 # make book   execute the notebooks and build the book: _build/html/index.html
 # make test   style, types, unit tests, the notebooks' contract, and notebooks executed twice and compared
+# make lock   write requirements.lock anew (needs uv); `make env LOCK=1` checks every package but PyTorch against it
 # make newest  the unit tests with the newest versions of everything, in an environment of their own
 # make archive  the executed book as one zip file with its checksum, for a release
 # make links  ask every address outside the book whether it is still there (needs the network)
@@ -19,7 +20,7 @@ JOBS   ?= $(shell getconf _NPROCESSORS_ONLN)
 _build/html/index.html:
 	$(MAKE) book
 
-.PHONY: help env newest book browser archive links editions lesson test lab clean
+.PHONY: help env lock newest book browser archive links editions lesson test lab clean
 .DELETE_ON_ERROR:
 
 help:
@@ -29,10 +30,14 @@ env: $(STAMP)
 
 $(STAMP): constraints.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed; name one with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}; name another with: make PYTHON=...")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:3]; sys.exit(None if (3, 11, 5) <= v < (3, 14) else f"Python 3.11.5 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}.{v[2]}; name another with: make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(if $(LOCK),$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --no-deps -r requirements.lock)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[book,test]"
 	@touch $@
+
+lock:
+	$(PYTHON) tools/lock.py
 
 # What tests/test_book.py says about pinned versions is not asked here.
 newest:

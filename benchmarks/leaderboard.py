@@ -5,6 +5,11 @@ after ``--again NAME``. Other sizes or budgets belong into a record of another `
 
     python benchmarks/leaderboard.py [--only "smooth network" ...] [--attacks ig ...] [--seeds 3] [--device cuda]
 
+Twelve photographs that have something in them (a blank card below 18 dB), each with its negative control, and in every
+row the commit it was made from; some ten hours of one core, which may be interrupted:
+
+    python benchmarks/leaderboard.py --name leaderboard_content_cpu --content 18 --seeds 12 --misled 12
+
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
     leaderboard_cpu: python benchmarks/leaderboard.py
@@ -22,6 +27,7 @@ from common import Rows, arguments
 import glutils as gl
 from glutils.attacks.base import ATTACKS
 from glutils.experiments import leaderboard
+from glutils.runs import provenance
 
 IMAGES = [name for name in gl.attacks.names() if "images" in ATTACKS.get(name).records]
 """Attacks that can take part."""
@@ -36,6 +42,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--misled", type=int, default=1, help="seeds with a negative control (not for estimates)")
     parser.add_argument("--size", type=int, default=16)
+    parser.add_argument("--content", type=float, default=None, help="a blank card has less than so many dB")
     parser.add_argument("--evaluations", type=int, default=300)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after that long")
     parser.add_argument("--device", default="cpu")
@@ -43,10 +50,13 @@ def main() -> None:
     options = arguments(parser)
     name = options.name or f"leaderboard_{options.device.split(':')[0]}"
     parameters = {"size": options.size, "evaluations": options.evaluations, "dataset": "photos"}
+    if options.content is not None:
+        parameters["content"] = options.content
     parameters |= {"misled seeds": options.misled, "arenas": {n: vars(a) for n, a in leaderboard.ARENAS.items()}}
     begin, learned = time.perf_counter(), {}
     with Rows(
-        name, parameters, same=("size", "evaluations", "dataset"), drop=lambda row: row["attack"] in options.again,
+        name, parameters, same=("size", "evaluations", "dataset", "content"),
+        drop=lambda row: row["attack"] in options.again,
         device=torch.device(options.device), image_is=("arena", "seed", "image"),
     ) as rows:  # fmt: skip
         for seed, title in itertools.product(range(options.seeds), options.only):
@@ -55,12 +65,14 @@ def main() -> None:
                 cell = {"arena": title, "attack": attack, "seed": seed}
                 if cell in rows or time.perf_counter() - begin > 60 * options.minutes:
                     continue
-                control = seed < options.misled and "estimate" not in arena.update
+                control = seed < options.misled and (options.content or "estimate" not in arena.update)
                 new = leaderboard.trial(
                     attack, arena, seed=seed, evaluations=options.evaluations, size=options.size,
-                    misled="wrong_gradient" if control else None, device=options.device, learned=learned,
+                    content=options.content, misled="wrong_gradient" if control else None, device=options.device,
+                    learned=learned,
                 )  # fmt: skip
-                rows.add(*({"arena": title} | row for row in new))
+                made = {} if options.content is None else {"commit": provenance.tree().commit}
+                rows.add(*({"arena": title} | row | made for row in new))
                 first = new[0]
                 told = first.get("refused") or f"{first['psnr']:.1f} dB, {first['ratio']:.0f} evaluations' time"
                 print(f"{seed} {title:40}{attack:14}{told:.90}", flush=True)

@@ -10,7 +10,9 @@ PSNR. Two further rows show what the terms of the defaults do: Adam with total v
 
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
-    solvers_cpu: python benchmarks/solvers.py
+    solvers_cpu: python benchmarks/solvers.py --sizes 12 --seeds 2
+
+It goes on where it was stopped; photographs of 32 pixels (``--sizes 12 32``) take Adam some seven minutes each.
 """
 
 from __future__ import annotations

@@ -335,3 +335,18 @@ def test_a_photograph_that_is_not_shipped_is_named(monkeypatch):
     monkeypatch.setitem(embedded.PHOTOS, "atlantis", "skimage/data/atlantis.png")
     with pytest.raises(FileNotFoundError, match="'atlantis' should come with skimage"):
         embedded._photo("atlantis")
+
+
+def test_photos_with_content_are_asked_for():
+    def blank(batch):
+        return -10 * (batch.images - batch.images.mean((2, 3), keepdim=True)).square().mean((1, 2, 3)).log10()
+
+    plain = data.sample("photos", size=16, count=40, seed=0, device="cpu")
+    full = data.sample("photos", size=16, count=12, seed=0, content=18, device="cpu")
+    assert (blank(plain) >= 18).any() and (blank(full) < 18).all() and len(full) == 12
+    first = plain.images[blank(plain) < 18][:3]
+    assert torch.equal(data.sample("photos", size=16, count=3, seed=0, content=18, device="cpu").images, first)
+    with pytest.raises(ValueError, match="content must leave photos to draw"):
+        data.sample("photos", size=16, content=0.1, device="cpu")
+    with pytest.raises(ValueError, match="content is for photos, not for 'digits'"):
+        data.sample("digits", content=18, device="cpu")

@@ -11,6 +11,7 @@ import torch
 import glutils as gl
 from glutils import defenses
 from glutils.defenses.empirical import p_value
+from glutils.runs.records import SOURCE
 
 
 def coins(count, seed):
@@ -175,3 +176,38 @@ def test_canaries_refuse(protected, message, model, inserted):
         gl.audit.canaries(model, SGD, None, inserted[:1], rounds=1, lr=0.1, delta=1e-3)
     with pytest.raises(ValueError, match="epsilon must be"):
         defenses.membership_advantage(-1.0)
+
+
+# --- what the records say ---
+
+
+def test_recorded_canaries_stay_below_the_accountant():
+    """A hundred honest runs; and the runs of a program that adds a tenth of its noise, where the budget is small."""
+    rows = gl.runs.load(SOURCE / "benchmarks" / "results" / "canaries_cpu.json").rows
+    honest = [row for row in rows if row["case"] != "broken"]
+    assert len(honest) >= 100
+    assert all(row["empirical"] <= row["accountant"] for row in honest)
+    assert all(abs(row["accountant"] - row["epsilon"]) <= 0.01 * row["epsilon"] for row in rows)
+    broken = [row["empirical"] > row["accountant"] for row in rows if (row["case"], row["epsilon"]) == ("broken", 2.0)]
+    assert sum(broken) > len(broken) / 2
+
+
+def test_the_recommended_setting_hides_every_record():
+    """At epsilon 8, both attacks of who knows all other records: at most 1 dB, or 1 % of the cells, above controls."""
+    record = gl.runs.load(SOURCE / "benchmarks" / "results" / "frontier_cpu.json")
+    rows = [row for row in record.rows if row["strength"] == 8.0]
+    seen = dict.fromkeys((row["case"] for row in rows), 0)
+    for row in rows:
+        near = 0.01 if "table" in row["case"] else 1.0
+        for attack in ("search", "posterior"):
+            for batch in row[attack]:
+                assert all(f <= b + near for f, b in zip(batch["found"], batch["blank"], strict=True))
+        seen[row["case"]] += sum(len(batch["found"]) for batch in row["search"])
+    assert min(seen.values()) >= 12
+    plain = {(r["case"], r["seed"]): r["accuracy"] for r in record.rows if r["strength"] == "none"}
+    lost = {(r["case"], r["seed"]): plain[r["case"], r["seed"]] - r["accuracy"] for r in rows}
+    assert all(points <= 0.03 for (case, _), points in lost.items() if "scalars" in case)
+    read = [f for r in record.rows if r["strength"] == "none" for batch in r["search"] for f in batch["found"]]
+    assert min(read) > 0.9  # cells, or decibels: the positive control
+    assert min(f for r in record.rows if (r["case"], r["strength"]) == ("digits, scalars", "none")
+               for batch in r["search"] for f in batch["found"]) > 100  # fmt: skip

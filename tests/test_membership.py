@@ -13,6 +13,7 @@ from glutils.protocols import FedAvg, FedSGD, SeedPool, ZerothOrder
 QUIET = {"progress": False, "seed": 0, "false_names": 0.2}
 """Few games: a case of these tests is clear, or it is not tested here."""
 CHOSEN = (3, 41, 77)
+PARTS = ((300, "public"), (12, "private"))
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +126,9 @@ def test_told_labels_restrict_the_candidates(pool, model):
 
 
 def test_mini_batches_name_the_clients_records(pool, model):
-    """Each message is about two of six records; thirty messages of sixteen scalars rank the six first."""
+    """Each message is about two of six records; twenty messages of sixteen scalars rank the six first."""
     transcript = gl.federation.train(
-        scalars(16), model, [pool[:6]], rounds=30, lr=1e-3, local_batch=2, seed=0, test=pool[:10], progress=False
+        scalars(16), model, [pool[:6]], rounds=20, lr=1e-3, local_batch=2, seed=0, test=pool[:10], progress=False
     )
     named = gl.identify(gl.observe(transcript, client=0), pool[:40], **QUIET)
     assert set(named.ranking[:6].tolist()) == set(range(6)) and set(found(named)) <= set(range(6))
@@ -165,11 +166,32 @@ def test_noise_that_is_declared_is_allowed_for(pool, model):
     assert found(named) == CHOSEN and named.complete and 0.05 < named.noise < 0.2
 
 
+def test_one_gradient_of_each_candidate_does_as_well(pool, model):
+    seen = sent(model, scalars(40), pool[list(CHOSEN)])
+    named = gl.identify(seen, pool, quick=True, **QUIET)
+    assert found(named) == CHOSEN and named.complete and 0 < named.noise < 0.05
+    with pytest.raises(ValueError, match="quick must be False but for scalars in single or double precision"):
+        gl.identify(sent(model, FedSGD(), pool[:3]), pool, quick=True, **QUIET)
+
+
+def test_classes_are_counted_without_the_records(model):
+    public, private = (gl.data.sample("digits", count=n, split=s, seed=1, device="cpu") for n, s in PARTS)
+    right = sum(
+        torch.equal(
+            gl.membership.class_counts(sent(model, scalars(24), private[a : a + 3]), public, progress=False).counts,
+            torch.bincount(private.labels[a : a + 3], minlength=10),
+        )
+        for a in range(0, 12, 3)
+    )
+    assert right >= 3
+    with pytest.raises(ValueError, match="public must hold at least two records of every class, got fewer of"):
+        gl.membership.class_counts(sent(model, scalars(), private[:3]), public[:12], progress=False)
+
+
 # --- what defences do to a mean ---
 
 
-@pytest.mark.parametrize("expected", [1, 2, 3, 4.5, 20])
-@pytest.mark.parametrize("sigma", [0.0, 0.02])
+@pytest.mark.parametrize(("expected", "sigma"), [(1, 0.02), (2, 0.0), (3, 0.02), (4.5, 0.02), (20, 0.0)])
 def test_a_sum_divided_by_a_public_number_is_read_as_one(pool, model, expected, sigma):
     defense = gl.defenses.get("dp_scalars", clip=3.0, sigma=sigma, expected=expected)
     named = gl.identify(sent(model, gl.defenses.Defended(scalars(80), defense), pool[list(CHOSEN)]), pool, **QUIET)
@@ -177,7 +199,7 @@ def test_a_sum_divided_by_a_public_number_is_read_as_one(pool, model, expected, 
     assert named.noise == pytest.approx(0.0, abs=1e-3) if not sigma else 0.001 < named.noise < 0.2
 
 
-@pytest.mark.parametrize("expected", [None, 2, 7])
+@pytest.mark.parametrize("expected", [None, 7])
 def test_clipped_gradients_are_read_as_the_client_clips_them(pool, model, expected):
     defense = gl.defenses.get("dpsgd", clip=0.5, sigma=1e-4, expected=expected)
     named = gl.identify(sent(model, gl.defenses.Defended(FedSGD(), defense), pool[list(CHOSEN)]), pool, **QUIET)
@@ -210,7 +232,7 @@ def test_classes_that_weigh_more_count_more(pool, model):
 # --- how many they are ---
 
 
-@pytest.mark.parametrize("count", [1, 3, 6])
+@pytest.mark.parametrize("count", [1, 5])
 def test_the_number_of_members_is_found_too(pool, model, count):
     truth = (3, 17, 41, 55, 77, 98)[:count]
     named = gl.identify(sent(model, scalars(60), pool[list(truth)]), pool, members=(1, 9), **QUIET)
@@ -237,7 +259,7 @@ def test_a_message_of_a_batch_of_unknown_size_names_its_records(pool, model):
 def test_a_missing_member_is_noticed(pool, model):
     """No substitute is named in its place, in most draws."""
     missed = wrong = 0
-    for k in range(6):
+    for k in range(4):
         batch = pool[[k, 40 + k]]
         rest = without(pool, (k,))
         named = gl.identify(sent(model, scalars(), batch), rest, progress=False, seed=k, false_names=0.1)

@@ -214,6 +214,21 @@ def test_the_picture_is_small_and_can_be_read_on_a_phone(pages):
     assert all(pages.short(card.title) in svg for card in pages.cards().values())
 
 
+def test_tables_of_the_reference_list_every_name_there_is(pages, tool):
+    reference, found = tool("reference"), {}
+    for what, rows in reference.ROWS.items():
+        lines = rows()
+        assert all(len(line) == len(reference.HEADERS[what]) and all(line) for line in lines), what
+        found[what] = [line[0].strip('`"') for line in lines]
+        assert f"`\"{found[what][0]}\"`" in pages.MAKERS[f"table of {what}"]()
+    assert found["attacks"] == gl.attacks.names() and found["defences"] == gl.defenses.names()
+    assert found["label rules"] == gl.labels.names() and found["models"] == gl.models.names()
+    assert found["data"] == list(gl.data.names())
+    budgets = {row[0].strip('`"') for row in reference.defense_rows() if row[3] == "yes"}
+    assert budgets == {"dpsgd", "dp_update", "dp_scalars"}
+    assert reference.escaped("<a>/*_b") == r"\<a>/\*\_b"
+
+
 def test_the_picture_follows_the_theme_and_is_not_cut(pages, tmp_path):
     light, dark = pages.picture(), pages.darkened(pages.picture())
     assert not [colour for colour in pages.DARK if colour in dark]

@@ -140,6 +140,22 @@ def test_the_three_workflows_are_there():
     assert {path.stem for path in (ROOT / ".github" / "workflows").glob("*.yml")} >= {"tests", "book", "weekly"}
 
 
+def test_the_lock_file_holds_the_pinned_versions_and_names_no_host(tool):
+    lock = tool("lock")
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert "://" not in text and "--index" not in text and "--find-links" not in text
+    shape = r"^([\w.-]+)==([\w.]+)[^\n]*\\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)"
+    entries = re.findall(shape, text, flags=re.M)
+    assert len(entries) == len(re.findall(r"^\w", text, flags=re.M)) > 150
+    locked = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version, _ in entries}
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    for name, version in re.findall(r"^([\w.-]+)==(\S+)$", pinned, flags=re.M):
+        name = re.sub(r"[-_.]+", "-", name).lower()
+        assert name not in locked or locked[name] == version, f"{name}: run make lock"
+    assert not [name for name in locked if lock.LEFT_OUT.match(f"{name}==")]
+    assert lock.kept("a==1 \\\n    --hash=x\ntorch==2 \\\n    --hash=y\nb==3\n") == "a==1 \\\n    --hash=x\nb==3\n"
+
+
 def test_spelling():
     """codespell knows common misspellings; what it takes for one by mistake stands in pyproject.toml."""
     ran = subprocess.run([sys.executable, "-m", "codespell_lib"], cwd=ROOT, capture_output=True, text=True, timeout=120)

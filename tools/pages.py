@@ -11,11 +11,13 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import contents
 import course
 import record_index
+import reference
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"^% made from the code: (.+)$", flags=re.M)
@@ -23,7 +25,8 @@ CLASS = re.compile(r"^\.\. autoclass:: ([\w.]+)$", flags=re.M)
 CHAPTERS = {
     "fc_inversion": 1, "zerogla": 3, "dlg": 7, "idlg": 7, "dlg_adam": 7, "dlg_cosine": 7, "grnn": 7, "rgap": 7, "ig": 8,
     "stg": 8, "fgla": 9, "ggl": 10, "gias": 10, "igims": 10, "cpa": 12, "cpa_fi": 12, "rtf": 12, "dmgan": 12, "dlf": 14,
-    "dager": 21, "zerogla_text": 21, "spear": 12, "april": 19,
+    "dager": 21, "zerogla_text": 21, "zerogla_label_word": 23, "spear": 12, "april": 19, "tableak": 19, "fishing": 17,
+    "loki": 17,
 }  # fmt: skip
 """Attack to the chapter that explains it."""
 NO_MESSAGE = "no message"
@@ -276,6 +279,11 @@ def threat_table() -> str:
     return f":::{{div}} wide\n{table(header, rows)}\n:::"
 
 
+def reference_table(what: str) -> str:
+    """What can be asked for by name, as a table."""
+    return f":::{{div}} wide\n{table(reference.HEADERS[what], reference.ROWS[what]())}\n:::"
+
+
 def entry(target: str, directive: str = "function", options: str = "") -> str:
     """The reference of one object."""
     return f"```{{eval-rst}}\n.. auto{directive}:: {target}\n{options}```"
@@ -349,5 +357,6 @@ MAKERS: dict[str, Callable[[], str]] = {
     "defences": defenses_reference,
     "records": records_table,
     "contents": contents.table,
+    **{f"table of {what}": partial(reference_table, what) for what in reference.ROWS},
     "course": lambda: table(COURSE, course.lines()),
 }

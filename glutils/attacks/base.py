@@ -137,12 +137,24 @@ def register(name: str, card: Card) -> Callable:
 
 
 def names() -> list[str]:
-    """Names that :func:`attack` accepts."""
+    """Names that :func:`attack` accepts.
+
+    Example:
+        >>> import glutils as gl
+        >>> "zerogla" in gl.attacks.names()
+        True
+    """
     return ATTACKS.names()
 
 
 def table() -> list[dict[str, str]]:
-    """The attacks side by side, one row each, generated from their cards."""
+    """The attacks side by side, one row each, generated from their cards.
+
+    Example:
+        >>> import glutils as gl
+        >>> gl.attacks.table()[0]["adversary"]
+        'honest-but-curious server'
+    """
     rows = []
     for name in names():
         card = ATTACKS.get(name)

@@ -27,6 +27,13 @@ def hold_out(clients: Sequence[Batch], *, share: float = 0.2, seed: int = 0) -> 
 
     Raises:
         TypeError, ValueError: a bad argument; a client with a single image (the message names it).
+
+    Example:
+        >>> import glutils as gl
+        >>> clients = gl.data.partition("digits", clients=2, per_client=10, seed=0, device="cpu")
+        >>> kept, held = gl.data.hold_out(clients, share=0.2)
+        >>> [len(own) for own in kept], [len(own) for own in held]
+        ([8, 8], [2, 2])
     """
     clients = _batches("clients", clients)
     share = _validate.number("share", share, above=0)
@@ -48,6 +55,12 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
     """All records of several Batches in one, in order; their classes, shapes and columns must be the same.
 
     Texts of one vocabulary may be of different lengths, and are filled up to the longest.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> len(gl.data.concatenate([batch, batch]))
+        4
     """
     batches = _batches("batches", batches)
     if all(batch.kind == "tokens" and batch.labels.ndim == 2 for batch in batches):

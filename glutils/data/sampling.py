@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -21,7 +21,13 @@ EXTERNAL_LARGEST = 1024
 
 
 def names() -> dict[str, str]:
-    """Every set by name, with what it is or needs; ``root`` is an argument of ``sample``, ``load``, ``partition``."""
+    """Every set by name, with what it is or needs; ``root`` is an argument of ``sample``, ``load``, ``partition``.
+
+    Example:
+        >>> import glutils as gl
+        >>> gl.data.names()["wine"]
+        'embedded, needs nothing: a table of 178 wines, 13 numeric columns, 3 classes'
+    """
     needs = {name: external.loaders.get(name).needs for name in external.loaders.names()}
     return EMBEDDED | tables.names() | texts.names() | {name: f"external, needs {text}" for name, text in needs.items()}
 
@@ -35,6 +41,7 @@ def sample(
     split: str = "private",
     classes: Iterable[str | int] | None = None,
     distinct: bool | None = None,
+    content: float | int | None = None,
     root: str | os.PathLike[str] | None = None,
     download: bool = False,
     device: str | torch.device | None = None,
@@ -57,6 +64,9 @@ def sample(
             messages: from these topics, "bank", "card", "health", "home", "travel", "work".
         distinct: draw every class once before any comes again. None: True for ``photos``; False elsewhere, which
             draws images uniformly without replacement (labels of ``photos`` uniformly with replacement).
+        content: draw only photos with something in them: those of which a blank card in their mean colour has less than
+            so many dB (PSNR). Others are passed over, so classes may come again earlier. None: all; many crops are
+            sky or cloth.
         root: the folder of an external set.
         download: let torchvision fetch an external set into ``root``, where it can.
         device: where the batch goes. None: a GPU where there is one, else the CPU.
@@ -89,12 +99,29 @@ def sample(
         raise ValueError(f"count must be an integer of at least 1, or 'all'; got {count!r}")
     count = _validate.integer("count", count, at_least=1)
     draw = generator(seed, split)
+    if content is not None and name != "photos":
+        raise ValueError(f"content is for photos, not for {name!r}; got {content!r}")
     if name == "photos":
         _no_root(name, root, download)
         size = size or embedded.PHOTO_SIZE
+        if content is not None:
+            content = _validate.number("content", content, above=0)
+            return _with_content(content, count, size, seed, split, classes, distinct is not False).to(device)
         return embedded.photos(count, size, seed, split, classes, distinct is not False).to(device)
     found = _pool(name, split, root, download)
     return found.batch(draw_indices(found, count, draw, classes, bool(distinct)), size).to(device)
+
+
+def _with_content(content: float, count: int, *how: Any) -> Batch:
+    """The first ``count`` photos of a longer draw of which a blank card has less than ``content`` dB."""
+    for drawn in (4 * count, 32 * count, 256 * count):
+        found = embedded.photos(drawn, *how)
+        away = found.images - found.images.mean((2, 3), keepdim=True)
+        card = -10 * away.square().mean((1, 2, 3)).clamp_min(1e-12).log10()
+        kept = (card < content).nonzero().flatten()[:count]
+        if len(kept) == count:
+            return found[kept]
+    raise ValueError(f"content must leave photos to draw: {len(kept)} of {drawn} are below {content:g} dB, not {count}")
 
 
 def load(
@@ -110,6 +137,11 @@ def load(
 
     Everything is held in memory: fine for ``digits`` and small images, not for all of ImageNet. Arguments and errors
     are those of :func:`sample`.
+
+    Example:
+        >>> import glutils as gl
+        >>> len(gl.data.load("digits", split="public", device="cpu"))
+        797
     """
     device = _device.resolve(device)
     size = _size_of_set(name, size, split)
@@ -151,6 +183,11 @@ def public(
 
     For a Batch of an external set ``root`` has to be given again: a batch does not remember folders. Arguments and
     errors are otherwise those of :func:`sample`; a Batch that was not drawn from a set by name raises ``ValueError``.
+
+    Example:
+        >>> import glutils as gl
+        >>> gl.data.public("digits", count=4, device="cpu").images.shape
+        torch.Size([4, 1, 8, 8])
     """
     if not isinstance(of, Batch):
         return sample(of, count=count, size=size, seed=seed, split="public", root=root, device=device)

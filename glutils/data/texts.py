@@ -61,7 +61,7 @@ def from_texts(
         >>> import glutils as gl
         >>> batch = gl.data.from_texts(["Please call Jane, phone 5550199.", "My code is 4821."])
         >>> batch.images.shape, batch.texts[1], int((batch.labels != -100).sum())
-        (torch.Size([2, 17]), 'My code is 4821.', 25)
+        (torch.Size([2, 16]), 'My code is 4821.', 24)
     """
     if isinstance(texts, str) or not isinstance(texts, Sequence) or not texts:
         raise TypeError(f"texts must be a list of at least one text, got {texts!r}")

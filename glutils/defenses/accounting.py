@@ -157,6 +157,11 @@ def noise_multiplier(
 
     Raises:
         ValueError: no multiplier up to 10,000 is enough; or as :func:`epsilon`.
+
+    Example:
+        >>> import glutils as gl
+        >>> round(gl.defenses.noise_multiplier(3.0, 0.1, 60, 1e-3), 1)
+        1.1
     """
     wanted = _validate.number("epsilon_wanted", epsilon_wanted, above=0)
 

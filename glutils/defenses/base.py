@@ -125,7 +125,13 @@ class Defense:
 
 
 def names() -> list[str]:
-    """Names that :func:`get` accepts."""
+    """Names that :func:`get` accepts.
+
+    Example:
+        >>> import glutils as gl
+        >>> gl.defenses.names()[:3]
+        ['clip', 'clip_scalars', 'dpsgd']
+    """
     return DEFENSES.names()
 
 

@@ -86,7 +86,7 @@ def empirical_epsilon(
         >>> noisy = members.double() + 0.5 * torch.randn(1000, generator=generator)
         >>> found = gl.defenses.empirical_epsilon(noisy, members, delta=1e-5, guesses=200)
         >>> found.right, round(found.epsilon, 1), round(gl.defenses.epsilon(0.5, 1.0, 1, 1e-5), 1)
-        (198, 3.4, 9.8)
+        (198, 3.4, 10.0)
     """
     scores, members = _canaries(scores, members)
     count = len(scores)

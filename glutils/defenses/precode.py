@@ -43,6 +43,13 @@ def precode(model: nn.Module, width: int = 256, *, seed: int = 0) -> nn.Module:
 
     Raises:
         ValueError: the model has no linear layer, or a bottleneck already.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> model = gl.models.build("mlp", batch, seed=0)
+        >>> type(gl.defenses.precode(model, width=8)).__name__
+        'Sequential'
     """
     width = _validate.integer("width", width, at_least=1)
     if any(isinstance(module, Bottleneck) for module in model.modules()):

@@ -118,6 +118,13 @@ def secure_sum(
     Raises:
         ValueError: fewer clients than the threshold stay or answer, a ring too small for the sum, vectors of different
             shapes, a threshold that would let the server open a client by itself.
+
+    Example:
+        >>> import torch
+        >>> import glutils as gl
+        >>> vectors = [torch.full((3,), float(i)) for i in range(4)]
+        >>> gl.defenses.secure_sum(vectors).total
+        tensor([6., 6., 6.], dtype=torch.float64)
     """
     coding = FixedPoint() if coding is None else _validate.instance("coding", coding, FixedPoint)
     count, shape = len(vectors), _shapes(vectors)

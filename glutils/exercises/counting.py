@@ -44,19 +44,22 @@ def unseen_change(draw: torch.Generator) -> Iterator[Case]:
 
 
 @exercise(
-    "Count the unknowns: pixels, and for unknown labels one probability for each image and class. A round adds K "
-    "equations. The last round counts even if it is more than needed.",
+    "Count the unknowns: pixels, and for unknown labels the probabilities of each image's classes, which add up to "
+    "one. A round adds K equations. The last round counts even if it is more than needed.",
     {
         "Rounding down leaves a few unknowns without an equation.": lambda images, shape, classes, per_round, known: (
-            images * (math.prod(shape) + (0 if known else classes)) // per_round
+            images * (math.prod(shape) + (0 if known else classes - 1)) // per_round
+        ),
+        "Probabilities add up to one: one number fewer a label.": lambda images, shape, classes, per_round, known: (
+            -(-images * (math.prod(shape) + (0 if known else classes)) // per_round)
         ),
         "Colour images have three values for each pixel.": lambda images, shape, classes, per_round, known: (
-            -(-images * (math.prod(shape[1:]) + (0 if known else classes)) // per_round)
+            -(-images * (math.prod(shape[1:]) + (0 if known else classes - 1)) // per_round)
         ),
-        "Labels that are not known are unknowns, too: one number for each image and class.": lambda images,
-        shape, classes, per_round, known: -(-images * math.prod(shape) // per_round),
-        "An unknown label is one probability for each class, not one number.":
-            lambda images, shape, classes, per_round, known: (
+        "Labels that are not known are unknowns, too.": lambda images, shape, classes, per_round, known: (
+            -(-images * math.prod(shape) // per_round)
+        ),
+        "An unknown label is more than one number.": lambda images, shape, classes, per_round, known: (
             -(-images * (math.prod(shape) + (0 if known else 1)) // per_round)
         ),
     },
@@ -66,8 +69,8 @@ def rounds_needed(draw: torch.Generator) -> Iterator[Case]:
     there are at least as many equations as unknowns, for images of shape (channels, height, width); a whole
     number."""
     for known, channels in ((True, 1), (True, 3), (False, 1), (False, 3)):
-        side, images, classes, K = integer(draw, 4, 12), integer(draw, 1, 10), integer(draw, 2, 12), integer(draw, 2, 7)
-        unknowns = images * (channels * side**2 + (0 if known else classes))
+        side, images, classes, K = integer(draw, 4, 12), integer(draw, 1, 10), integer(draw, 3, 12), integer(draw, 2, 7)
+        unknowns = images * (channels * side**2 + (0 if known else classes - 1))
         labels = "known labels" if known else "unknown labels"
         K += unknowns % K == 0  # so that rounding matters
         about = f"{images} images of {channels} x {side} x {side}, {classes} classes, {labels}"

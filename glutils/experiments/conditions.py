@@ -13,7 +13,7 @@ from torch import nn
 from .. import _validate, data, models, observation, protocols
 from ..attacks.base import ATTACKS
 from ..attacks.closed_form import decoder
-from ..attacks.malicious import imprint
+from ..attacks.malicious import fishing, imprint, loki
 from ..observation import Observation
 from ..priors import latent
 
@@ -92,6 +92,17 @@ def _imprint(model: nn.Module, public: data.Batch, seed: int) -> nn.Module:
     return imprint.imprint(model, public, seed=seed)
 
 
+def _bait(model: nn.Module, public: data.Batch, seed: int) -> nn.Module:
+    """The network with fishing's head, for a class that the seed draws."""
+    count = len(public.classes)
+    return fishing.fish(model, int(torch.randint(count, (1,), generator=torch.Generator().manual_seed(seed))))
+
+
+def _own_block(model: nn.Module, public: data.Batch, seed: int) -> nn.Module:
+    """The network behind LOKI's block, as the only client receives it."""
+    return loki.loki_models(model, public, 1, seed=seed)[0]
+
+
 LATENT = 32
 """Numbers in z of a generator."""
 PLAYERS = {"dmgan": "it takes part in the training as a client and reads no client's update (chapter 12)"}
@@ -117,14 +128,18 @@ CONDITIONS: dict[str, Conditions] = {
     "ggl": Conditions(**KINKED, knows=PUBLIC, budget=_every, **GENERATIVE),
     "gias": Conditions(**KINKED, knows=PUBLIC, budget=_every, **GENERATIVE),
     "igims": Conditions(**KINKED, knows=PUBLIC, budget=_steps, **GENERATIVE),
+    "tableak": Conditions(**LINEAR, budget=lambda evaluations: {"iterations": max(1, evaluations // 5)}),
     "dlf": Conditions(**KINKED, budget=_every),
     "april": Conditions("vit", knows=(), largest=1),
     "fc_inversion": Conditions(**LINEAR, knows=(), largest=1),
     "dager": Conditions(**LANGUAGE, knows=()),
     "zerogla_text": Conditions(**LANGUAGE, knows=(), budget=_own),
+    "zerogla_label_word": Conditions(**LANGUAGE, knows=(), budget=_own, largest=1),
     "cpa": Conditions(**LINEAR, budget=_own),
     "spear": Conditions(**LINEAR, knows=(), budget=_own),
     "cpa_fi": Conditions(**KINKED, budget=lambda evaluations: {"inversion": evaluations}),
+    "loki": Conditions(**KINKED, knows=PUBLIC, change=_own_block),
+    "fishing": Conditions(**LINEAR, knows=("public",), change=_bait),
     "rtf": Conditions(**KINKED, knows=PUBLIC, change=_imprint),
 }
 

@@ -17,7 +17,7 @@ from ..attacks.malicious import imprint
 from ..attacks.matching.objective import matching, normal_start
 from ..observation.transcripts import Round
 from ..protocols import FedSGD
-from ..runs import records
+from ..runs import intervals, records
 from . import conditions
 
 TOLD = ("labels", "public")
@@ -79,9 +79,18 @@ def able(arena: Arena) -> list[str]:
     return [name for name, card in cards.items() if kind in card.kinds and "images" in card.records]
 
 
-def private(arena: Arena, *, seed: int, dataset: str = "photos", size: int = 16, device: Any = None) -> data.Batch:
-    """The private batch of an arena: the same for every attack."""
-    return data.sample(dataset, count=arena.images, size=size, seed=seed, distinct=True, device=device)
+def private(
+    arena: Arena,
+    *,
+    seed: int,
+    dataset: str = "photos",
+    size: int = 16,
+    content: float | int | None = None,
+    device: Any = None,
+) -> data.Batch:
+    """The private batch of an arena: the same for every attack. ``content``: see :func:`glutils.data.sample`."""
+    how = {"count": arena.images, "size": size, "seed": seed, "distinct": True, "content": content, "device": device}
+    return data.sample(dataset, **how)
 
 
 def observed(arena: Arena, batch: data.Batch, *, seed: int) -> observation.Observation:
@@ -110,6 +119,7 @@ def trial(
     evaluations: int = 400,
     dataset: str = "photos",
     size: int = 16,
+    content: float | int | None = None,
     misled: str | None = "wrong_gradient",
     device: Any = None,
     learned: dict[Any, dict[str, Any]] | None = None,
@@ -124,7 +134,7 @@ def trial(
         evaluations: the budget: how often the attacker may compute what the client sends, for images of its own, with
             the way back to the pixels; see :class:`glutils.solvers.Tally`. Attacks that solve equations, or search for
             something else than images, have settings of their own.
-        dataset, size: of the images.
+        dataset, size, content: of the images, see :func:`glutils.data.sample`.
         misled: how the update is spoiled for the negative control (:func:`glutils.tamper`), or None.
         device: where to compute.
         learned: what attacks learned from public data so far; filled, and used again by later trials of the same size.
@@ -138,7 +148,7 @@ def trial(
     """
     ATTACKS.get(name)
     evaluations = _validate.integer("evaluations", evaluations, at_least=1)
-    batch = private(arena, seed=seed, dataset=dataset, size=size, device=device)
+    batch = private(arena, seed=seed, dataset=dataset, size=size, content=content, device=device)
     seen = observed(arena, batch, seed=seed)
     own, learned = conditions.of(name), {} if learned is None else learned
     about = None if own.fits_any else (arena.model, *arena.network.items(), arena.imprinted)
@@ -189,12 +199,26 @@ def by_attack(rows: Iterable[Mapping[str, Any]], key: str = "psnr") -> dict[str,
     return {name: [statistics.mean(values) for values in seeds.values()] for name, seeds in found.items()}
 
 
+def margins(rows: Iterable[Mapping[str, Any]]) -> list[float]:
+    """Of one attack's rows, seed by seed: mean PSNR of its images minus that of the best of their own controls."""
+    seeds: dict[Any, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        seeds.setdefault(row["seed"], []).append(row)
+    found = []
+    for own in seeds.values():
+        names = set.intersection(*(set(row["controls"]) for row in own))
+        best = max(statistics.mean(min(row["controls"][n]["psnr"], metrics.pixels.CAP) for row in own) for n in names)
+        found.append(statistics.mean(min(row["psnr"], metrics.pixels.CAP) for row in own) - best)
+    return found
+
+
 def standings(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One arena's rows summed up, best attack first; refusals last, with their reason.
 
     PSNR: median, lowest and highest over seeds of a batch's mean. ``misled``: the median of the negative control where
-    it ran. ``beats``: whether the median is above that of every control that stands in the rows. ``evaluations``: None
-    where a row's were not counted.
+    it ran. ``margin``: mean over seeds of how far a batch is above the best of its own controls, with ``from`` and
+    ``to``, the ends of its 95 % interval (Student's t, paired; infinite from one seed). ``beats``: whether it is above
+    them for every seed. ``evaluations``: None where a row's were not counted.
     """
     rows = list(rows)
     psnr, found = by_attack(rows), []
@@ -210,7 +234,9 @@ def standings(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         line |= {"SSIM": statistics.median(by_attack(own, "ssim")[name])}
         line |= {"labels": statistics.mean(float(row["label_right"]) for row in own)}
         line |= {"mean colour": controls["mean_colour"], "misled": controls.get("misled")}
-        line |= {"beats": all(middle > value for value in controls.values())}
+        apart = margins(own)
+        margin = intervals.mean(apart)
+        line |= {"beats": min(apart) > 0, "margin": margin.value, "from": margin.low, "to": margin.high}
         made = [row["evaluations"] for row in own]
         line |= {"evaluations": None if None in made else statistics.median(made)}
         line |= {"ratio": statistics.median(row["ratio"] for row in own)}

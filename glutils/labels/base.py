@@ -78,12 +78,24 @@ def register(name: str, card: Card) -> Callable[[Rule], Rule]:
 
 
 def names() -> list[str]:
-    """Names that :func:`infer` accepts."""
+    """Names that :func:`infer` accepts.
+
+    Example:
+        >>> import glutils as gl
+        >>> gl.labels.names()[:3]
+        ['idlg', 'alr', 'llg']
+    """
     return _RULES.names()
 
 
 def table() -> list[dict[str, str]]:
-    """The rules side by side, one row each, generated from their cards."""
+    """The rules side by side, one row each, generated from their cards.
+
+    Example:
+        >>> import glutils as gl
+        >>> gl.labels.table()[0]["needs"]
+        'one image'
+    """
     cards = [(name, _RULES.get(name)) for name in names()]
     return [
         {"rule": c.title, "name": name, "reads": ", ".join(c.kinds), "needs": c.needs, "assumes": c.assumes}
@@ -150,6 +162,12 @@ def round_counts(fractional: Float[Tensor, " classes"], total: int) -> Int64[Ten
 
     Raises:
         ValueError: fractions that are not finite.
+
+    Example:
+        >>> import torch
+        >>> import glutils as gl
+        >>> gl.labels.round_counts(torch.tensor([1.6, 0.9, 0.5]), total=3)
+        tensor([2, 1, 0])
     """
     fractional = _validate.finite("fractional", fractional.double()).clamp(min=0)
     counts = fractional.floor()

@@ -1,4 +1,4 @@
-"""How many records of each class are behind a message: fewer scalars than names take, and none of the records."""
+"""How many records of each class are behind a message: from fewer scalars than names take, without their records."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def class_counts(
         >>> seen = gl.observe(model, protocol, protocol.transmit(model, batch.images, batch.labels), batch)
         >>> found = gl.membership.class_counts(seen, public, progress=False).counts
         >>> found.nonzero().flatten().tolist(), sorted(set(batch.labels.tolist()))
-        ([0, 6], [0, 6])
+        ([1, 5], [1, 5])
     """
     pool = candidates_of(seen, _validate.instance("public", public, Batch), None)
     count = seen.shape[0] if members is None else _validate.integer("members", members, at_least=1)

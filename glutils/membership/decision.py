@@ -18,6 +18,7 @@ HARD = 3
 """Times as many games with one member missing, which is the hardest case. All but one part in so many of the risk of a
 false name is spent where everything is explained down to the noise, and the last part where it is not; the other way
 round if no game that lacks a member is explained so well."""
+NEARLY = 2.0
 MORE = 1
 """Times as many games again, at most, to find some that are like the case at hand."""
 
@@ -81,20 +82,20 @@ def _usual(task: Problem, whole: list[Game]) -> float:
 
 
 def _alike(table: Table, played: dict[int, list[Game]], left: float, games: dict[int, int]) -> list[list[float]]:
-    """Wrong supports in games that leave as much as the case at hand, each with as much noise as that takes.
+    """Wrong supports in games that leave about as much as the case at hand.
 
-    Nobody has declared this noise, so nothing is known of its size but what is left. Games in which more is left
-    without any are none of these: others take their place, as long as it is not in vain.
+    What is left there is a member's share, or noise that nobody has declared, so that nothing is known of its size but
+    what is left. Games that leave up to :data:`NEARLY` times as much, or as little, are taken as they are; those that
+    leave less, with as much noise as it takes. Others take the place of the rest, as long as it is not in vain.
     """
     found = []
     for absent, kind in played.items():
-        alike = [table.again(game, left) for game in kind if game.residual <= left]
+        alike = [game for game in kind if game.residual <= NEARLY * left]
         for _ in range(MORE * games[absent] if alike else 0):
             if len(alike) >= games[absent]:
                 break
-            game = table.play(absent)
-            if game.residual <= left:
-                alike.append(table.again(game, left))
+            alike += [game for game in [table.play(absent)] if game.residual <= NEARLY * left]
+        alike = [game if NEARLY * game.residual >= left else table.again(game, left) for game in alike]
         found.append([game.wrong for game in alike] or [-math.inf])
     return found
 

@@ -92,16 +92,17 @@ def found(
     side, own, total = CELL * error * size, columns[used].astype(np.float32), size * message
     steps = generator.integers(1, 2**62, size=len(used)) * 2 + 1
 
-    def cell(row: int, part: np.ndarray, sign: int) -> np.ndarray:
-        whole = own[row].take(part[:, 0])
-        for other in part.T[1:]:
-            whole += own[row].take(other)
-        place = whole if sign > 0 else np.float32(total[used[row]]) - whole
-        return np.floor(place / np.float32(side)).astype(np.int64) * steps[row]
+    def cells(part: np.ndarray, rest: bool) -> np.ndarray:
+        found = np.zeros(len(part), dtype=np.int64)
+        for row, step in enumerate(steps):
+            whole = own[row].take(part[:, 0])
+            for other in part.T[1:]:
+                whole += own[row].take(other)
+            place = np.float32(total[used[row]]) - whole if rest else whole
+            found += np.floor(place / np.float32(side)).astype(np.int64) * step  # a hash: it may wrap around
+        return found
 
-    with np.errstate(over="ignore"):
-        keys = sum(cell(row, halves.first, 1) for row in range(len(used)))
-        wanted = sum(cell(row, halves.second, -1) for row in range(len(used)))
+    keys, wanted = cells(halves.first, rest=False), cells(halves.second, rest=True)
     both = np.flatnonzero(np.isin(wanted, keys))
     there = np.flatnonzero(np.isin(keys, wanted[both]))
     there = there[np.argsort(keys[there], kind="stable")]

@@ -30,6 +30,12 @@ def count_accuracy(
 
     Raises:
         TypeError, ValueError: other types, or counts that are negative or differ in their sum or length.
+
+    Example:
+        >>> import torch
+        >>> import glutils as gl
+        >>> round(gl.metrics.count_accuracy(torch.tensor([2, 0, 1]), torch.tensor([1, 1, 1])), 3)
+        0.667
     """
     found, true = _pair(estimate, truth)
     return float(torch.minimum(found, true).sum()) / float(true.sum())
@@ -38,7 +44,14 @@ def count_accuracy(
 def existence_f1(
     estimate: HasCounts | Int64[Tensor, " classes"], truth: Batch | Int64[Tensor, " classes"]
 ) -> float:
-    """F1 of the set of classes found against the set that is there, between 0 and 1. Arguments as above."""
+    """F1 of the set of classes found against the set that is there, between 0 and 1. Arguments as above.
+
+    Example:
+        >>> import torch
+        >>> import glutils as gl
+        >>> round(gl.metrics.existence_f1(torch.tensor([2, 0, 1]), torch.tensor([1, 1, 1])), 3)
+        0.8
+    """
     found, true = (counts > 0 for counts in _pair(estimate, truth))
     return 2 * float((found & true).sum()) / float(found.sum() + true.sum())
 
@@ -46,7 +59,14 @@ def existence_f1(
 def existence_jaccard(
     estimate: HasCounts | Int64[Tensor, " classes"], truth: Batch | Int64[Tensor, " classes"]
 ) -> float:
-    """Classes found that are there, over classes found or there, between 0 and 1. Arguments as above."""
+    """Classes found that are there, over classes found or there, between 0 and 1. Arguments as above.
+
+    Example:
+        >>> import torch
+        >>> import glutils as gl
+        >>> round(gl.metrics.existence_jaccard(torch.tensor([2, 0, 1]), torch.tensor([1, 1, 1])), 3)
+        0.667
+    """
     found, true = (counts > 0 for counts in _pair(estimate, truth))
     return float((found & true).sum()) / float((found | true).sum())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .. import _validate
@@ -23,6 +22,12 @@ def correlations(
 
     Raises:
         TypeError: not floating-point tensors. ValueError: other shapes.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> gl.metrics.correlations(batch.images, batch.images).shape
+        torch.Size([2, 2])
     """
     for name, value in (("images", images), ("truth", truth)):
         _validate.instance(name, value, torch.Tensor)
@@ -43,7 +48,15 @@ def match_by_correlation(
     """For each truth the index of its image, -1 where there are too few: the largest total ``|correlation|``.
 
     Shape (B,), int64; sign-free; any number of images (Hungarian). Arguments as in `correlations`.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> gl.metrics.match_by_correlation(batch.images.flip(0), batch.images)
+        tensor([1, 0])
     """
+    from scipy.optimize import linear_sum_assignment  # here, because SciPy takes long to load
+
     rows, columns = linear_sum_assignment(-correlations(images, truth).abs().numpy())
     found = torch.full((len(truth),), -1, dtype=torch.int64)
     found[torch.from_numpy(columns)] = torch.from_numpy(rows)
@@ -57,6 +70,12 @@ def correlation(
 
     What an image of the same batch, or noise, reaches by chance is not 0: print a control. Arguments as in
     `correlations`.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> gl.metrics.correlation(batch.images, batch.images).round(decimals=6)
+        tensor([1., 1.], dtype=torch.float64)
     """
     all_pairs, found = correlations(images, truth).abs(), match_by_correlation(images, truth)
     return torch.where(found >= 0, all_pairs[found.clamp(min=0), torch.arange(len(truth))], 0.0)
@@ -72,6 +91,12 @@ def recovery_mask(
 
     For attacks that find some images exactly and others not at all; no matching, any number of images. The other
     arguments as in `correlations`.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> gl.metrics.recovery_mask(batch.images[:1], batch.images)
+        tensor([ True, False])
     """
     above = _validate.number("above", above, above=0)
     correlations(images, truth)  # checks both

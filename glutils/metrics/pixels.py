@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Float64, Int64, Num
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .. import _torchvision, _validate
@@ -39,6 +38,13 @@ def mse(images: Images, truth: Images) -> Float64[Tensor, " batch"]:
     Raises:
         TypeError: not floating-point tensors.
         ValueError: shapes that differ or are not (B, C, H, W), or a truth outside [0, 1].
+
+    Example:
+        >>> import torch
+        >>> import glutils as gl
+        >>> truth = torch.full((1, 1, 8, 8), 0.5)
+        >>> gl.metrics.mse(truth + 0.1, truth).round(decimals=4)
+        tensor([0.0100], dtype=torch.float64)
     """
     images, truth = _pair(images, truth)
     return (images - truth).square().flatten(1).mean(1)
@@ -49,6 +55,13 @@ def psnr(images: Images, truth: Images) -> Float64[Tensor, " batch"]:
 
     This is one PSNR per image. Torchmetrics' ``dim=0``, used in some published code, averages one PSNR per *pixel
     position* instead, which flatters a result: by 2.5 dB for two images with Gaussian errors. Arguments as in `mse`.
+
+    Example:
+        >>> import torch
+        >>> import glutils as gl
+        >>> truth = torch.full((1, 1, 8, 8), 0.5)
+        >>> gl.metrics.psnr(truth + 0.1, truth).round(decimals=2)
+        tensor([20.], dtype=torch.float64)
     """
     return -10 * torch.log10(mse(images, truth))
 
@@ -59,6 +72,13 @@ def ssim(images: Images, truth: Images) -> Float64[Tensor, " batch"]:
     Only windows that lie inside the image count (22x22 of them on 32x32). An image narrower than 11 px gets the largest
     odd window that fits, with sigma scaled alike: 7 px and 0.95 on 8x8 digits, so four windows. Below 3 px there is
     no structure to compare, and the answer is NaN. Arguments as in `mse`.
+
+    Example:
+        >>> import torch
+        >>> import glutils as gl
+        >>> truth = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+        >>> float(gl.metrics.ssim(truth, truth))
+        1.0
     """
     images, truth = _pair(images, truth)
     short = min(truth.shape[2:])
@@ -108,6 +128,13 @@ def affine_psnr(images: Images, truth: Images) -> Float64[Tensor, " batch"]:
 
     Scale (negative allowed) and offset are fitted to the truth by least squares, one pair per image, before clamping:
     say so where this number is printed. Arguments as in `mse`.
+
+    Example:
+        >>> import torch
+        >>> import glutils as gl
+        >>> truth = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> bool(gl.metrics.affine_psnr(0.5 * truth + 0.2, truth) > 100)
+        True
     """
     _pair(images, truth)
     raw, wanted = (stack.detach().cpu().double().flatten(1) for stack in (images, truth))
@@ -121,14 +148,29 @@ def match(images: Images, truth: Images) -> Int64[Tensor, " batch"]:
     """Which reconstruction belongs to which truth: ``matching[i]`` is the index in ``images`` for ``truth[i]``.
 
     Shape (B,), int64, a permutation: the assignment of least total MSE (Hungarian). Arguments as in `mse`.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> gl.metrics.match(batch.images.flip(0), batch.images)
+        tensor([1, 0])
     """
+    from scipy.optimize import linear_sum_assignment  # here, because SciPy takes long to load
+
     cost = _distances(*_pair(images, truth)).nan_to_num(nan=2.0)  # a failed image is worse than any other
     rows, columns = linear_sum_assignment(cost.T.numpy())
     return torch.from_numpy(columns).long()
 
 
 def label_accuracy(labels: Int64[Tensor, " batch"], truth: Int64[Tensor, " batch"]) -> float:
-    """Share of equal entries of two (B,) int64 label vectors, between 0 and 1, in the order given."""
+    """Share of equal entries of two (B,) int64 label vectors, between 0 and 1, in the order given.
+
+    Example:
+        >>> import torch
+        >>> import glutils as gl
+        >>> gl.metrics.label_accuracy(torch.tensor([3, 1]), torch.tensor([3, 2]))
+        0.5
+    """
     for name, value in (("labels", labels), ("truth", truth)):
         if not isinstance(value, torch.Tensor) or value.dtype != torch.int64:
             raise TypeError(f"{name} must be an int64 tensor, got {getattr(value, 'dtype', type(value).__name__)}")
@@ -141,6 +183,11 @@ def mean_psnr(values: Num[Tensor, " images"] | Sequence[float]) -> float:
     """Mean of PSNRs in dB. Of several, each counts as 100 dB at most, so that one exact image does not decide the mean.
 
     A single image is no average: its PSNR is returned as it is, infinite if exact. No image at all gives NaN.
+
+    Example:
+        >>> import glutils as gl
+        >>> gl.metrics.mean_psnr([20.0, 180.0])
+        60.0
     """
     values = torch.as_tensor(values).double()
     return float(values.clamp(max=CAP).mean() if values.numel() > 1 else values.mean())

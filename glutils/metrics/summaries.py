@@ -34,6 +34,11 @@ def summary(scores: Iterable[Score | float | Float[Tensor, ""]], metric: str = "
 
     ``metric`` is "psnr" (dB), "ssim", "mse", "lpips" or "label_accuracy"; of tables also "cells" or "numeric_error"; of
     texts "exact", "token_accuracy", "secrets" or "edit_distance". A NaN run makes all three NaN.
+
+    Example:
+        >>> import glutils as gl
+        >>> gl.metrics.summary([20.0, 30.0, 25.0]).median
+        25.0
     """
     _validate.choice("metric", metric, (*METRICS, *OF_TABLES, *OF_TOKENS, "label_accuracy"))
     _validate.instance("scores", scores, Iterable)

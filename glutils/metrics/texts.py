@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .. import _validate
@@ -68,7 +67,14 @@ def exact(
 def token_accuracy(
     tokens: Tokens, truth: Int64[Tensor, "batch other"], vocabulary: Vocabulary
 ) -> Float64[Tensor, " batch"]:
-    """Share of the true pieces that stand in their place: (B,) float64, 0 to 1. Arguments as in :func:`exact`."""
+    """Share of the true pieces that stand in their place: (B,) float64, 0 to 1. Arguments as in :func:`exact`.
+
+    Example:
+        >>> import glutils as gl
+        >>> one, other = gl.data.from_texts(["The code is 4821."]), gl.data.from_texts(["The code is 4827."])
+        >>> gl.metrics.token_accuracy(other.images, one.images, one.vocabulary).round(decimals=2)
+        tensor([0.8900], dtype=torch.float64)
+    """
     pairs = _pairs(tokens, truth, vocabulary)
     right = [sum(a == b for a, b in zip(one, other, strict=False)) / max(1, len(other)) for one, other in pairs]
     return torch.tensor(right, dtype=torch.float64)
@@ -80,6 +86,12 @@ def edit_distance(
     """Pieces to be put in, left out or exchanged to get to the truth (Levenshtein): (B,) float64, 0 and up.
 
     Arguments as in :func:`exact`.
+
+    Example:
+        >>> import glutils as gl
+        >>> one, other = gl.data.from_texts(["The code is 4821."]), gl.data.from_texts(["The code is 4827."])
+        >>> gl.metrics.edit_distance(other.images, one.images, one.vocabulary).round(decimals=2)
+        tensor([1.], dtype=torch.float64)
     """
     found = [float(distances([one], other)[0]) for one, other in _pairs(tokens, truth, vocabulary)]
     return torch.tensor(found, dtype=torch.float64)
@@ -92,6 +104,12 @@ def secrets(
 
     A secret is a run of four digits or more (account, card, code, telephone). It is found if the same run stands in the
     text that was reconstructed, wherever. Arguments as in :func:`exact`.
+
+    Example:
+        >>> import glutils as gl
+        >>> one, other = gl.data.from_texts(["The code is 4821."]), gl.data.from_texts(["The code is 4827."])
+        >>> gl.metrics.secrets(other.images, one.images, one.vocabulary)
+        tensor([0.], dtype=torch.float64)
     """
     shares = []
     for one, other in zip(tokens, truth, strict=True):
@@ -106,7 +124,15 @@ def match_texts(
     """For each truth the index of its text, (B,) int64: the least total edit distance (Hungarian).
 
     Arguments as in :func:`exact`.
+
+    Example:
+        >>> import glutils as gl
+        >>> one = gl.data.from_texts(["The code is 4821.", "Call me at noon."])
+        >>> gl.metrics.match_texts(one.images.flip(0), one.images, one.vocabulary)
+        tensor([1, 0])
     """
+    from scipy.optimize import linear_sum_assignment  # here, because SciPy takes long to load
+
     pairs = _pairs(tokens, truth, vocabulary)
     cost = np.stack([distances([one for one, _ in pairs], other) for _, other in pairs])
     return torch.from_numpy(linear_sum_assignment(cost)[1])

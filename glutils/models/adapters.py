@@ -59,7 +59,7 @@ def adapted(
         >>> batch = gl.data.sample("messages", seed=0, device="cpu")
         >>> model = gl.models.adapted(gl.models.build("gpt", batch, weights="trained"), rank=4)
         >>> sum(p.numel() for p in gl.models.parameters(model).values())
-        10240
+        8192
     """
     _validate.instance("model", model, nn.Module)
     rank = _validate.integer("rank", rank, at_least=1)

@@ -45,7 +45,13 @@ def register(name: str, factory: Factory) -> None:
 
 
 def names() -> list[str]:
-    """Names that :func:`build` accepts, the reader's own last; beside them any ``"package.module:factory"``."""
+    """Names that :func:`build` accepts, the reader's own last; beside them any ``"package.module:factory"``.
+
+    Example:
+        >>> import glutils as gl
+        >>> gl.models.names()[:3]
+        ['lenet', 'mlp', 'convnet']
+    """
     return [*MODELS.names(), *_OWN]
 
 

@@ -198,7 +198,15 @@ def own_losses(
     *,
     criterion: losses.Loss = losses.DEFAULT,
 ) -> Float[Tensor, " batch"]:
-    """Every record's own loss, (B,): what :func:`loss` is of a batch of that record alone."""
+    """Every record's own loss, (B,): what :func:`loss` is of a batch of that record alone.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> model = gl.models.build("mlp", batch, seed=0)
+        >>> gl.models.own_losses(model, gl.models.parameters(model), batch.images, batch.labels).shape
+        torch.Size([2])
+    """
     return criterion.own(logits(model, params, images), labels)
 
 
@@ -215,6 +223,13 @@ def gradient(
 
     ``params=None`` stands for the model's own, in their own precision: the model is then simply called, which for a
     small network saves a fifth of the time.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> model = gl.models.build("mlp", batch, seed=0)
+        >>> gl.models.gradient(model, None, batch.images, batch.labels)["1.weight"].shape
+        torch.Size([64, 64])
     """
     leaves: Parameters
     if params is None:
@@ -242,7 +257,14 @@ def own_precision(model: nn.Module, dtype: torch.dtype) -> bool:
 
 def batchnorm_mode(model: nn.Module) -> str | None:
     """``"train"`` or ``"eval"`` where the model has batch norm layers, or others that keep statistics and act by their
-    mode, else None; ``ValueError`` if they disagree."""
+    mode, else None; ``ValueError`` if they disagree.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> gl.models.batchnorm_mode(gl.models.build("resnet8", batch, seed=0))
+        'eval'
+    """
     modes = {m.training for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) or _keeps(m)}
     if len(modes) > 1:
         raise ValueError("model has batch norm layers in different modes; call model.train() or model.eval()")

@@ -194,6 +194,13 @@ def last_linear(model: nn.Module, shape: tuple[int, ...] | None = None) -> tuple
 
     Found by a forward pass of records of ``shape`` (B, ...), by default of those that the network was built for or last
     tried on; where none is known, it is the last one in the order of registration.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> model = gl.models.build("mlp", batch, seed=0)
+        >>> gl.models.last_linear(model)[0]
+        '3'
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     seen = trace(model, shape)
@@ -207,6 +214,13 @@ def layers_with_parameters(model: nn.Module, shape: tuple[int, ...] | None = Non
     """Names and modules that own parameters, in the order in which they run; the first is what the pixels meet first.
 
     See :func:`last_linear` for ``shape``; where it is not known, the order is that of registration.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> model = gl.models.build("mlp", batch, seed=0)
+        >>> [name for name, _ in gl.models.layers_with_parameters(model)]
+        ['1', '3']
     """
     seen = trace(model, shape)
     if seen is None:

@@ -46,6 +46,11 @@ def vit(
     Positions are drawn ten times as large as the paper's code draws them, see ``POSITIONS``.
 
     ``patch`` is the side of a patch in pixels, and has to divide the image's: 2 unless told, and 4 from 16 pixels on.
+
+    Example:
+        >>> import glutils as gl
+        >>> sum(p.numel() for p in gl.models.vit((3, 16, 16), 10).parameters())
+        19626
     """
     patch = (4 if min(shape[1:]) >= 16 else 2) if patch is None else _validate.integer("patch", patch, at_least=1)
     for name, value in (("width", width), ("blocks", blocks), ("heads", heads)):

@@ -66,12 +66,28 @@ def describe(
 
 
 def image_shape(model: nn.Module) -> Shape:
-    """Shape (C, H, W) of the images that a network of :func:`glutils.models.build` takes."""
+    """Shape (C, H, W) of the images that a network of :func:`glutils.models.build` takes.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> model = gl.models.build("mlp", batch, seed=0)
+        >>> gl.models.image_shape(model)
+        (1, 8, 8)
+    """
     return cast("Shape", model.shape)
 
 
 def class_count(model: nn.Module) -> int:
-    """Number of classes of a network of :func:`glutils.models.build`."""
+    """Number of classes of a network of :func:`glutils.models.build`.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> model = gl.models.build("mlp", batch, seed=0)
+        >>> gl.models.class_count(model)
+        10
+    """
     return cast("int", model.classes)
 
 
@@ -86,6 +102,11 @@ def lenet(shape: Shape, classes: int, activation: str = "sigmoid", width: int = 
 
     ``width`` is the number of channels. With 12 of them, the gradient holds fewer independent numbers than an image of
     3x64x64 has pixel values (:func:`glutils.attacks.gradient_rank_bound`): a larger image needs a wider network.
+
+    Example:
+        >>> import glutils as gl
+        >>> sum(p.numel() for p in gl.models.lenet((3, 32, 32), 10).parameters())
+        15826
     """
     _validate.integer("width", width, at_least=1)
     channels, rows, columns = shape
@@ -101,7 +122,13 @@ def lenet(shape: Shape, classes: int, activation: str = "sigmoid", width: int = 
 
 @MODELS.register("mlp")
 def mlp(shape: tuple[int, ...], classes: int, hidden: tuple[int, ...] = (64,), activation: str = "tanh") -> nn.Module:
-    """Fully connected layers of the given widths, PyTorch's default initialisation; for images and for tables."""
+    """Fully connected layers of the given widths, PyTorch's default initialisation; for images and for tables.
+
+    Example:
+        >>> import glutils as gl
+        >>> sum(p.numel() for p in gl.models.mlp((1, 8, 8), 10, hidden=(32,)).parameters())
+        2410
+    """
     features = math.prod(shape)
     layers: list[nn.Module] = [nn.Flatten()]
     for width in hidden:
@@ -117,6 +144,11 @@ def convnet(
     """conv3x3-16, conv3x3-32 with stride 2, a linear layer of 128, a linear layer; PyTorch's default initialisation.
 
     ``channels`` and ``hidden`` resize it; ``hidden=None`` drops the first linear layer.
+
+    Example:
+        >>> import glutils as gl
+        >>> sum(p.numel() for p in gl.models.convnet((1, 8, 8), 10).parameters())
+        71754
     """
     first, second = channels
     features = second * -(-shape[1] // 2) * -(-shape[2] // 2)
@@ -138,7 +170,13 @@ def convnet(
 def cnn(shape: Shape, classes: int, activation: str = "relu", hidden: int = 512) -> nn.Module:
     """The CNN of a survey of attacks on federated learning (Zhu, Huang, Xie 2024): conv3x3-32, conv3x3-64, 2x2 maximum
     pooling, a linear layer of 512, a linear layer; PyTorch's default initialisation. Padding 1 and stride 1 are this
-    book's choice. 548,746 parameters for an 8x8 grey image and 10 classes."""
+    book's choice. 548,746 parameters for an 8x8 grey image and 10 classes.
+
+    Example:
+        >>> import glutils as gl
+        >>> sum(p.numel() for p in gl.models.cnn((3, 32, 32), 10).parameters())
+        8413642
+    """
     if min(shape[1:]) < 2:
         raise ValueError(f"images must be at least 2x2 for cnn, got {shape[1]}x{shape[2]}")
     return nn.Sequential(
@@ -188,7 +226,13 @@ def resnet8(
     shape: Shape, classes: int, width: int = 16, activation: str = "relu", norm: str = "batch"
 ) -> nn.Module:
     """A stem and three residual blocks of ``width``, 2 ``width``, 4 ``width`` channels with batch norm (or ``norm``
-    ``"group"``), global average pooling, a linear layer; 78 k parameters at width 16 and 10 classes."""
+    ``"group"``), global average pooling, a linear layer; 78 k parameters at width 16 and 10 classes.
+
+    Example:
+        >>> import glutils as gl
+        >>> sum(p.numel() for p in gl.models.resnet8((3, 16, 16), 10).parameters())
+        78042
+    """
     return nn.Sequential(
         nn.Conv2d(shape[0], width, 3, padding=1, bias=False),
         _norm(norm, width),

@@ -22,6 +22,17 @@ def tamper(seen: Observation, how: str, *, seed: int = 0) -> Observation:
 
     Raises:
         ValueError: an unknown ``how``, or ``"wrong_seed"`` for a protocol without directions.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> model = gl.models.build("mlp", batch, seed=0)
+        >>> protocol = gl.protocols.ZerothOrder(directions=20, mu=1e-4, dtype="float64", seed=0)
+        >>> payload = protocol.transmit(model, batch.images, batch.labels)
+        >>> seen = gl.observe(model, protocol, payload, batch, knows={"labels"})
+        >>> wrong = gl.tamper(seen, "wrong_seed")
+        >>> wrong.payload.scalars.equal(seen.payload.scalars), wrong.protocol == seen.protocol
+        (True, False)
     """
     _validate.choice("how", how, ("wrong_seed", "permuted", "wrong_gradient", "zero"))
     if how == "wrong_seed":
@@ -47,6 +58,18 @@ def naive(seen: Observation) -> Observation:
     """The observation of an attacker who does not know of any defence: it simulates the protocol within.
 
     For comparison with the one who knows. An observation of an undefended protocol stays as it is.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> model = gl.models.build("mlp", batch, seed=0)
+        >>> protocol = gl.protocols.ZerothOrder(directions=20, mu=1e-4, dtype="float64", seed=0)
+        >>> noise = gl.defenses.get("gaussian_noise", sigma=0.1, relative=True)
+        >>> protocol = gl.defenses.Defended(protocol, noise, private=1)
+        >>> payload = protocol.transmit(model, batch.images, batch.labels)
+        >>> seen = gl.observe(model, protocol, payload, batch, knows={"labels"})
+        >>> type(gl.observation.naive(seen).protocol).__name__
+        'ZerothOrder'
     """
     _validate.instance("seen", seen, Observation)
     return replace(seen, rounds=tuple(replace(r, protocol=r.protocol.undefended) for r in seen.rounds))
@@ -76,6 +99,17 @@ def as_gradient(seen: Observation, *, unbiased: bool = True, scaled: bool = True
     Raises:
         ValueError: a payload that is neither scalars nor a difference, more than one message, ``unbiased=False`` for a
             difference, ``scaled=False`` for scalars.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> model = gl.models.build("mlp", batch, seed=0)
+        >>> protocol = gl.protocols.ZerothOrder(directions=20, mu=1e-4, dtype="float64", seed=0)
+        >>> payload = protocol.transmit(model, batch.images, batch.labels)
+        >>> seen = gl.observe(model, protocol, payload, batch, knows={"labels"})
+        >>> estimate = gl.observation.as_gradient(seen)
+        >>> estimate.kind, estimate.payload["1.weight"].shape
+        ('gradient', torch.Size([64, 64]))
     """
     _validate.instance("seen", seen, Observation)
     for name, value in (("unbiased", unbiased), ("scaled", scaled)):
@@ -102,7 +136,18 @@ def as_gradient(seen: Observation, *, unbiased: bool = True, scaled: bool = True
 
 
 def local_steps(seen: Observation) -> int:
-    """Steps of local training behind one parameter difference: epochs x ceil(images / batch_size)."""
+    """Steps of local training behind one parameter difference: epochs x ceil(images / batch_size).
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> model = gl.models.build("mlp", batch, seed=0)
+        >>> protocol = gl.protocols.FedAvg(epochs=3, batch_size=1, lr=0.1)
+        >>> payload = protocol.transmit(model, batch.images, batch.labels)
+        >>> seen = gl.observe(model, protocol, payload, batch, knows={"labels"})
+        >>> gl.observation.local_steps(seen)
+        6
+    """
     images = seen.shape[0] if seen.local_batch is None else seen.local_batch
     return seen.protocol.local_steps(images)
 

@@ -22,6 +22,12 @@ def tv(images: torch.Tensor, kind: str = "l1mean") -> torch.Tensor:
     differences over the batch, divided by B (GradInversion, ZeroGLA). ``"l2circ"``: squared differences with
     wrap-around, summed per image, averaged over the batch (DLF). ``"l2count"``: squared differences, averaged along
     each axis, added, times 2 / B, where the average is over one image's pixels (GRNN).
+
+    Example:
+        >>> import torch
+        >>> import glutils as gl
+        >>> float(gl.priors.tv(torch.full((1, 1, 8, 8), 0.5)))
+        0.0
     """
     _validate.choice("kind", kind, TV_KINDS)
     if images.ndim != 4:
@@ -59,6 +65,13 @@ def batchnorm_statistics(model: nn.Module, images: torch.Tensor, params: models.
     """Mean and unbiased variance of the input of every batch norm layer, by layer name; differentiable in ``images``.
 
     Taken in one clean forward pass in the model's present mode; running statistics are left alone.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> model = gl.models.build("resnet8", batch, seed=0)
+        >>> len(gl.priors.batchnorm_statistics(model, batch.images))
+        9
     """
     with record_batchnorm_statistics(model) as found:
         models.logits(model, models.parameters(model, images.dtype) if params is None else params, images)
@@ -66,7 +79,15 @@ def batchnorm_statistics(model: nn.Module, images: torch.Tensor, params: models.
 
 
 def running_statistics(model: nn.Module) -> Statistics:
-    """The running mean and variance that every party holds as part of the model, by layer name."""
+    """The running mean and variance that every party holds as part of the model, by layer name.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> model = gl.models.build("resnet8", batch, seed=0)
+        >>> len(gl.priors.running_statistics(model))
+        9
+    """
     return {
         name: (module.running_mean, module.running_var)
         for name, module in _batchnorm_layers(model).items()
@@ -79,7 +100,16 @@ def _batchnorm_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def batchnorm_distance(found: Statistics, target: Statistics) -> torch.Tensor:
-    """Sum over layers of squared distances of means and of variances (GradInversion, ZeroGLA)."""
+    """Sum over layers of squared distances of means and of variances (GradInversion, ZeroGLA).
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> model = gl.models.build("resnet8", batch, seed=0)
+        >>> one = gl.priors.batchnorm_statistics(model, batch.images)
+        >>> float(gl.priors.batchnorm_distance(one, one))
+        0.0
+    """
     terms = [(a - b.to(a)).square().sum() for name in target for a, b in zip(found[name], target[name], strict=True)]
     return torch.stack(terms).sum()
 

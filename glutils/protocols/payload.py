@@ -46,11 +46,13 @@ class Payload:
         TypeError, ValueError: an unknown kind or mode, content of the other form.
 
     Example:
-        >>> sent = Payload("scalars", torch.tensor([1.0, -2.0]), mode="eval")
+        >>> import torch
+        >>> import glutils as gl
+        >>> sent = gl.protocols.Payload("scalars", torch.tensor([1.0, -2.0]), mode="eval")
         >>> mean = (sent + 3 * sent) / 4
         >>> mean.mode, mean.scalars.tolist(), torch.allclose(mean, sent)
         ('eval', [1.0, -2.0], True)
-        >>> named = Payload("gradient", {"0.bias": torch.ones(2)})
+        >>> named = gl.protocols.Payload("gradient", {"0.bias": torch.ones(2)})
         >>> list(named), named["0.bias"].tolist(), (-named).flat.tolist()
         (['0.bias'], [1.0, 1.0], [-1.0, -1.0])
     """

@@ -234,6 +234,18 @@ def rows_from(result: object, score: metrics.Score, **extra: Any) -> list[dict[s
     a text instead: exact, token accuracy, secrets and edit distance), the label found and whether it is right,
     ``controls`` (name to the same metrics), and ``beaten_by``, the controls with at least the image's PSNR (token
     accuracy).
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> model = gl.models.build("mlp", batch, seed=0)
+        >>> protocol = gl.protocols.ZerothOrder(directions=20, mu=1e-4, dtype="float64", seed=0)
+        >>> payload = protocol.transmit(model, batch.images, batch.labels)
+        >>> seen = gl.observe(model, protocol, payload, batch, knows={"labels"})
+        >>> result = gl.attack("zerogla", seen, iterations=1, progress=False)
+        >>> rows = gl.runs.rows_from(result, gl.score(result, batch), case="example")
+        >>> len(rows), rows[0]["case"]
+        (2, 'example')
     """
     if not isinstance(score, metrics.Score):
         raise TypeError(f"score must be a Score, got {type(score).__name__}")

@@ -50,7 +50,13 @@ def figure(fig: Figure, alt: str, caption: str | None = None) -> None:
 
 
 def decibels(value: SupportsFloat) -> str:
-    """A PSNR for reading: three digits and the unit, "exact" where it is infinite, "n/a" where it is NaN."""
+    """A PSNR for reading: three digits and the unit, "exact" where it is infinite, "n/a" where it is NaN.
+
+    Example:
+        >>> import glutils as gl
+        >>> gl.show.decibels(31.24)
+        '31.2 dB'
+    """
     psnr = float(value)
     if math.isnan(psnr):
         return "n/a"

@@ -60,6 +60,12 @@ def gallery(
 
     Raises:
         TypeError, ValueError: naming the row that cannot be shown, or notes that fit no row.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> gl.show.gallery({"private": batch}, notes={"private": ["exact", "9 dB"]})
+        Rows of images. private: 2 images (exact, 9 dB).
     """
     if not isinstance(images_by_row, Mapping) or not images_by_row:
         raise TypeError(f"images_by_row must map titles to images, got {images_by_row!r:.80}")

@@ -54,6 +54,11 @@ def curves(
 
     Raises:
         TypeError, ValueError: naming the line that cannot be drawn.
+
+    Example:
+        >>> import glutils as gl
+        >>> gl.show.curves({"IG": ([1, 2], [20.0, 30.0])}, xlabel="images", ylabel="PSNR [dB]", alt="IG rises.")
+        IG rises.
     """
     if not isinstance(lines, Mapping) or not lines:
         raise TypeError(f"lines must map names to (x, y) or Reconstructions, got {lines!r:.80}")

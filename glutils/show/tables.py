@@ -21,7 +21,15 @@ def table(
     caption: str | None = None,
     digits: int = 1,
 ) -> None:
-    """Display rows as a table: HTML in a notebook, aligned text elsewhere. Arguments as in `table_html`."""
+    """Display rows as a table: HTML in a notebook, aligned text elsewhere. Arguments as in `table_html`.
+
+    Example:
+        >>> import glutils as gl
+        >>> gl.show.table([{"attack": "IG", "PSNR [dB]": 31.24}])
+        attack  PSNR [dB]
+        ------  ---------
+        IG           31.2
+    """
     keys, body = _cells(rows, columns, digits)
     plain = ([check_text("caption", caption)] if caption is not None else []) + _aligned(keys, body)
     emit(
@@ -47,6 +55,11 @@ def table_html(
     Raises:
         TypeError: rows that are not mappings.
         ValueError: no rows, or a column that no row has.
+
+    Example:
+        >>> import glutils as gl
+        >>> gl.show.table_html([{"attack": "IG"}]).count("<tr>")
+        2
     """
     keys, body = _cells(rows, columns, digits)
     above = "" if caption is None else f"<caption>{html.escape(check_text('caption', caption))}</caption>\n"

@@ -150,5 +150,12 @@ def replay(
 
 
 def roundoff(loss: float, mu: float, dtype: torch.dtype = torch.float32, scheme: str = "central") -> float:
-    """Expected size of a slope's round-off: machine epsilon x loss / (2 mu) (twice that for forward differences)."""
+    """Expected size of a slope's round-off: machine epsilon x loss / (2 mu) (twice that for forward differences).
+
+    Example:
+        >>> import torch
+        >>> import glutils as gl
+        >>> round(gl.zo.roundoff(2.3, 1e-3, torch.float32), 6)
+        0.000137
+    """
     return torch.finfo(dtype).eps * abs(loss) / (mu * (2 if scheme == "central" else 1))

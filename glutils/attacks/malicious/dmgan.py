@@ -39,12 +39,27 @@ OPTIMISERS = ("adam", "sgd")
 
 
 def with_extra_class(batch: Batch) -> Batch:
-    """The same images, with one more class of which there are none: a model built from it has C + 1 outputs."""
+    """The same images, with one more class of which there are none: a model built from it has C + 1 outputs.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> len(gl.attacks.with_extra_class(batch).classes) - len(batch.classes)
+        1
+    """
     return Batch(batch.images, batch.labels, (*batch.classes, "extra"), batch.source)
 
 
 def without_class(batch: Batch, label: int) -> Batch:
-    """The images that are not of class ``label``; ``ValueError`` if there are no others."""
+    """The images that are not of class ``label``; ``ValueError`` if there are no others.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> label = int(batch.labels[0])
+        >>> len(gl.attacks.without_class(batch, label))
+        1
+    """
     _validate.instance("batch", batch, Batch)
     label = _validate.integer("label", label, at_least=0, at_most=len(batch.classes) - 1)
     kept = (batch.labels != label).nonzero()[:, 0].tolist()
@@ -54,7 +69,13 @@ def without_class(batch: Batch, label: int) -> Batch:
 
 
 def dmgan_protocol() -> FedAvg:
-    """What the clients run unless told: two local epochs, batches of ten, step size 0.1 (the survey's)."""
+    """What the clients run unless told: two local epochs, batches of ten, step size 0.1 (the survey's).
+
+    Example:
+        >>> import glutils as gl
+        >>> gl.attacks.dmgan_protocol().epochs
+        2
+    """
     return FedAvg(epochs=2, batch_size=10, lr=0.1)
 
 

@@ -32,8 +32,11 @@ class Imprint(nn.Module):
             difference of neighbouring rows contains the images of one bin and nothing else.
         two_sided: a neuron fires only inside its own bin ("sparse" in the paper): each row holds one bin, so columns
             may differ, and local steps of FedAvg do not mix bins.
+        clients: how many have neurons of their own in it, as LOKI makes them; None: it is shared.
         connection: ``"add"``: the block's output is added to the image; ``"replace"``: it takes the image's place.
     """
+
+    clients: int | None = None
 
     def __init__(self, row: torch.Tensor, cuts: torch.Tensor, last: float, gain: float, two_sided: bool, add: bool):
         super().__init__()
@@ -162,6 +165,21 @@ def quantiles(values: torch.Tensor, bins: int, law: str) -> torch.Tensor:
     if not bool((torch.diff(cuts.float()) > 0).all()):
         raise ValueError(f"public must have different values at its {bins} quantiles; fewer bins or more images do")
     return cuts
+
+
+def read_bins(
+    weight: torch.Tensor, bias: torch.Tensor, two_sided: bool, threshold: float | int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What a block's gradient holds of each bin: of weights (K, n), of biases (K,), and which bins are hit.
+
+    A bin is hit if its bias difference exceeds ``threshold`` times the largest bias gradient.
+    """
+    weight, bias = weight.double(), bias.double()
+    largest = bias.abs().max()
+    if not two_sided:
+        weight = weight - torch.cat([weight[1:], torch.zeros_like(weight[:1])])
+        bias = bias - torch.cat([bias[1:], torch.zeros_like(bias[:1])])
+    return weight, bias, (bias.abs() > threshold * largest).nonzero()[:, 0]
 
 
 def block_of(model: nn.Module) -> Imprint | None:

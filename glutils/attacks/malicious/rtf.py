@@ -52,12 +52,8 @@ def rtf(seen: Observation, *, seed: int = 0, threshold: float | int = 1e-6) -> R
         )
     _validate.number("threshold", threshold, at_least=0, at_most=1)
     prefix = "" if block is seen.model else "0."
-    weight, bias = (seen.payload[f"{prefix}encode.{name}"].double() for name in ("weight", "bias"))
-    largest = bias.abs().max()
-    if not block.two_sided:
-        weight = weight - torch.cat([weight[1:], torch.zeros_like(weight[:1])])
-        bias = bias - torch.cat([bias[1:], torch.zeros_like(bias[:1])])
-    hits = (bias.abs() > threshold * largest).nonzero()[:, 0]
+    weight, bias = (seen.payload[f"{prefix}encode.{name}"] for name in ("weight", "bias"))
+    weight, bias, hits = imprint.read_bins(weight, bias, block.two_sided, threshold)
     count, notes = seen.shape[0], ()
     kept = hits[weight[hits].norm(dim=1).argsort(descending=True)[:count]].sort().values
     images = torch.full((count, weight.shape[1]), 0.5, dtype=torch.float64, device=weight.device)

@@ -69,7 +69,7 @@ def certify(
     tolerance = _tolerance(seen, size / math.sqrt(len(scalars)) if size else math.inf, *everything)
     count = int((scalars != 0).sum())
     surplus = count * math.log(1 / max(misfit, 1e-12)) - surprise if misfit < 1 else -math.inf
-    near = count * (1 / max(misfit, 1e-12) ** 2 - 1) / max(1, int((labels != IGNORED).sum())) / ALIKE
+    near = count * (1 / max(misfit, 1e-12) ** 2 - 1) / max(1, int((everything[1] != IGNORED).sum())) / ALIKE
     return Certificate(misfit, tolerance, surplus, near)
 
 

@@ -40,6 +40,17 @@ def misfits(seen: Observation, images: torch.Tensor, labels: torch.Tensor) -> tu
         seen: an observation of scalars.
         images: (B, C, H, W).
         labels: (B,) int64, or (B, classes) probabilities.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> model = gl.models.build("mlp", batch, seed=0)
+        >>> protocol = gl.protocols.ZerothOrder(directions=20, mu=1e-4, dtype="float64", seed=0)
+        >>> payload = protocol.transmit(model, batch.images, batch.labels)
+        >>> seen = gl.observe(model, protocol, payload, batch, knows={"labels"})
+        >>> values, floor = gl.attacks.misfits(seen, batch.images, batch.labels)
+        >>> bool((values <= 1e-6).all())
+        True
     """
     return _misfits(_equations(seen, labels), seen, images)
 

@@ -56,6 +56,13 @@ def gradient_rank_bound(model: nn.Module, shape: tuple[int, ...], batch: int = 1
 
     Raises:
         ValueError, TypeError: sizes that are no positive integers, a model with active dropout.
+
+    Example:
+        >>> import glutils as gl
+        >>> batch = gl.data.sample("digits", count=2, seed=0, distinct=True, device="cpu")
+        >>> model = gl.models.build("mlp", batch, seed=0)
+        >>> gl.attacks.gradient_rank_bound(model, (1, 8, 8))
+        64
     """
     models.check_deterministic(model)
     _validate.instance("shape", shape, tuple)
