@@ -34,8 +34,8 @@ MINUTES = 3.0
 """Of every audit of a real program, as the bar has it."""
 QUICK = 0.3
 """Of every audit of a single digit."""
-FIRST = 1000
-"""The first seed; those below were used while the rules were made."""
+FIRST = 3000
+"""The first seed: those below 1005 were looked at while the rules and their margins were made."""
 NOISE = {"gaussian": {"name": "gaussian_noise", "sigma": 3.0, "relative": True},
          "dpsgd": {"name": "dpsgd", "clip": 1.0, "sigma": 1.0, "expected": 1}}  # fmt: skip
 """In units of the gradient's root mean square, and of the clip."""
@@ -50,8 +50,8 @@ def told(report: Any, **more: Any) -> dict:
         "checks": {check.name: check.outcome for check in report.checks if check.outcome in ("mended", "odd")},
         "attacks": {
             row.attack: {"verdict": row.verdict, "misfit": row.misfit, "PSNR": list(row.psnr),
-                         "planted": None if row.planted is None else row.planted.reached,
-                         "planted passed": row.planted is not None and row.planted.passed} for row in ran
+                         "planted": [found.reached for found in row.plants],
+                         "recovered": sum(found.passed for found in row.plants)} for row in ran
         },
         "worst PSNR": None if best is None or not best.psnr else min(best.psnr),
     }  # fmt: skip
@@ -73,7 +73,7 @@ def flower(options: argparse.Namespace) -> Iterator[dict]:
         path = INTEROP / "messages" / f"{form}.npz"
         how = {"shape": (1, 3, 16, 16), "classes": 9, "stand_in": stand_in, "truth": truth, "minutes": MINUTES}
         report = gl.audit.run(model, str(path), protocol, **how)
-        share = 20 * MINUTES / 2  # seconds of each of three runs of two attacks
+        share = 60 * MINUTES / 2 / 4  # seconds of each of four runs of two attacks
         yield told(report, case="flower", form=form)
     seen = gl.observe(model, protocol, protocol.transmit(model, images, labels), truth)
     begin = time.perf_counter()

@@ -85,15 +85,15 @@ READING = (
     "left, as a share of the message. Zero is a perfect explanation, one is none. No private record is needed for it.",
     "<strong>Controls</strong>: the misfits of records that know nothing of the message: a blank card, stand-in "
     "records, and the same attack on a message that was spoiled.",
-    "<strong>Positive control</strong>: the same attack, with the same settings and time, on a message about planted "
-    f"records, through the same model and protocol. It is passed at {verdicts.LEVEL:g} dB above the best blank card "
-    f"(of texts: {verdicts.TOKENS:.0%} of the pieces).",
-    f"<strong>leaks</strong>: the misfit is at round-off and {verdicts.CLEAR:g} times below every control; or the "
+    "<strong>Positive control</strong>: the same attack, with the same settings and time, on up to three messages "
+    f"about planted records, through the same model and protocol. One is passed at {verdicts.LEVEL:g} dB above the "
+    f"best blank card (of texts: {verdicts.TOKENS:.0%} of the pieces).",
+    f"<strong>leaks</strong>: the misfit is at round-off and {verdicts.CLEAR:g} times below every control; or a "
     f"positive control was passed, and the misfit is {verdicts.STRONG:g} times below every control, or what was found "
-    f"explains at least {verdicts.ALIKE:.0%} of what the planted records explain beyond every control. <strong>not "
-    f"found by these attacks</strong>: the positive control was passed, what was found explains at most "
-    f"{verdicts.NOTHING:.0%} of that, and stated noise or round-off the rest, or the message holds next to nothing. "
-    "<strong>inconclusive</strong>: neither can be said.",
+    f"explains at least {verdicts.ALIKE:.0%} of what these planted records explain beyond every control. <strong>not "
+    f"found by these attacks</strong>: all positive controls were passed, what was found explains at most "
+    f"{verdicts.NOTHING:.0%} of that of each, and stated noise or round-off the rest, or the message holds next to "
+    "nothing. <strong>inconclusive</strong>: neither can be said.",
     "The rules are this book's own, and not peer-reviewed. An attack that is not in the table may find more.",
 )
 
@@ -133,7 +133,8 @@ def _attacks(rows: list[Row]) -> str:
     for row in rows:
         name = min(row.controls, key=row.controls.__getitem__) if row.controls else ""
         control = f"{name}: {row.controls[name]:.2g}" if name else "none"
-        cells = [row.title, row.verdict, row.misfit, row.tolerance, control, row.planted or "none", row.seconds]
+        cells = [row.title, row.verdict, row.misfit, row.tolerance, control]
+        cells += [verdicts.listed(row.plants) if row.plants else "none", row.seconds]
         body.append(cells + [", ".join(f"{v:.1f}" for v in row.psnr)] * truth)
     return _table("Attacks and their controls", heads + ("PSNR of the truth, dB",) * truth, body)
 

@@ -94,6 +94,20 @@ def _texts(seen: Observation, generator: torch.Generator, names: tuple[str, ...]
     return Batch(tokens, labels, names if vocabulary is None else tuple(vocabulary.pieces), "", None, vocabulary)
 
 
+def apart(batches: list[Batch]) -> list[Batch]:
+    """The first batch, and those after it that have no record in common with any that was taken before."""
+    found: list[Batch] = []
+    for batch in batches:
+        if not any(shares(batch, other) for other in found):
+            found.append(batch)
+    return found
+
+
+def shares(one: Batch, other: Batch) -> bool:
+    """Whether two batches have a record in common."""
+    return any(bool(torch.equal(a, b)) for a in one.images for b in other.images)
+
+
 def sent(seen: Observation, batch: Batch, seed: int = 0) -> Observation:
     """What the adversary would hold had the client had this batch: the same model, protocol, states and seeds."""
     generator = torch.Generator().manual_seed(seed)

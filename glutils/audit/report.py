@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ class Row:
         misfit: ``|m - m'| / |m|`` of what was sent, m, and what the records found would send, m'; NaN if not run.
         tolerance: the misfit that the right records may have: round-off and stated noise.
         controls: the same for records, or an attack, that know nothing of the message.
-        planted: the positive control.
+        plants: the positive controls, in their order; ``planted``: the one that was recovered best, or None.
         seconds: of attack and controls.
         psnr: in dB, where the auditor gave the truth.
         pictures: what was found, of the message and of the controls, by name, each (B, ...).
@@ -41,11 +43,21 @@ class Row:
     misfit: float = float("nan")
     tolerance: float = float("nan")
     controls: dict[str, float] = field(default_factory=dict)
-    planted: Planted | None = None
+    plants: tuple[Planted, ...] = ()
     seconds: float = 0.0
     psnr: tuple[float, ...] = ()
     pictures: dict[str, torch.Tensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def planted(self) -> Planted | None:
+        """The positive control that came nearest to its level, or went farthest above it."""
+        return best_of(self.plants) if self.plants else None
+
+
+def best_of(plants: Sequence[Planted]) -> Planted:
+    """The first of those that are farthest above their level."""
+    return max(plants, key=lambda found: -math.inf if math.isnan(found.level) else found.reached - found.level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +66,7 @@ class Report:
 
     Attributes:
         verdict: ``"leaks"``: what an attack found explains the message, and no control does. ``"not found by these
-            attacks"``: they would have found planted records. ``"inconclusive"``: neither can be said.
+            attacks"``: they found all planted records. ``"inconclusive"``: neither can be said.
         reason: why, in a sentence; ``advice``: what to do next.
         rows: one for each attack, those that were run first.
         checks: what was asked of the message before.
@@ -89,10 +101,12 @@ class Report:
                 "Check weights (of which round?), order of arrays, batch norm mode, normalisation of inputs (it "
                 "belongs into the model), labels, loss, learning rate, law and seeds; then audit again."
             )
+        if "undecided" in self.reason:
+            return "Less was found than of planted records, and more than nothing: give more minutes; then audit again."
         if self.about.get("defences"):
             return (
-                "Through this defence the attacks do not find planted records either. That is no proof: audit the "
-                "undefended message to see that they would, and state the defence's guarantee beside it."
+                "Through this defence the attacks do not surely find planted records either. That is no proof: audit "
+                "the undefended message to see that they would, and state the defence's guarantee beside it."
             )
         return "Give more minutes, stand-in records of the same kind, or fewer records in a message; then audit again."
 
@@ -150,7 +164,9 @@ def _row(row: Row) -> dict[str, Any]:
     kept = ("attack", "title", "verdict", "reason", "misfit", "tolerance", "seconds")
     found: dict[str, Any] = {name: getattr(row, name) for name in kept}
     found |= {"control misfits": row.controls, "psnr": list(row.psnr), "notes": list(row.notes), "planted": None}
+    found["plants"] = []
     if row.planted is not None:
         names = ("misfit", "reached", "level", "unit", "passed")
-        found["planted"] = {name: getattr(row.planted, name) for name in names}
+        told = {id(one): {name: getattr(one, name) for name in names} for one in row.plants}
+        found |= {"planted": told[id(row.planted)], "plants": [told[id(one)] for one in row.plants]}
     return found

@@ -22,7 +22,7 @@ from .report import Report, Row
 
 MINUTES = 3.0
 STAND_INS = 4
-"""Batches of stand-in records that are compared in length; the first is planted."""
+"""Batches of stand-in records that are compared in length; up to three of them are planted."""
 
 
 def run(
@@ -47,10 +47,12 @@ def run(
     """Attack a message that a client really sent, with every control beside, and say what can be said of it.
 
     First the message is checked against the model, the protocol and stand-in records, and refused if it contradicts
-    them. Then every attack that applies runs three times with the same settings and time: on the message; on a planted
-    one about records that the auditor knows, through the very same model and protocol; and on the message spoiled. An
-    attack leaks if what it found explains the message and nothing else does. It found nothing only if it recovered the
-    planted records. Everything else is inconclusive. There is no private truth in an audit, and none is used.
+    them. Then every attack that applies runs several times with the same settings and time: on the message; on the
+    message spoiled; and on up to three planted ones about records that the auditor knows, through the very same model
+    and protocol: two at least where a search's share of the minutes is 4 seconds or more, three if there is time. An
+    attack leaks if what it found explains the message and nothing else does. One planted message that it recovered is
+    enough for that. It found nothing only if it recovered all of them. Everything else is inconclusive. There is no
+    private truth in an audit, and none is used.
 
     Args:
         model: the network before the round, in the state and mode in which the client ran it.
@@ -63,7 +65,8 @@ def run(
         labels: (B,) told to the adversary; None: it has to find them.
         client: which one of a log.
         lr, decay: of a log that is to be read, see ``gl.transcripts.read``.
-        stand_in: records of the same kind, at least B, for the positive control; None: some are made at random.
+        stand_in: records of the same kind, at least B, for the positive controls (4 B are best); None: some are made at
+            random.
         truth: the client's records, for scoring alone; nothing is chosen by them.
         attacks: names of those to run; None: all closed forms, and a few that search.
         options: an attack's name to its own options, for example ``{"ig": {"iterations": 2000}}``.

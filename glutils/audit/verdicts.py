@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 LEAKS, NOT_FOUND, INCONCLUSIVE, NOT_RUN = "leaks", "not found by these attacks", "inconclusive", "not run"
@@ -18,8 +20,6 @@ LEVEL = 6.0
 """Decibels above the best blank card at which a planted record counts as recovered; of texts see TOKENS."""
 TOKENS = 0.9
 """Share of a planted text's pieces in place at which it counts as recovered."""
-STRONG = 5.0
-"""The same where the planted records' message was explained better than this one."""
 SURPLUS = 1.5
 """Numbers in the messages for each number of the records, below which many records explain a message to round-off."""
 
@@ -46,14 +46,25 @@ class Planted:
         return self.reached >= self.level
 
     def __str__(self) -> str:
+        if math.isnan(self.level):
+            return "refused or interrupted"
         return f"{self.reached:.3g} {self.unit} of {self.level:.3g} needed"
+
+
+UNFINISHED = Planted(math.inf, -math.inf, math.nan)
+"""A positive control that was refused or interrupted: nothing was recovered."""
+
+
+def listed(planted: Sequence[Planted]) -> str:
+    """Positive controls in words: how many of them were recovered, and how well."""
+    return f"{sum(p.passed for p in planted)} of {len(planted)} recovered: {'; '.join(map(str, planted))}"
 
 
 def judged(
     misfit: float,
     tolerance: float,
     controls: dict[str, float],
-    planted: Planted | None,
+    planted: Sequence[Planted],
     *,
     surplus: float,
     odd: bool = False,
@@ -63,12 +74,16 @@ def judged(
     """Verdict and reason for one attack.
 
     Noise in a message is part of every misfit. In a difference of squared misfits it cancels, so that is what is
-    compared with the planted record's.
+    compared with the planted records'.
+
+    Of several planted messages, "leaks" may lean on any that was recovered, so that one hard record cannot hide a good
+    attack. "not found" needs all of them: each recovered, each explained beyond its controls, and none of which what
+    was found explains more than a little. Some recovered and some not is inconclusive unless it leaks.
 
     Args:
         misfit: of the reconstruction, relative to the message. tolerance: round-off and stated noise.
         controls: misfits of what knows nothing of the message.
-        planted: the positive control, if it was run.
+        planted: the positive controls that were run.
         surplus: numbers in the messages for each number of the records.
         odd: whether a check found something odd. empty: whether the message was shown to hold next to nothing.
         chance: what the attack explains of a message that no record sent, as a squared share of it.
@@ -77,44 +92,47 @@ def judged(
     best = controls[rival] if rival else 0.0
     beaten = best / max(misfit, 1e-300)
     against = f"{beaten:.2g} times better than {rival}" if rival else "no control"
-    if planted is not None and planted.passed:
+    if any(p.passed for p in planted):
         return _beside(misfit, tolerance, best**2 - misfit**2, beaten, against, planted, odd, empty, chance)
-    loose = planted is not None and planted.misfit <= tolerance
+    loose = any(p.misfit <= tolerance for p in planted)
     if misfit <= tolerance and surplus >= SURPLUS and beaten >= CLEAR and not loose:
         return LEAKS, f"what was found explains the message to round-off (misfit {misfit:.2g}), {against}"
-    if planted is None:
-        return INCONCLUSIVE, f"misfit {misfit:.2g}, and no positive control was run"
-    return INCONCLUSIVE, f"the positive control failed: planted records were found at {planted}"
+    if all(p == UNFINISHED for p in planted):
+        return INCONCLUSIVE, f"misfit {misfit:.2g}, and no positive control was run to its end"
+    return INCONCLUSIVE, f"the positive control failed: of planted messages, {listed(planted)}"
 
 
 def _beside(
-    misfit: float, tolerance: float, gain: float, beaten: float, against: str, planted: Planted, odd: bool,
+    misfit: float, tolerance: float, gain: float, beaten: float, against: str, planted: Sequence[Planted], odd: bool,
     empty: bool, chance: float,
 ) -> tuple[str, str]:  # fmt: skip
-    """The rule where the planted records were recovered."""
-    share = gain / planted.gain if planted.gain > 0 else 0.0
+    """The rule where planted records were recovered."""
+    recovered = [p for p in planted if p.passed]
+    share = max((gain / p.gain for p in recovered if p.gain > 0), default=0.0)
     alike = share >= ALIKE and gain > 2 * chance
+    told = f"planted messages: {listed(planted)}"
+    much = f"{max(share, 0):.0%} of what planted records do that were recovered"
     if beaten >= STRONG or alike or (misfit <= tolerance and beaten >= CLEAR):
-        return LEAKS, (
-            f"what was found explains the message (misfit {misfit:.2g}) {against}, {share:.0%} of what planted records "
-            f"explain that were recovered ({planted})"
-        )
+        return LEAKS, f"what was found explains the message (misfit {misfit:.2g}) {against}, {much} ({told})"
     if odd:
         return INCONCLUSIVE, f"a check found something odd, and misfit {misfit:.2g} may come from that"
-    if empty:
-        return NOT_FOUND, f"the message holds next to nothing; planted records were found at {planted}"
-    if misfit <= tolerance and share <= NOTHING:
-        return NOT_FOUND, (
-            f"stated noise or round-off explains what is left (misfit {misfit:.2g}), what was found explains "
-            f"{max(share, 0):.0%} of what planted records do, which were found at {planted}"
-        )
-    if misfit <= tolerance:
+    whole = len(recovered) == len(planted)
+    if empty and whole:
+        return NOT_FOUND, f"the message holds next to nothing ({told})"
+    if misfit > tolerance and not empty:
         return INCONCLUSIVE, (
-            f"undecided: what was found explains {max(share, 0):.0%} of what planted records do, found at {planted}"
+            f"the misfit {misfit:.2g} is unexplained ({told}; the best with misfit "
+            f"{min(p.misfit for p in recovered):.2g}). The message may not be what it is said to be"
         )
-    return INCONCLUSIVE, (
-        f"the misfit {misfit:.2g} is unexplained: planted records were found at {planted} with misfit "
-        f"{planted.misfit:.2g}. The message may not be what it is said to be"
+    if share > NOTHING and not empty:
+        return INCONCLUSIVE, f"undecided: what was found explains {much} ({told})"
+    if not whole:
+        return INCONCLUSIVE, f"nothing was found, but planted records were not always found either ({told})"
+    if any(p.gain <= 0 for p in planted):
+        return INCONCLUSIVE, f"undecided: a planted message is explained no better than by its controls ({told})"
+    return NOT_FOUND, (
+        f"stated noise or round-off explains what is left (misfit {misfit:.2g}), what was found explains {much} "
+        f"({told})"
     )
 
 
