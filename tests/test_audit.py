@@ -62,7 +62,8 @@ def test_scalars_leak_and_with_directions_of_another_law_they_are_inconclusive(d
     model = gl.models.build("mlp", digit, hidden=(16,), activation="tanh", seed=0)
     protocol = gl.protocols.ZerothOrder(directions=96, mu=1e-3, dtype="float64", law="gaussian", seed=3)
     sent = protocol.transmit(model, digit.images, digit.labels).scalars
-    how = {"shape": SHAPE, "classes": 10, "labels": digit.labels, "minutes": 1, "options": {"zerogla": {"restarts": 1}}}
+    how = {"shape": SHAPE, "classes": 10, "labels": digit.labels, "minutes": 1}
+    how["options"] = {"zerogla": {"restarts": 1, "iterations": 30}}
     right = gl.audit.run(model, sent, protocol, **how)
     wrong = gl.audit.run(model, sent, replace(protocol, law="decomfl"), **how)
     assert (right.verdict, wrong.verdict) == (LEAKS, INCONCLUSIVE)
@@ -188,10 +189,10 @@ def test_a_run_of_mezo_leaks_from_its_log_and_another_law_is_refused(digit, tmp_
     """One direction a step, perturbed in place, the model moved by each: MeZO's form of a message."""
     model = gl.models.build("mlp", digit, hidden=(8,), activation="tanh", seed=0)
     protocol = gl.protocols.ZerothOrder(directions=1, mu=1e-3, law="mezo", in_place=True, seed=3)
-    run = gl.federation.train(protocol, model, [digit], rounds=80, lr=1e-5, seed=0, progress=False)
+    run = gl.federation.train(protocol, model, [digit], rounds=72, lr=1e-5, seed=0, progress=False)
     gl.transcripts.write(run, tmp_path / "log.npz")
     how = {"shape": SHAPE, "classes": 10, "labels": digit.labels, "lr": 1e-5, "attacks": ["zerogla"], "truth": digit}
-    how |= {"options": {"zerogla": {"restarts": 1, "iterations": 15}}}
+    how |= {"options": {"zerogla": {"restarts": 1, "iterations": 10}}}
     report = gl.audit.run(model, tmp_path / "log.npz", protocol, **how)
     assert report.verdict == LEAKS and report.rows[0].psnr[0] > 60
     with pytest.raises(ValueError, match="law='mezo'"):
