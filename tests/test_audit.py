@@ -185,6 +185,24 @@ def test_stand_in_records_that_run_out_are_planted_once(model, digit, public):
     assert counts == [1, 2, 3]
 
 
+def test_planting_goes_on_until_a_leak_can_lean_on_one_and_an_interrupt_is_no_recovery(
+    model, digit, public, monkeypatch
+):
+    given = [MISSED, FOUND, FOUND]
+    monkeypatch.setattr("glutils.audit.trials.Bench._planted", lambda self, plan, options, k: (given[k], {}, False))
+    how = CLOSED | {"stand_in": public}
+    report = gl.audit.run(model, gradient(model, digit), gl.protocols.FedSGD(), **how)
+    row = report.rows[0]
+    assert row.verdict == LEAKS and row.plants == (MISSED, FOUND) and row.planted == FOUND
+    told = [(FOUND, {}, False), (UNFINISHED, {"planted": digit.images}, True)]
+    monkeypatch.setattr("glutils.audit.trials.Bench._planted", lambda self, plan, options, k: told[k])
+    noisy = gl.defenses.Defended(gl.protocols.FedSGD(), gl.defenses.get("gaussian_noise", sigma=1.0))
+    sent = dict(noisy.transmit(model, digit.images, digit.labels).tensors)
+    report = gl.audit.run(model, sent, noisy, **how, labels=digit.labels)
+    assert report.verdict == INCONCLUSIVE and report.stopped == "interrupted at fc_inversion"
+    assert report.rows[0].plants == (FOUND, UNFINISHED)
+
+
 def test_a_run_of_mezo_leaks_from_its_log_and_another_law_is_refused(digit, tmp_path):
     """One direction a step, perturbed in place, the model moved by each: MeZO's form of a message."""
     model = gl.models.build("mlp", digit, hidden=(8,), activation="tanh", seed=0)
