@@ -3,8 +3,8 @@
 - ``flower``: what a real Flower client sent (interop/messages), as weights and as new less old; and our own client's
   message, attacked by IG alone with as much time.
 - ``logs``: real DeComFL clients, labels unknown; and readings of their logs that must be refused.
-- ``open``: gradients of single digits, undefended. ``defended``: the same with noise at which chapter 15 finds nothing,
-  stated. ``hidden``: the same noise, and nobody says so. ``empty``: messages of noise alone, stated.
+- ``open``: gradients of single digits, undefended. ``defended``: the same with stated noise, see ``NOISE``.
+  ``hidden``: the same noise, and nobody says so. ``empty``: messages of noise alone, stated.
 
     python benchmarks/audit.py [--only flower logs ...] [--draws 5]
 
