@@ -73,7 +73,11 @@ def test_standings_are_medians_over_seeds_of_means_over_images():
     rows.append({"attack": "c", "seed": 0, "refused": "no"})
     first, second, third = leaderboard.standings(rows)
     assert (first["attack"], first["runs"], first["median"], first["lowest"], first["highest"]) == ("a", 3, 30, 10, 100)
-    assert first["beats"] and not second["beats"] and second["median"] == 5
+    assert not first["beats"], "one photo is no better than its own card, whatever the medians say"
+    assert first["margin"] == pytest.approx((20 + 0 + 90) / 3) and first["from"] < 0 < first["to"]
+    assert not second["beats"] and second["median"] == 5 and second["margin"] == -5 and math.isinf(second["to"])
+    (better,) = leaderboard.standings([row("a", 0, 20.0), row("a", 1, 12.0, misled=4.0)])
+    assert better["beats"] and better["margin"] == 6
     assert third == {"attack": "c", "runs": 0, "refused": "no"}
 
 

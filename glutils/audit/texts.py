@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from .. import _validate, models
 from ..data.batch import Batch
-from ..metrics.texts import SECRET
 from ..protocols import Protocol, ZerothOrder
 from .predict import _roundoff
 
@@ -121,6 +120,8 @@ def count_texts(model: nn.Module, protocol: Protocol, batch: Batch, *, rounds: i
 
 def _secret(batch: Batch) -> Tensor:
     """(B, L - 1) 1.0 for targets that hold a character of a secret, else 0.0."""
+    from ..metrics.texts import SECRET  # here, because it loads SciPy
+
     found = torch.zeros(len(batch), batch.images.shape[1] - 1, dtype=torch.float64)
     for row, tokens in enumerate(batch.images.cpu()):
         if batch.vocabulary is None:

@@ -17,7 +17,7 @@ from ..attacks.malicious import imprint
 from ..attacks.matching.objective import matching, normal_start
 from ..observation.transcripts import Round
 from ..protocols import FedSGD
-from ..runs import records
+from ..runs import intervals, records
 from . import conditions
 
 TOLD = ("labels", "public")
@@ -199,12 +199,26 @@ def by_attack(rows: Iterable[Mapping[str, Any]], key: str = "psnr") -> dict[str,
     return {name: [statistics.mean(values) for values in seeds.values()] for name, seeds in found.items()}
 
 
+def margins(rows: Iterable[Mapping[str, Any]]) -> list[float]:
+    """Of one attack's rows, seed by seed: mean PSNR of its images minus that of the best of their own controls."""
+    seeds: dict[Any, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        seeds.setdefault(row["seed"], []).append(row)
+    found = []
+    for own in seeds.values():
+        names = set.intersection(*(set(row["controls"]) for row in own))
+        best = max(statistics.mean(min(row["controls"][n]["psnr"], metrics.pixels.CAP) for row in own) for n in names)
+        found.append(statistics.mean(min(row["psnr"], metrics.pixels.CAP) for row in own) - best)
+    return found
+
+
 def standings(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One arena's rows summed up, best attack first; refusals last, with their reason.
 
     PSNR: median, lowest and highest over seeds of a batch's mean. ``misled``: the median of the negative control where
-    it ran. ``beats``: whether the median is above that of every control that stands in the rows. ``evaluations``: None
-    where a row's were not counted.
+    it ran. ``margin``: mean over seeds of how far a batch is above the best of its own controls, with ``from`` and
+    ``to``, the ends of its 95 % interval (Student's t, paired; infinite from one seed). ``beats``: whether it is above
+    them for every seed. ``evaluations``: None where a row's were not counted.
     """
     rows = list(rows)
     psnr, found = by_attack(rows), []
@@ -220,7 +234,9 @@ def standings(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         line |= {"SSIM": statistics.median(by_attack(own, "ssim")[name])}
         line |= {"labels": statistics.mean(float(row["label_right"]) for row in own)}
         line |= {"mean colour": controls["mean_colour"], "misled": controls.get("misled")}
-        line |= {"beats": all(middle > value for value in controls.values())}
+        apart = margins(own)
+        margin = intervals.mean(apart)
+        line |= {"beats": min(apart) > 0, "margin": margin.value, "from": margin.low, "to": margin.high}
         made = [row["evaluations"] for row in own]
         line |= {"evaluations": None if None in made else statistics.median(made)}
         line |= {"ratio": statistics.median(row["ratio"] for row in own)}

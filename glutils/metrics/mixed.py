@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .. import _validate
@@ -56,6 +55,8 @@ def match_by_correlation(
         >>> gl.metrics.match_by_correlation(batch.images.flip(0), batch.images)
         tensor([1, 0])
     """
+    from scipy.optimize import linear_sum_assignment  # here, because SciPy takes long to load
+
     rows, columns = linear_sum_assignment(-correlations(images, truth).abs().numpy())
     found = torch.full((len(truth),), -1, dtype=torch.int64)
     found[torch.from_numpy(columns)] = torch.from_numpy(rows)

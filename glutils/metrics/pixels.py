@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Float64, Int64, Num
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .. import _torchvision, _validate
@@ -156,6 +155,8 @@ def match(images: Images, truth: Images) -> Int64[Tensor, " batch"]:
         >>> gl.metrics.match(batch.images.flip(0), batch.images)
         tensor([1, 0])
     """
+    from scipy.optimize import linear_sum_assignment  # here, because SciPy takes long to load
+
     cost = _distances(*_pair(images, truth)).nan_to_num(nan=2.0)  # a failed image is worse than any other
     rows, columns = linear_sum_assignment(cost.T.numpy())
     return torch.from_numpy(columns).long()

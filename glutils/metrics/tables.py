@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Float64, Int64
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .. import _validate
@@ -81,6 +80,8 @@ def match_records(records: Records, truth: Records, columns: Columns) -> Int64[T
 
     Arguments as in `cells`.
     """
+    from scipy.optimize import linear_sum_assignment  # here, because SciPy takes long to load
+
     records, truth = _pair(records, truth, columns)
     cost = (records[:, None] - truth[None]).square().mean(2)
     finite = cost[cost.isfinite()]

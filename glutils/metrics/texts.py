@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .. import _validate
@@ -132,6 +131,8 @@ def match_texts(
         >>> gl.metrics.match_texts(one.images.flip(0), one.images, one.vocabulary)
         tensor([1, 0])
     """
+    from scipy.optimize import linear_sum_assignment  # here, because SciPy takes long to load
+
     pairs = _pairs(tokens, truth, vocabulary)
     cost = np.stack([distances([one for one, _ in pairs], other) for _, other in pairs])
     return torch.from_numpy(linear_sum_assignment(cost)[1])

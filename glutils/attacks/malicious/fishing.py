@@ -73,7 +73,7 @@ def fish(model: nn.Module, target: int, *, strength: float | int = STRENGTH) -> 
     ),
 )
 def fishing(seen: Observation, *, seed: int = 0) -> Reconstruction:
-    """The one image that speaks through a head made by :func:`glutils.attacks.malicious.fishing.fish`.
+    """The one image that speaks through a head made by :func:`glutils.attacks.fish`.
 
     What is left of a batch, or of a secure sum of many clients, is the gradient of the images of one class. If there is
     one, the division of a fully connected first layer gives it exactly: the neuron with the largest bias gradient, its

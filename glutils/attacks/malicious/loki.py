@@ -85,7 +85,7 @@ def loki_models(
 )
 def loki(seen: Observation, *, seed: int = 0, threshold: float | int = 1e-6) -> Reconstruction:
     """The images of a sum of clients, client by client, each alone in a bin of its client's own block
-    (:func:`glutils.attacks.malicious.loki.loki_models`).
+    (:func:`glutils.attacks.loki_models`).
 
     Each group of neurons is read as 'rtf' reads its block. Images come in the order of clients, and within a client in
     that of the bins: unlike the trap of RTF, the server learns whose image it is. Diagnostics: ``hits``, bins that were
