@@ -9,7 +9,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-PUBLISHED = {"benchmarks/results": "*.json", "book/claims": "*.yaml"}
+PUBLISHED = {"benchmarks/results": "*.json", "book/claims": "*.y*ml"}
 """Folder of the repository to the files in it that notebooks read."""
 
 

@@ -116,7 +116,7 @@ def test_everything_that_the_package_reads_is_in_the_wheel(installed):
     site, *_ = installed
     ours = {path.relative_to(ROOT) for path in (ROOT / "glutils").rglob("*") if path.is_file()}
     ours |= {Path("glutils/published") / path.relative_to(ROOT) for path in gl.runs.RECORDS.glob("*.json")}
-    ours |= {Path("glutils/published") / path.relative_to(ROOT) for path in gl.runs.CLAIMS.glob("*.yaml")}
+    ours |= {Path("glutils/published") / path.relative_to(ROOT) for path in gl.runs.CLAIMS.glob("*.y*ml")}
     ours = {path for path in ours if "__pycache__" not in path.parts}
     there = {path.relative_to(site) for path in (site / "glutils").rglob("*") if path.is_file()}
     assert ours == {path for path in there if "__pycache__" not in path.parts}
