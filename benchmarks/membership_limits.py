@@ -17,7 +17,7 @@ Each row is one draw, with networks, directions and records of its own.
 
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
-    membership_limits_cpu: python benchmarks/membership_limits.py --only classes pool half unknown defended parts person
+    membership_limits_cpu: python benchmarks/membership_limits.py
 """
 
 from __future__ import annotations
