@@ -17,6 +17,8 @@ from torch import nn
 
 from ... import _validate
 from ...data.batch import Batch
+from ...observation import Observation
+from ..base import Reconstruction
 
 LAWS = ("empirical", "gaussian", "laplace")
 STATISTICS = ("brightness", "random")
@@ -180,6 +182,30 @@ def read_bins(
         weight = weight - torch.cat([weight[1:], torch.zeros_like(weight[:1])])
         bias = bias - torch.cat([bias[1:], torch.zeros_like(bias[:1])])
     return weight, bias, (bias.abs() > threshold * largest).nonzero()[:, 0]
+
+
+def collected(
+    seen: Observation, rows: torch.Tensor, sizes: torch.Tensor, order: str, diagnostics: dict[str, float]
+) -> Reconstruction:
+    """The images read from bins that were hit: of ``rows`` (hits, n) the B of the largest ``sizes`` (hits,).
+
+    They stay in the order of the rows, which ``order`` puts in words. Places without a hit are grey; a note says so.
+    """
+    count, notes = seen.shape[0], ()
+    kept = sizes.argsort(descending=True)[:count].sort().values
+    images = torch.full((count, rows.shape[1]), 0.5, dtype=torch.float64, device=rows.device)
+    images[: len(kept)] = rows[kept]
+    if len(kept) < count:
+        notes += (f"{len(kept)} bins were hit by {count} images: the last {count - len(kept)} are grey, not found",)
+    labels = seen.labels
+    if labels is None:
+        labels = torch.zeros(count, dtype=torch.int64, device=rows.device)
+        notes += ("labels are not inferred: zeros",)
+    else:
+        notes += (f"images come {order}: labels are as told, not matched to images",)
+    return Reconstruction(
+        images.view(seen.shape), labels, 0.0, notes=notes, diagnostics=diagnostics, evaluations=0, pullbacks=0
+    )
 
 
 def block_of(model: nn.Module) -> Imprint | None:

@@ -115,19 +115,5 @@ def loki(seen: Observation, *, seed: int = 0, threshold: float | int = 1e-6) -> 
         hits = hits[bias[hits].abs() > threshold * loudest]
         found.append((weight[hits] / bias[hits, None], weight[hits].norm(dim=1)))
     rows, sizes = (torch.cat(kind) for kind in zip(*found, strict=True))
-    count, notes = seen.shape[0], ()
-    kept = sizes.argsort(descending=True)[:count].sort().values
-    images = torch.full((count, parts[0][0].shape[1]), 0.5, dtype=torch.float64, device=rows.device)
-    images[: len(kept)] = rows[kept]
-    if len(kept) < count:
-        notes += (f"{len(kept)} bins were hit by {count} images: the last {count - len(kept)} are grey, not found",)
-    labels = seen.labels
-    if labels is None:
-        labels = torch.zeros(count, dtype=torch.int64, device=rows.device)
-        notes += ("labels are not inferred: zeros",)
-    else:
-        notes += ("images come by clients and bins: labels are as told, not matched to images",)
     told = {"hits": float(len(rows)), "clients": float(clients)}
-    return Reconstruction(
-        images.view(seen.shape), labels, 0.0, notes=notes, diagnostics=told, evaluations=0, pullbacks=0
-    )
+    return imprint.collected(seen, rows, sizes, "by clients and bins", told)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from ... import _validate
 from ...observation import Observation
 from ..base import Card, Reconstruction, register
@@ -54,18 +52,6 @@ def rtf(seen: Observation, *, seed: int = 0, threshold: float | int = 1e-6) -> R
     prefix = "" if block is seen.model else "0."
     weight, bias = (seen.payload[f"{prefix}encode.{name}"] for name in ("weight", "bias"))
     weight, bias, hits = imprint.read_bins(weight, bias, block.two_sided, threshold)
-    count, notes = seen.shape[0], ()
-    kept = hits[weight[hits].norm(dim=1).argsort(descending=True)[:count]].sort().values
-    images = torch.full((count, weight.shape[1]), 0.5, dtype=torch.float64, device=weight.device)
-    images[: len(kept)] = weight[kept] / bias[kept, None]
-    if len(kept) < count:
-        notes += (f"{len(kept)} bins were hit by {count} images: the last {count - len(kept)} are grey, not found",)
-    if seen.labels is None:
-        labels = torch.zeros(count, dtype=torch.int64, device=weight.device)
-        notes += ("labels are not inferred: zeros",)
-    else:
-        labels = seen.labels
-        notes += ("images come in the order of the bins: labels are as told, not matched to images",)
+    rows, sizes = weight[hits] / bias[hits, None], weight[hits].norm(dim=1)
     found = {"hits": float(len(hits)), "bins": float(block.bins)}
-    images = images.view(seen.shape)
-    return Reconstruction(images, labels, 0.0, notes=notes, diagnostics=found, evaluations=0, pullbacks=0)
+    return imprint.collected(seen, rows, sizes, "in the order of the bins", found)
