@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import conditions, defended, forms, leaderboard, races, strengths
+from . import conditions, defended, forms, leaderboard, races, strengths, submission
 from .defense_sweep import DefenseSweep, defense_sweep
 from .reconstruct import Experiment, reconstruct
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DefenseSweep", "Experiment", "conditions", "defended", "defense_sweep", "forms", "leaderboard", "live", "pictures",
-    "races", "reconstruct", "strengths",
+    "races", "reconstruct", "strengths", "submission",
 ]  # fmt: skip
 
 
