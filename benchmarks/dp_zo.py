@@ -16,6 +16,8 @@ subtracts what they add: all of the sum's noise on it alone. It is decoded (zero
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
     dp_zo_cpu: python benchmarks/dp_zo.py
+
+It has all of digits, six messages attacked, and nothing yet of what is learned from texts.
 """
 
 from __future__ import annotations
