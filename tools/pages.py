@@ -26,7 +26,7 @@ CHAPTERS = {
     "fc_inversion": 1, "zerogla": 3, "dlg": 7, "idlg": 7, "dlg_adam": 7, "dlg_cosine": 7, "grnn": 7, "rgap": 7, "ig": 8,
     "stg": 8, "fgla": 9, "ggl": 10, "gias": 10, "igims": 10, "cpa": 12, "cpa_fi": 12, "rtf": 12, "dmgan": 12, "dlf": 14,
     "dager": 21, "zerogla_text": 21, "zerogla_label_word": 23, "spear": 12, "april": 19, "tableak": 19, "fishing": 17,
-    "loki": 17,
+    "loki": 17, "tag": 21, "lamp": 21,
 }  # fmt: skip
 """Attack to the chapter that explains it."""
 NO_MESSAGE = "no message"
@@ -49,8 +49,9 @@ FAMILIES = {
         "Every scalar is an equation for the pixels, along a direction that the attacker knows: solve them together.",
     ),
     "text": (
-        "Decode texts from scalars",
-        "What every next token adds to every scalar is known: search from left to right for the sum that was sent.",
+        "Decode texts",
+        "What each token adds to a scalar is known: search the sum from left to right. In a gradient, search vectors "
+        "for the tokens.",
     ),
     "malicious": (
         "Break the protocol",
