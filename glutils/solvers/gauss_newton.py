@@ -45,9 +45,9 @@ def gauss_newton(
     the value at which the prior is as uncertain as the noise in r says it must be: alpha = gamma sigma^2 / (u - m).T R
     (u - m), with gamma the number of unknowns that the equations determine (MacKay 1992). sigma comes from
     ``problem.calibrate``. With float64 scalars that end is practically zero and the data alone decide; with noisy
-    scalars, or fewer scalars than unknowns, the prior fills in what they leave open. A step is damped by lambda, and tried
-    again with a larger lambda if it does not lower the sum. The matrix of the normal equations is kept where the loss
-    is falling fast, and where u hardly moves any more.
+    scalars, or fewer scalars than unknowns, the prior fills in what they leave open. A step is damped by lambda, and
+    tried again with a larger lambda if it does not lower the sum. The matrix of the normal equations is kept where the
+    loss is falling fast, and where u hardly moves any more.
 
     Near the solution (r below ``REFINE``, and at least as many equations as unknowns) two things change. The steps
     solve the normal equations in full float64 precision, with the float32 matrix as a preconditioner. And a step that
