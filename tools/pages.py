@@ -35,7 +35,7 @@ CHAPTERS = {
         "14_federated_reality": ("dlf",),
         "17_secure_aggregation": ("fishing", "loki"),
         "19_records_that_are_not_images": ("april", "tableak"),
-        "21_a_sentence_in_192_numbers": ("dager", "zerogla_text"),
+        "21_a_sentence_in_192_numbers": ("dager", "lamp", "tag", "zerogla_text"),
         "23_what_stops_the_decoder": ("zerogla_label_word",),
     }.items()
     for name in names
@@ -61,8 +61,9 @@ FAMILIES = {
         "Every scalar is an equation for the pixels, along a direction that the attacker knows: solve them together.",
     ),
     "text": (
-        "Decode texts from scalars",
-        "What every next token adds to every scalar is known: search from left to right for the sum that was sent.",
+        "Decode texts",
+        "What each token adds to a scalar is known: search the sum from left to right. In a gradient, search vectors "
+        "for the tokens.",
     ),
     "malicious": (
         "Break the protocol",

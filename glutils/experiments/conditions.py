@@ -134,6 +134,8 @@ CONDITIONS: dict[str, Conditions] = {
     "april": Conditions("vit", knows=(), largest=1),
     "fc_inversion": Conditions(**LINEAR, knows=(), largest=1),
     "dager": Conditions(**LANGUAGE, knows=()),
+    "tag": Conditions(**LANGUAGE, knows=(), budget=_every, largest=1),
+    "lamp": Conditions(**LANGUAGE, knows=(), largest=1, budget=lambda n: {"rounds": max(1, n // 50)}),
     "zerogla_text": Conditions(**LANGUAGE, knows=(), budget=_own),
     "zerogla_label_word": Conditions(**LANGUAGE, knows=(), budget=_own, largest=1),
     "cpa": Conditions(**LINEAR, budget=_own),
