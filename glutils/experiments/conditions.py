@@ -127,6 +127,7 @@ CONDITIONS: dict[str, Conditions] = {
     "fgla": Conditions(**KINKED, knows=PUBLIC, learn=_decoder, load=lambda path, seen: {"decoder": path}),
     "ggl": Conditions(**KINKED, knows=PUBLIC, budget=_every, **GENERATIVE),
     "gias": Conditions(**KINKED, knows=PUBLIC, budget=_every, **GENERATIVE),
+    "gifd": Conditions(**KINKED, knows=PUBLIC, budget=_every, **GENERATIVE),
     "igims": Conditions(**KINKED, knows=PUBLIC, budget=_steps, **GENERATIVE),
     "tableak": Conditions(**LINEAR, budget=lambda evaluations: {"iterations": max(1, evaluations // 5)}),
     "dlf": Conditions(**KINKED, budget=_every),
