@@ -1,7 +1,7 @@
 """The package as others install it: built, unpacked elsewhere, without the repository beside it.
 
-What a build takes along is asked in the unit suite; the installation itself, and what every notebook reads from it, with
-the finished book.
+What a build takes along is asked in the unit suite; the installation itself, and what every notebook reads from it,
+with the finished book.
 """
 
 import json

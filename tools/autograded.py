@@ -5,8 +5,8 @@
 The folder holds ``source/<chapter>/<chapter>.ipynb`` and a configuration. There ``nbgrader generate_assignment
 <chapter>`` makes what students get: without the solutions, and without the hidden tests. A *Code* exercise is marked by
 the book's own check, on the cases that students see and on hidden ones, and earns all of its points or none. Written
-answers and experiments wait for a reader, who finds solution and hint for marking in the source. Points are those of the
-hints. What an exercise continues from its chapter is not there, so experiments are made in the student edition.
+answers and experiments wait for a reader, who finds solution and hint for marking in the source. Points are those of
+the hints. What an exercise continues from its chapter is not there, so experiments are made in the student edition.
 """
 
 from __future__ import annotations

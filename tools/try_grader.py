@@ -2,9 +2,9 @@
 
     make grader
 
-For each assignment nbgrader makes the release, two students hand in, and both are marked. The one with the solutions has to
-earn every point of code and the other none. Needs nbgrader, which the book's own environment does without; run in the
-folder of the course, which is filled with what nbgrader keeps.
+For each assignment nbgrader makes the release, two students hand in, and both are marked. The one with the solutions
+has to earn every point of code and the other none. Needs nbgrader, which the book's own environment does without.
+It runs in the folder of the course, and leaves there what nbgrader keeps.
 """
 
 from __future__ import annotations
