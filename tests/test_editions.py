@@ -110,9 +110,8 @@ def test_solutions_pass_the_checks_and_stubs_are_told_to_be_written(path):
         space = imported(path, text)
         exec(compile(text, path.name, "exec"), space)
         for name in editions.checks(text):
-            for seed in range(3):
-                verdict = getattr(gl.exercises, name)(space[name], seed=seed)
-                assert verdict, verdict.message
+            verdict = getattr(gl.exercises, name)(space[name])  # other cases: tests/test_autograded.py
+            assert verdict, verdict.message
         exec(compile(editions.stub(text), path.name, "exec"), space)
         for name in editions.checks(text):
             assert getattr(gl.exercises, name)(space[name]).message.startswith(f"Not written yet: {name}(")
