@@ -57,7 +57,7 @@ def sme(
     ``diagnostics["mixing"]`` is the m that was found, and ``diagnostics["cosine"]`` how well it fits.
 
     Args:
-        lr, tv_weight: of signed Adam and of total variation, as in :func:`glutils.attacks.ig.ig`.
+        lr, tv_weight: of signed Adam and of total variation, as in :func:`glutils.attacks.matching.ig.ig`.
         mixing: m at the beginning, from 0 to below 1; 0 stays 0.
         mixing_lr: step of Adam on the logit of m; falls with ``lr``. 0 leaves m where it began.
         labels: rule by which they are inferred if they were not told; one of ``glutils.labels.names()``.
