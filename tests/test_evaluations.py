@@ -24,6 +24,8 @@ SEARCHES = {
     "stg": ("stg", {"kinks": 0}, GRADIENT, 2, 1),
     "stg, copies": ("stg", {"kinks": 0, "group": 2}, GRADIENT, 1, 1),
     "dlf": ("dlf", {}, DELTA, 2, 4),
+    "fedleak, local steps": ("fedleak", {"flatness": 0}, DELTA, 2, 4),
+    "sme": ("sme", {}, DELTA, 2, 1),
     "grnn": ("grnn", {}, GRADIENT, 1, 1),
     "gias": ("gias", {"prior": "pca", "components": 4, "restarts": 1}, GRADIENT, 1, 1),
     "igims": ("igims", {"prior": "pca", "components": 4, "latent_solver": "adam"}, GRADIENT, 1, 1),

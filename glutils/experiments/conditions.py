@@ -131,6 +131,8 @@ CONDITIONS: dict[str, Conditions] = {
     "igims": Conditions(**KINKED, knows=PUBLIC, budget=_steps, **GENERATIVE),
     "tableak": Conditions(**LINEAR, budget=lambda evaluations: {"iterations": max(1, evaluations // 5)}),
     "dlf": Conditions(**KINKED, budget=_every),
+    "fedleak": Conditions(**KINKED, budget=lambda evaluations: {"iterations": max(1, evaluations // 2), "restarts": 1}),
+    "sme": Conditions(**KINKED, budget=_every),
     "april": Conditions("vit", knows=(), largest=1),
     "fc_inversion": Conditions(**LINEAR, knows=(), largest=1),
     "dager": Conditions(**LANGUAGE, knows=()),
