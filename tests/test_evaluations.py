@@ -35,7 +35,7 @@ CLOSED = {"april": 0, "fc_inversion": 0, "rtf": 0, "fgla": 0, "rgap": 1}
 ELSEWHERE = ("cpa", "cpa_fi", "dmgan")
 """They search for an unmixing, or play inside the rounds."""
 POPULATIONS = ("ggl",)
-THEIR_OWN = ("dager", "fishing", "gifd", "loki", "spear", "tableak", "zerogla_label_word", "zerogla_text")
+THEIR_OWN = ("dager", "fishing", "gifd", "inverter", "loki", "spear", "tableak", "zerogla_label_word", "zerogla_text")
 """Attacks on texts, on batches, and in stages; their own tests look at them."""
 
 
