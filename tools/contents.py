@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -19,6 +20,12 @@ def chapters(toc: dict | None = None) -> list[tuple[str, int, str]]:
         if part.get("numbered"):
             found += [(part["caption"], len(found) + n, one["file"]) for n, one in enumerate(part["chapters"], 1)]
     return found
+
+
+@functools.cache
+def numbers() -> dict[str, int]:
+    """Each numbered chapter's number in the book, by its file's name; the number in that name may be another."""
+    return {Path(file).name: number for _, number, file in chapters()}
 
 
 def claim(path: Path) -> str:

@@ -21,6 +21,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import contents
+
 ROOT = Path(__file__).resolve().parent.parent
 EDITIONS = ("student", "instructor")
 ALONE = {"exercises": "student", "solutions": "instructor"}
@@ -75,7 +77,7 @@ def make(notebook: dict, stem: str, edition: str) -> dict:
 
     Args:
         notebook: as read from its source.
-        stem: its file name; if it begins with a number, that is the chapter's.
+        stem: its file name, by which ``_toc.yml`` tells the chapter's number in the book.
         edition: ``"student"`` or ``"instructor"``.
 
     Raises:
@@ -85,7 +87,7 @@ def make(notebook: dict, stem: str, edition: str) -> dict:
         raise ValueError(f"edition must be one of {', '.join(EDITIONS)}, got {edition!r}")
     made, cells = copy.deepcopy(notebook), []
     found = list(pieces(made["cells"], stem))
-    chapter, worth = f"{int(stem[:2])}." if stem[:2].isdigit() else "", points(found)
+    chapter, worth = f"{contents.numbers()[stem]}." if stem in contents.numbers() else "", points(found)
     number, open_block, answered, answer = 0, None, False, None
     for place, cell in enumerate(found):
         if fence := cell.get("fence"):

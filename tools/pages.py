@@ -23,12 +23,24 @@ ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"^% made from the code: (.+)$", flags=re.M)
 CLASS = re.compile(r"^\.\. autoclass:: ([\w.]+)$", flags=re.M)
 CHAPTERS = {
-    "fc_inversion": 1, "zerogla": 3, "dlg": 7, "idlg": 7, "dlg_adam": 7, "dlg_cosine": 7, "grnn": 7, "rgap": 7, "ig": 8,
-    "stg": 8, "fgla": 9, "inverter": 9, "ggl": 10, "gias": 10, "gifd": 10, "igims": 10, "cpa": 12, "cpa_fi": 12,
-    "rtf": 12, "dmgan": 12, "dlf": 14, "dager": 21, "zerogla_text": 21, "zerogla_label_word": 23, "spear": 12,
-    "april": 19, "tableak": 19, "fishing": 17, "loki": 17,
-}  # fmt: skip
-"""Attack to the chapter that explains it."""
+    name: stem
+    for stem, names in {
+        "01_threat_model": ("fc_inversion",),
+        "03_zerogla_objective": ("zerogla",),
+        "07_dlg_and_its_family": ("dlg", "idlg", "dlg_adam", "dlg_cosine", "grnn", "rgap"),
+        "08_inverting_gradients": ("ig", "stg"),
+        "09_fgla": ("fgla", "inverter"),
+        "10_generative_priors": ("ggl", "gias", "gifd", "igims"),
+        "12_aggregates_and_malicious_parties": ("cpa", "cpa_fi", "rtf", "dmgan", "spear"),
+        "14_federated_reality": ("dlf",),
+        "17_secure_aggregation": ("fishing", "loki"),
+        "19_records_that_are_not_images": ("april", "tableak"),
+        "21_a_sentence_in_192_numbers": ("dager", "zerogla_text"),
+        "23_what_stops_the_decoder": ("zerogla_label_word",),
+    }.items()
+    for name in names
+}
+"""Attack to the file of the chapter that explains it."""
 NO_MESSAGE = "no message"
 """What stands in the place of payload kinds for an adversary that takes part instead of reading."""
 FAMILIES = {
@@ -149,16 +161,15 @@ def family(card) -> str:
 
 def grouped() -> dict[str, list[str]]:
     """Names of attacks by family, in the order of their chapters."""
-    order = sorted(cards(), key=lambda name: (CHAPTERS.get(name, 99), name))
+    order = sorted(cards(), key=lambda name: (contents.numbers().get(CHAPTERS.get(name, ""), 99), name))
     return {folder: [name for name in order if family(cards()[name]) == folder] for folder in FAMILIES}
 
 
 def chapter(name: str, words: str = "", up: str = "..") -> str:
     """A link to the chapter that explains an attack; the bare words where there is none."""
-    number = CHAPTERS.get(name, 0)
-    found = sorted((ROOT / "notebooks").glob(f"{number:02d}_*.ipynb"))
-    words = words or f"chapter {number}"
-    return f"[{words}]({up}/notebooks/{found[0].name})" if found else words
+    stem = CHAPTERS.get(name)
+    words = words or (f"chapter {contents.numbers()[stem]}" if stem else "no chapter")
+    return f"[{words}]({up}/notebooks/{stem}.ipynb)" if stem else words
 
 
 def facts(name: str) -> dict[str, bool]:

@@ -26,7 +26,8 @@ class Rows:
     Args:
         record: the record's name.
         parameters: written into the record.
-        same: which of them an old record must have been made with; default: all. Rows of others are not mixed in.
+        same: which of them an old record must have been made with; default: all but a ``note``. Rows of others are not
+            mixed in.
         drop: which of the old rows to leave out, to be made again.
         seeds: of the record; default: the ``seed`` of its rows.
         device, image_is: see :func:`glutils.runs.record`.
@@ -59,7 +60,7 @@ class Rows:
 
     def _take(self, old: gl.runs.Record, same: Collection[str] | None, drop: Callable[..., bool]) -> None:
         now = contents.decode(contents.encode("parameters", self.parameters))
-        asked = now.keys() | old.parameters.keys() if same is None else same
+        asked = (now.keys() | old.parameters.keys()) - {"note"} if same is None else same
         differ = sorted(name for name in asked if old.parameters.get(name) != now.get(name))
         if differ:
             was, new = ({name: found.get(name) for name in differ} for found in (old.parameters, now))
