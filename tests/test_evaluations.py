@@ -38,7 +38,8 @@ ELSEWHERE = ("cpa", "cpa_fi", "dmgan")
 """They search for an unmixing, or play inside the rounds."""
 POPULATIONS = ("ggl",)
 THEIR_OWN = (
-    "dager", "fishing", "gifd", "lamp", "loki", "spear", "tableak", "tag", "zerogla_label_word", "zerogla_text",
+    "dager", "fishing", "gifd", "inverter", "lamp", "loki", "spear", "tableak", "tag", "zerogla_label_word",
+    "zerogla_text",
 )  # fmt: skip
 """Attacks on texts, on batches, and in stages; their own tests look at them."""
 

@@ -29,7 +29,7 @@ CHAPTERS = {
         "03_zerogla_objective": ("zerogla",),
         "07_dlg_and_its_family": ("dlg", "idlg", "dlg_adam", "dlg_cosine", "grnn", "rgap"),
         "08_inverting_gradients": ("ig", "stg"),
-        "09_fgla": ("fgla",),
+        "09_fgla": ("fgla", "inverter"),
         "10_generative_priors": ("ggl", "gias", "gifd", "igims"),
         "12_aggregates_and_malicious_parties": ("cpa", "cpa_fi", "rtf", "dmgan", "spear"),
         "14_federated_reality": ("dlf", "fedleak", "sme"),
