@@ -1,5 +1,5 @@
-"""How many scalars a text needs: with its length, the vocabulary and the parameters of an untrained model; and a model
-of a million parameters that was trained.
+"""How many scalars a text needs: with its length, the vocabulary and the parameters of an untrained model; a trained
+model of a million parameters; and texts of which nobody said how long they are.
 
 Random tokens of an untrained gpt, first token not known, one message of K scalars in float32. The scalars of a draw are
 nested: K is cut down from the largest number. The least K at which the text comes back exactly is sought among
@@ -8,9 +8,9 @@ Where even the largest does not do, the row says so. One start of the search wit
 
 The trained model has three blocks of width 160, reads the same public messages as the small one, and is not kept: this
 script trains it, the same weights from the same seed on the same kind of processor. Its clients are those of
-``benchmarks/text.py``.
+``benchmarks/text.py``, and so are those whose messages may have any of 33 lengths, with the small trained model.
 
-    python benchmarks/text_law.py [--only grid larger ...]
+    python benchmarks/text_law.py [--only grid lengths larger]
 
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
@@ -44,6 +44,8 @@ GRID = (
 FIRST = 500
 WIDTH, MEMORY = 64, 2**32
 LARGE = {"width": 160, "depth": 3, "steps": 800, "batch": 32, "texts": 12_000, "peak": 3e-3, "scalars": 256, "seeds": 3}
+UNKNOWN = {"targets": (8, 41), "scalars": 128, "seeds": 4}
+PARTS = ("grid", "lengths", "larger")
 
 
 def observed(tokens: int, pieces: int, size: str, seed: int, scalars: int):
@@ -110,20 +112,24 @@ def larger() -> tuple[torch.nn.Module, dict]:
     return model, about | {"parameters": sum(p.numel() for p in model.parameters())}
 
 
-def read(seed: int) -> dict:
-    """A MeZO client of the larger model with one private message."""
-    model, about = larger()
+def read(seed: int, model: torch.nn.Module, scalars: int, among: range | None = None) -> dict:
+    """A MeZO client with one private message; ``among``: the numbers of targets that it may have."""
     batch = gl.data.sample("messages", count=1, seed=seed, device="cpu")
     protocol = gl.protocols.ZerothOrder(directions=1, mu=1e-3, law="mezo", seed=seed)
     test = gl.data.sample("messages", count=1, split="public", device="cpu")
-    how = {"rounds": LARGE["scalars"], "lr": 1e-4, "seed": 0, "test": test, "progress": False}
+    how = {"rounds": scalars, "lr": 1e-4, "seed": 0, "test": test, "progress": False}
     seen = gl.observe(gl.federation.train(protocol, model, [batch], **how), client=0)
+    own = seen.targets
+    if among is not None:
+        seen = replace(seen, targets=None, shape=(1, among.stop))
     begin = time.process_time()
-    result = gl.attack("zerogla_text", seen, width=WIDTH, restarts=1, seed=0, budget=MEMORY, progress=False)
+    how = {"width": WIDTH, "restarts": 1, "seed": 0, "budget": MEMORY, "progress": False, "targets": among}
+    result = gl.attack("zerogla_text", seen, **how)
     spent, score = time.process_time() - begin, gl.score(result, batch)
-    return about | {
-        "scalars": LARGE["scalars"], "exact": bool(score.exact.all()), "tokens": float(score.token_accuracy.mean()),
-        "secrets": float(score.secrets.mean()), "targets": seen.targets, "cpu seconds": spent,
+    return {
+        "scalars": scalars, "exact": bool(score.exact.all()), "tokens": float(score.token_accuracy.mean()),
+        "secrets": float(score.secrets.mean()), "targets": own, "cpu seconds": spent,
+        "targets found": int(result.diagnostics["targets"]),
         **{name: result.diagnostics[name] for name in ("misfit", "certified", "surprise")},
     }  # fmt: skip
 
@@ -131,10 +137,11 @@ def read(seed: int) -> dict:
 def main() -> None:
     """Measure what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", default=["grid", "larger"], choices=["grid", "larger"])
+    parser.add_argument("--only", nargs="+", default=list(PARTS), choices=PARTS)
     options = arguments(parser)
-    settings = {"ladder": LADDER, "width": WIDTH, "first": FIRST, "larger": LARGE, "threads": torch.get_num_threads()}
-    with Rows("text_law_cpu", settings, same=("ladder", "width", "first", "larger")) as rows:
+    settings = {"ladder": LADDER, "width": WIDTH, "first": FIRST, "larger": LARGE}
+    settings |= {"unknown": UNKNOWN, "threads": torch.get_num_threads()}
+    with Rows("text_law_cpu", settings, same=("ladder", "width", "first")) as rows:
         for tokens, pieces, size, draws in GRID if "grid" in options.only else ():
             for seed in range(FIRST, FIRST + draws):
                 key = {"measure": "grid", "tokens": tokens, "pieces": pieces, "model": size, "seed": seed}
@@ -143,9 +150,16 @@ def main() -> None:
                     row = key | least(tokens, pieces, size, seed)
                     rows.add(row | {"cpu seconds": time.process_time() - begin})
                     say(rows.rows[-1])
+        for seed in range(FIRST, FIRST + UNKNOWN["seeds"]) if "lengths" in options.only else ():
+            if (key := {"measure": "lengths", "seed": seed}) not in rows:
+                held = gl.data.sample("messages", count=1, seed=seed, device="cpu")
+                small = gl.models.build("gpt", held, weights="trained")
+                rows.add(key | read(seed, small, UNKNOWN["scalars"], range(*UNKNOWN["targets"])))
+                say(rows.rows[-1])
         for seed in range(FIRST, FIRST + LARGE["seeds"]) if "larger" in options.only else ():
             if (key := {"measure": "larger", "seed": seed}) not in rows:
-                rows.add(key | read(seed))
+                model, about = larger()
+                rows.add(key | about | read(seed, model, LARGE["scalars"]))
                 say(rows.rows[-1])
 
 
