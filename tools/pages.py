@@ -29,13 +29,13 @@ CHAPTERS = {
         "03_zerogla_objective": ("zerogla",),
         "07_dlg_and_its_family": ("dlg", "idlg", "dlg_adam", "dlg_cosine", "grnn", "rgap"),
         "08_inverting_gradients": ("ig", "stg"),
-        "09_fgla": ("fgla",),
-        "10_generative_priors": ("ggl", "gias", "igims"),
+        "09_fgla": ("fgla", "inverter"),
+        "10_generative_priors": ("ggl", "gias", "gifd", "igims"),
         "12_aggregates_and_malicious_parties": ("cpa", "cpa_fi", "rtf", "dmgan", "spear"),
-        "14_federated_reality": ("dlf",),
+        "14_federated_reality": ("dlf", "fedleak", "sme"),
         "17_secure_aggregation": ("fishing", "loki"),
         "19_records_that_are_not_images": ("april", "tableak"),
-        "21_a_sentence_in_192_numbers": ("dager", "zerogla_text"),
+        "21_a_sentence_in_192_numbers": ("dager", "lamp", "tag", "zerogla_text"),
         "23_what_stops_the_decoder": ("zerogla_label_word",),
     }.items()
     for name in names
@@ -61,8 +61,9 @@ FAMILIES = {
         "Every scalar is an equation for the pixels, along a direction that the attacker knows: solve them together.",
     ),
     "text": (
-        "Decode texts from scalars",
-        "What every next token adds to every scalar is known: search from left to right for the sum that was sent.",
+        "Decode texts",
+        "What each token adds to a scalar is known: search the sum from left to right. In a gradient, search vectors "
+        "for the tokens.",
     ),
     "malicious": (
         "Break the protocol",

@@ -15,6 +15,8 @@ PATTERNS = 300
 """Different patterns of zeros that are looked at in one chunk, those with most zeros first."""
 LAYERS = 3
 """The pool keeps the best independent directions, then the best among the rest, so many times."""
+LOOSE = (100, 10, 1)
+"""Times what rounding may do: what counts as a zero while a direction is still rough."""
 STEPS = 3
 """Of least squares, each with the weights of the one before, to find the plane between silent and other neurons."""
 
@@ -92,9 +94,25 @@ def problem(weight: Tensor, bias: Tensor, layer_weight: Tensor, layer_bias: Tens
 
 
 def sharpen(given: Problem, direction: Tensor) -> Tensor | None:
-    """The direction that its own zeros determine, all of them together; None if they do not."""
+    """The direction that its own zeros determine, all of them together; None if they do not.
+
+    A direction from few rows is rough, so what counts as its zero is narrowed in steps. A neuron that is silent for
+    nobody may lie within the widest of them by accident, and turn the direction away: then a narrower start is tried.
+    """
+    near, best, most = (given.rows @ direction).abs() / given.zero[:, 0], None, 0
+    for start in range(len(LOOSE)):
+        if int((near < LOOSE[start]).sum()) <= most:  # none of these zeros was lost
+            break
+        found = _narrowed(given, direction, LOOSE[start:])
+        if found is not None and int(silent := zeros(given, found[:, None])) > most:
+            best, most = found, int(silent)
+    return best
+
+
+def _narrowed(given: Problem, direction: Tensor, widths: tuple[int, ...]) -> Tensor | None:
+    """The direction fitted to the rows within each width in turn; None where they determine none."""
     rows = given.rows
-    for loose in (100, 10, 1):
+    for loose in widths:
         kept = rows[(rows @ direction).abs() < loose * given.zero[:, 0]]
         if len(kept) < rows.shape[1] - 1:
             return None
