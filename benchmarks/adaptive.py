@@ -7,7 +7,7 @@ that mean and what it makes of a permuted message. The digit is also looked for 
 public: by gl.identify, which knows of clips and noise but not of numbers that were left out or rounded, and by "fit",
 the candidate whose simulated message, defence and all, is the nearest. Sums: the scalars of five clients with two
 digits each, added up, half a scalar a pixel and one: the Gaussian prior of chapter 4 against no prior, and names among
-200.
+200. "spear": four digits at once behind a ReLU layer of 128 units, by SPEAR, which answers exactly or refuses.
 
     python benchmarks/adaptive.py [--seeds 6] [--only noise topk ...]
 
@@ -36,6 +36,12 @@ GRADIENTS = {
     "bits": [4, 2],
 }
 """Defence to strengths: noise over the gradient's size, share of it that is sent, noise multiplier, bits."""
+SPEAR = {
+    "spear, none": [None], "spear, clip": [0.1], "spear, topk": [0.5, 0.2, 0.1], "spear, half": ["float16"],
+    "spear, noise": [1e-3], "spear, dpsgd": [0.0],
+}  # fmt: skip
+"""The same for SPEAR; of DP-SGD the clip alone."""
+ALL = [*GRADIENTS, "sums", *SPEAR]
 SUMS = (0.5, 1.0)
 """Scalars of a sum over pixels of all its clients."""
 CLIENTS, PER_CLIENT, CANDIDATES, SUSPECTS, STEPS = 5, 2, 100, 200, 5
@@ -49,6 +55,8 @@ def defense_of(name: str, strength):
         "topk": lambda: defenses.get("topk", keep=strength, scope="global"),
         "dpsgd": lambda: defenses.get("dpsgd", clip=1.0, sigma=strength, expected=1),
         "bits": lambda: defenses.get("bits", bits=strength),
+        "clip": lambda: defenses.get("clip", bound=strength),
+        "half": lambda: defenses.get("half", format=strength),
     }[name]()
 
 
@@ -144,8 +152,20 @@ def sums(ratio: float, seed: int) -> dict:
     return row | verdict(named, len(whole)) | {"members": len(whole), "scalars for names": few.scalars}
 
 
+def spear(name: str, strength, seed: int) -> dict:
+    """Four digits behind a defended gradient; a refusal is a row of its own."""
+    batch = gl.data.sample("digits", count=4, seed=seed, device="cpu")
+    model = gl.models.build("mlp", batch, hidden=(128,), activation="relu", seed=seed)
+    protocol, defense = gl.protocols.FedSGD(), defense_of(name, strength)
+    protocol = protocol if defense is None else defenses.Defended(protocol, defense, private=seed)
+    seen = gl.observe(model, protocol, protocol.transmit(model, batch.images, batch.labels), batch, knows={"labels"})
+    return {"psnr": gl.score(gl.attack("spear", seen, seed=seed), batch).psnr.tolist()}
+
+
 def run(defence: str, strength, seed: int) -> dict:
     """One row."""
+    if defence in SPEAR:
+        return spear(defence.removeprefix("spear, "), strength, seed)
     return sums(strength, seed) if defence == "sums" else gradients(defence, strength, seed)
 
 
@@ -153,7 +173,7 @@ def main() -> None:
     """Run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=6, help="of gradients; of sums three")
-    parser.add_argument("--only", nargs="*", default=[*GRADIENTS, "sums"], choices=[*GRADIENTS, "sums"])
+    parser.add_argument("--only", nargs="*", default=ALL, choices=ALL)
     options = arguments(parser)
     parameters = {"clients": CLIENTS, "per_client": PER_CLIENT, "candidates": CANDIDATES, "suspects": SUSPECTS}
     parameters |= {"steps": STEPS}
@@ -161,7 +181,7 @@ def main() -> None:
         {"defence": name, "strength": strength, "seed": seed}
         for name in options.only
         for strength, seed in itertools.product(
-            SUMS if name == "sums" else GRADIENTS[name], range(3 if name == "sums" else options.seeds)
+            SUMS if name == "sums" else (GRADIENTS | SPEAR)[name], range(3 if name == "sums" else options.seeds)
         )
     ]
     measure("adaptive_cpu", cells, run, parameters)

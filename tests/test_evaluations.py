@@ -24,6 +24,8 @@ SEARCHES = {
     "stg": ("stg", {"kinks": 0}, GRADIENT, 2, 1),
     "stg, copies": ("stg", {"kinks": 0, "group": 2}, GRADIENT, 1, 1),
     "dlf": ("dlf", {}, DELTA, 2, 4),
+    "fedleak, local steps": ("fedleak", {"flatness": 0}, DELTA, 2, 4),
+    "sme": ("sme", {}, DELTA, 2, 1),
     "grnn": ("grnn", {}, GRADIENT, 1, 1),
     "gias": ("gias", {"prior": "pca", "components": 4, "restarts": 1}, GRADIENT, 1, 1),
     "igims": ("igims", {"prior": "pca", "components": 4, "latent_solver": "adam"}, GRADIENT, 1, 1),
@@ -36,7 +38,8 @@ ELSEWHERE = ("cpa", "cpa_fi", "dmgan")
 """They search for an unmixing, or play inside the rounds."""
 POPULATIONS = ("ggl",)
 THEIR_OWN = (
-    "dager", "fishing", "gifd", "lamp", "loki", "spear", "tableak", "tag", "zerogla_label_word", "zerogla_text",
+    "dager", "fishing", "gifd", "inverter", "lamp", "loki", "spear", "tableak", "tag", "zerogla_label_word",
+    "zerogla_text",
 )  # fmt: skip
 """Attacks on texts, on batches, and in stages; their own tests look at them."""
 
