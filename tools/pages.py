@@ -306,20 +306,30 @@ def path(thing) -> str:
     return f"{thing.__module__}.{thing.__qualname__}"
 
 
-def attacks_reference() -> str:
-    """Each attack: how to call it, its paper, its chapter, and what its docstring says."""
+def attacks_reference(folder: str) -> str:
+    """Each attack of a family: how to call it, its paper, its chapter, and what its docstring says."""
     from glutils.attacks.base import OBSERVATION
 
-    parts = []
-    for name, card in cards().items():
+    parts = [FAMILIES[folder][1], ""]
+    for name in grouped()[folder]:
+        card = cards()[name]
         if card.takes != OBSERVATION:
             call = f"`gl.attacks.{name}({card.takes}, ...)`, which takes part in the rounds"
         else:
             call = f'`gl.attack("{name}", seen, ...)`'
         where = chapter(name, up="../..")
-        parts.append(f"### {card.title}\n\n{call}. Source: {{cite}}`{card.source}`. Explained in {where}.\n")
+        parts.append(f"## {card.title}\n\n{call}. Source: {{cite}}`{card.source}`. Explained in {where}.\n")
         parts.append(entry(path(card.run)))
     return "\n".join(parts)
+
+
+def families_table() -> str:
+    """A row for each family: the page of its attacks, what they have in common, and their names."""
+    rows = [
+        (f"[{title}](attacks_{folder}.md)", common, ", ".join(f"`{name}`" for name in grouped()[folder]))
+        for folder, (title, common) in FAMILIES.items()
+    ]
+    return table(["Family", "What its attacks have in common", "Attacks"], rows)
 
 
 def labels_reference() -> str:
@@ -364,7 +374,8 @@ MAKERS: dict[str, Callable[[], str]] = {
     "direction laws": laws_table,
     "map of attacks": map_tables,
     "threat models": threat_table,
-    "attacks": attacks_reference,
+    **{f"attacks of {folder}": partial(attacks_reference, folder) for folder in FAMILIES},
+    "families of attacks": families_table,
     "label rules": labels_reference,
     "defences": defenses_reference,
     "records": records_table,
