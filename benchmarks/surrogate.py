@@ -5,7 +5,7 @@ gradient) gets twice the steps, which is no less processor time than SME takes. 
 with every local step simulated, SME with a spoiled message, and every image in its mean colour. The step size of the
 mixing was chosen on other photographs.
 
-    python benchmarks/surrogate.py [--seeds 3] [--iterations 150]
+    python benchmarks/surrogate.py [--seeds 3] [--iterations 100]
 
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
@@ -62,7 +62,7 @@ def main() -> None:
     """Measure what is missing."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=150)
+    parser.add_argument("--iterations", type=int, default=100)
     options = arguments(parser)
     cells = [
         {"seed": seed, "client": client, "attack": name, "iterations": options.iterations}

@@ -5,7 +5,7 @@ one. Settings of TAG and LAMP were chosen on seed 0, and these seeds are others.
 by itself, and a gradient whose entries are permuted. Seconds are those of one core. Rows that are in the record already
 are kept.
 
-    python benchmarks/text_gradients.py [--seeds 5]
+    python benchmarks/text_gradients.py [--seeds 5] [--attacks tag ...] [--cases "1 message" ...]
 
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
@@ -24,7 +24,10 @@ from common import arguments, measure
 import glutils as gl
 
 LENGTH, FIRST = 12, 1
-ATTACKS = {"dager": {}, "tag": {}, "lamp": {}}
+CASES = {
+    "1 message": ("dager", "tag", "lamp"), "4 messages": ("dager", "lamp"), "permuted": ("lamp",),
+    "four times the steps": ("lamp",),
+}  # fmt: skip
 FEWER = {"4 messages": 2, "permuted": 2, "four times the steps": 2}
 """Seeds of what takes long, or is a control."""
 
@@ -39,7 +42,7 @@ def read(attack: str, case: str, weights: str, seed: int) -> dict:
     protocol = gl.protocols.FedSGD()
     seen = gl.observe(model, protocol, protocol.transmit(model, batch.images, batch.labels), batch)
     seen = gl.tamper(seen, "permuted", seed=seed) if case == "permuted" else seen
-    how = dict(ATTACKS[attack]) | ({"rounds": 48} if case == "four times the steps" else {})
+    how = {"rounds": 48} if case == "four times the steps" else {}
     how |= {} if attack == "dager" else {"progress": False}
     guess = gl.models.likeliest(model, torch.tensor([batch.vocabulary.bos]), LENGTH).expand(count, -1)
     alone = float(gl.metrics.token_accuracy(guess, batch.images, batch.vocabulary).mean())
@@ -56,13 +59,11 @@ def read(attack: str, case: str, weights: str, seed: int) -> dict:
     return row | {"seconds": time.process_time() - begin}
 
 
-def cells(seeds: int) -> Iterator[dict]:
+def cells(seeds: int, attacks: list[str], cases: list[str]) -> Iterator[dict]:
     """Every attack and case, as often as asked."""
-    cases = {"1 message": tuple(ATTACKS), "4 messages": ("dager", "lamp"), "permuted": ("lamp",)}
     for weights in ("as drawn", "trained"):
-        extra = {"four times the steps": ("lamp",)} if weights == "trained" else {}
-        for case, attacks in (cases | extra).items():
-            for attack in attacks:
+        for case in cases if weights == "trained" else [case for case in cases if case != "four times the steps"]:
+            for attack in (attack for attack in attacks if attack in CASES[case]):
                 for seed in range(FIRST, FIRST + min(seeds, FEWER.get(case, seeds))):
                     yield {"attack": attack, "case": case, "weights": weights, "seed": seed}
 
@@ -71,6 +72,8 @@ def main() -> None:
     """Measure what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--attacks", nargs="+", default=list(CASES["1 message"]), choices=CASES["1 message"])
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
     measure("text_gradients_cpu", cells(**vars(arguments(parser))), read, {"length": LENGTH})
 
 

@@ -20,6 +20,8 @@ LOOK = 4
 """The first look at a length keeps so many times fewer hypotheses than the search does."""
 TRIED = 4
 """Lengths that are searched in earnest, those of the lowest misfit at the first look."""
+PROMISING = 0.3
+"""Misfit of a first look at which a length is searched in earnest at once: a wrong one explains less, as a rule."""
 
 
 def possible(targets: Sequence[int], frame: Frame) -> tuple[int, ...]:
@@ -65,15 +67,19 @@ def decided(
 
         return tell
 
+    def searched(code: Code, plan: Effort, **how) -> float:
+        how |= {"tolerance": tolerance, "generator": generator, "report": told(code)}
+        return decoded(code, examples(code), plan, **how).misfit
+
     quick = replace(effort, width=max(4, effort.width // LOOK), examples=max(4, effort.examples // 2))
     for number, code in enumerate(codes):
-        how = {"tolerance": tolerance, "generator": generator, "report": told(code)}
-        misfit = decoded(code, examples(code), quick, passes=0, **how).misfit
-        looks.append((misfit, number))
+        misfit = searched(code, quick, passes=0)
+        if misfit <= PROMISING and misfit > tolerance and not over:
+            misfit = searched(code, effort)
+        else:
+            looks.append((misfit, number))
         if over or misfit <= tolerance:
             return
     for _, number in sorted(looks)[:TRIED]:
-        code = codes[number]
-        how = {"tolerance": tolerance, "generator": generator, "report": told(code)}
-        if decoded(code, examples(code), effort, **how).misfit <= tolerance or over:
+        if searched(codes[number], effort) <= tolerance or over:
             return
