@@ -26,7 +26,7 @@ CHAPTERS = {
     "fc_inversion": 1, "zerogla": 3, "dlg": 7, "idlg": 7, "dlg_adam": 7, "dlg_cosine": 7, "grnn": 7, "rgap": 7, "ig": 8,
     "stg": 8, "fgla": 9, "ggl": 10, "gias": 10, "igims": 10, "cpa": 12, "cpa_fi": 12, "rtf": 12, "dmgan": 12, "dlf": 14,
     "dager": 21, "zerogla_text": 21, "zerogla_label_word": 23, "spear": 12, "april": 19, "tableak": 19, "fishing": 17,
-    "loki": 17, "sme": 14, "fedleak": 14,
+    "loki": 17, "sme": 14, "fedleak": 14, "rog": 16,
 }  # fmt: skip
 """Attack to the chapter that explains it."""
 NO_MESSAGE = "no message"
