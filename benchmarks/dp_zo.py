@@ -8,7 +8,10 @@ from 256 made-up messages, MeZO in float32, one scalar a step, cut at three unit
 slopes), at the step size at which benchmarks/text_defences.py learns best. Accuracy is that of the next token on 48
 held-out messages.
 
-    python benchmarks/dp_zo.py [--seeds 3] [--only digits texts]
+"attacked": one message (the shortest of eight) in such a sum, as it looks to somebody who knows the 255 others and
+subtracts what they add: all of the sum's noise on it alone. It is decoded (zerogla_text), and named among 64.
+
+    python benchmarks/dp_zo.py [--seeds 3] [--only digits texts attacked]
 
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
@@ -19,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+from dataclasses import replace
 
 import torch
 from common import arguments, measure
@@ -38,6 +42,7 @@ CASES = [
     ("digits", "a tenth, one a step", "gaussian", 8.0), ("digits", "a tenth, one a step", "laplace", 8.0),
     ("texts", "all, one a step", "gaussian", None), ("texts", "all, one a step", "gaussian", 8.0),
     ("texts", "all, one a step", "gaussian", 2.0),
+    ("attacked", "all, one a step", "gaussian", 8.0), ("attacked", "all, one a step", "gaussian", None),
 ]  # fmt: skip
 """Data, way, law of the noise, epsilon; None: slopes are neither cut nor noisy."""
 
@@ -117,8 +122,33 @@ def trained(data: str, way: str, law: str, epsilon: float | None, seed: int, lr:
     return row | {"good": -row["loss"]}
 
 
+def attacked(way: str, law: str, epsilon: float | None, seed: int) -> dict:
+    """One message behind the noise of the sum, decoded and named."""
+    drawn = gl.data.sample("messages", count=8, seed=seed, device="cpu")
+    batch = gl.data.from_texts(sorted(drawn.texts, key=lambda text: len(drawn.vocabulary.encode(text)))[:1])
+    model = gl.models.build("gpt", batch, weights="trained")
+    protocol, sigma = protocol_of("texts", way, law, epsilon, seed)
+    if sigma is not None:  # what is left is not divided; so the model's steps are
+        protocol = replace(protocol, defense=replace(protocol.defense, expected=1))
+    test = gl.data.sample("messages", count=1, split="public", device="cpu")
+    how = {"rounds": STEPS, "lr": RATES["texts"][0] / TEXTS, "test": test, "progress": False}
+    seen = gl.observe(gl.federation.train(protocol, model, [batch], seed=seed, **how), client=0)
+    score = gl.score(gl.attack("zerogla_text", seen, seed=0, restarts=1, progress=False), batch)
+    guess = score.controls["model_guess"]
+    others = gl.data.sample("messages", count=63, seed=seed + 10_000, device="cpu")
+    pool = gl.data.from_texts([*batch.texts, *(text for text in others.texts if text not in batch.texts)])
+    found = gl.identify(replace(seen, rounds=seen.rounds[:64]), pool.images, pool.labels, seed=0, progress=False)
+    return {
+        "sigma": sigma, "exact": bool(score.exact[0]), "tokens": float(score.token_accuracy[0]),
+        "guess": float(guess.token_accuracy[0]), "rank": int((found.ranking == 0).nonzero()),
+        "right": bool(found.members[0]), "wrong": int(found.members[1:].sum()), "candidates": len(pool),
+    }  # fmt: skip
+
+
 def run(data: str, way: str, law: str, epsilon: float | None, seed: int) -> dict:
     """One row, at the step size that served the tuning seed best."""
+    if data == "attacked":
+        return attacked(way, law, epsilon, seed)
     case = (data, way, law, epsilon)
     rates = RATES[data]
     best = rates[0] if len(rates) == 1 else max(rates, key=lambda lr: trained(*case, TUNED, lr)["good"])
@@ -131,7 +161,7 @@ def main() -> None:
     """Run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", default=list(RATES), choices=list(RATES))
+    parser.add_argument("--only", nargs="*", default=[*RATES, "attacked"], choices=[*RATES, "attacked"])
     options = arguments(parser)
     parameters = {"digits": DIGITS, "texts": TEXTS, "held": HELD, "steps": STEPS, "delta": DELTA, "clip": CLIP}
     parameters |= {"cut": CUT, "unit": unit(), "ways": WAYS, "rates": RATES, "tuned": TUNED}
