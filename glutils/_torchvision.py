@@ -45,5 +45,4 @@ def _own_operators_load(package: Path) -> bool:
     return False
 
 
-
 prepare()
