@@ -25,6 +25,7 @@ SEARCHES = {
     "stg, copies": ("stg", {"kinks": 0, "group": 2}, GRADIENT, 1, 1),
     "dlf": ("dlf", {}, DELTA, 2, 4),
     "fedleak, local steps": ("fedleak", {"flatness": 0}, DELTA, 2, 4),
+    "rog": ("rog", {"components": 4}, GRADIENT, 1, 1),
     "sme": ("sme", {}, DELTA, 2, 1),
     "grnn": ("grnn", {}, GRADIENT, 1, 1),
     "gias": ("gias", {"prior": "pca", "components": 4, "restarts": 1}, GRADIENT, 1, 1),
@@ -62,7 +63,7 @@ def asked(name, seen, calls, **options):
 def test_evaluations_are_what_a_hook_on_the_network_counts(case):
     """The difference of a long and a short run: whatever an attack asks before it searches cancels."""
     name, options, protocol, count, passes = SEARCHES[case]
-    seen, calls = held(protocol, count, public="prior" in options), []
+    seen, calls = held(protocol, count, public="prior" in options or name == "rog"), []
     gl.models.last_linear(seen.model, seen.shape)  # found by a forward pass, and remembered
     seen.model.register_forward_hook(lambda *_: calls.append(1))
     (short, few), (long, many) = (asked(name, seen, calls, iterations=n, **options) for n in (3, 6))

@@ -33,6 +33,7 @@ CHAPTERS = {
         "10_generative_priors": ("ggl", "gias", "gifd", "igims"),
         "12_aggregates_and_malicious_parties": ("cpa", "cpa_fi", "rtf", "dmgan", "spear"),
         "14_federated_reality": ("dlf", "fedleak", "sme"),
+        "16_compression": ("rog",),
         "17_secure_aggregation": ("fishing", "loki"),
         "19_records_that_are_not_images": ("april", "tableak"),
         "21_a_sentence_in_192_numbers": ("dager", "lamp", "tag", "zerogla_text"),

@@ -136,6 +136,7 @@ CONDITIONS: dict[str, Conditions] = {
     "gias": Conditions(**KINKED, knows=PUBLIC, budget=_every, **GENERATIVE),
     "gifd": Conditions(**KINKED, knows=PUBLIC, budget=_every, **GENERATIVE),
     "igims": Conditions(**KINKED, knows=PUBLIC, budget=_steps, **GENERATIVE),
+    "rog": Conditions(**LINEAR, knows=PUBLIC, budget=_every),
     "tableak": Conditions(**LINEAR, budget=lambda evaluations: {"iterations": max(1, evaluations // 5)}),
     "dlf": Conditions(**KINKED, budget=_every),
     "fedleak": Conditions(**KINKED, budget=lambda evaluations: {"iterations": max(1, evaluations // 2), "restarts": 1}),
