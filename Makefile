@@ -5,7 +5,8 @@
 # make newest  the unit tests with the newest versions of everything, in an environment of their own
 # make archive  the executed book as one zip file with its checksum, for a release
 # make links  ask every address outside the book whether it is still there (needs the network)
-# make editions  the notebooks for students (without solutions) and instructors (with marking hints)
+# make editions  the notebooks for students (without solutions) and instructors (with marking hints), and for nbgrader
+# make grader  let nbgrader, in an environment of its own, mark the autograded edition: solved, and empty
 # make lesson LESSON=one-lecture  run what a schedule of the instructor's guide needs: notebooks, slides, student edition
 # make lab    JupyterLab on the notebooks
 # make clean  remove everything that was built (the environment stays; remove .venv to drop it too)
@@ -20,7 +21,7 @@ JOBS   ?= $(shell getconf _NPROCESSORS_ONLN)
 _build/html/index.html:
 	$(MAKE) book
 
-.PHONY: help env lock newest book browser archive links editions lesson test lab clean
+.PHONY: help env lock newest book browser archive links editions grader lesson test lab clean
 .DELETE_ON_ERROR:
 
 help:
@@ -54,7 +55,7 @@ book: $(STAMP) browser
 	rm -rf _build/html _build/.doctrees
 	$(BIN)/jupyter-book build _build/stage --path-output . -W -n --keep-going
 	$(BIN)/python tools/finish.py _build/html
-	$(BIN)/python -m pytest -m book -rs -n $(JOBS) --dist worksteal tests/test_book.py tests/test_browser.py
+	$(BIN)/python -m pytest -m book -rs -n $(JOBS) --dist worksteal tests/test_book.py tests/test_browser.py tests/test_wheel.py
 	@echo "The book is at _build/html/index.html"
 
 # The finished pages are read in a real browser. Debian's Chromium is installed where there is none and we may; without
@@ -87,6 +88,15 @@ test: $(STAMP)
 
 editions: $(STAMP)
 	$(BIN)/python tools/editions.py --to _build/editions
+	$(BIN)/python tools/autograded.py --to _build/editions/autograded
+
+# The environment of the grader sees the book's packages too: it has to execute the notebooks.
+grader: editions
+	$(PYTHON) -m venv _build/grader
+	_build/grader/bin/python -m pip install --disable-pip-version-check nbgrader==0.9.6
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+	    > "$$(_build/grader/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_book.pth"
+	_build/grader/bin/python tools/try_grader.py --course _build/editions/autograded $(if $(ONLY),--only $(ONLY))
 
 lesson: $(STAMP)
 	$(BIN)/python tools/lesson.py --lesson "$(LESSON)" --to _build/lessons

@@ -43,8 +43,8 @@ class Forgetful(defenses.DPSGD):
 def multiplier(case: str, epsilon: float) -> float:
     """The noise that the accountant asks for."""
     rate = 0.5 if "drawn" in case else 1.0
-    steps = 1 if case == "count" else ROUNDS * (SCALARS if "scalars" in case else 1)
-    return defenses.noise_multiplier(epsilon, rate, steps, DELTA)
+    sigma = defenses.noise_multiplier(epsilon, rate, 1 if case == "count" else ROUNDS, DELTA)
+    return sigma * SCALARS**0.5 if "scalars" in case else sigma  # scalars of a message are about one draw
 
 
 def run(case: str, epsilon: float, seed: int) -> dict:

@@ -10,9 +10,15 @@ row the commit it was made from; some ten hours of one core, which may be interr
 
     python benchmarks/leaderboard.py --name leaderboard_content_cpu --content 18 --seeds 12 --misled 12
 
-Record in benchmarks/results (OMP_NUM_THREADS=1):
+An attack of your own, in one file (see the page on adding an attack), raced alone and then shown beside the record:
+
+    python benchmarks/leaderboard.py --submit mine.py --content 18 --seeds 3 --misled 3 [--only ...] [--folder .]
+
+Records in benchmarks/results (OMP_NUM_THREADS=1):
 
     leaderboard_cpu: python benchmarks/leaderboard.py
+    leaderboard_content_cpu: python benchmarks/leaderboard.py --name leaderboard_content_cpu --content 18 --seeds 12 \
+        --misled 12
 """
 
 from __future__ import annotations
@@ -20,13 +26,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
+from pathlib import Path
 
 import torch
-from common import Rows, arguments
+from common import RESULTS, Rows, arguments
 
 import glutils as gl
 from glutils.attacks.base import ATTACKS
-from glutils.experiments import leaderboard
+from glutils.experiments import leaderboard, submission
 from glutils.runs import provenance
 
 IMAGES = [name for name in gl.attacks.names() if "images" in ATTACKS.get(name).records]
@@ -47,8 +54,16 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after that long")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--name", default=None)
+    parser.add_argument(
+        "--submit", type=Path, help="a file with one attack, raced alone into its own record"
+    )
+    parser.add_argument("--folder", type=Path, help="of the record; default: benchmarks/results")
     options = arguments(parser)
-    name = options.name or f"leaderboard_{options.device.split(':')[0]}"
+    name, code = options.name or f"leaderboard_{options.device.split(':')[0]}", {}
+    if options.submit is not None:
+        sent = submission.load(options.submit)
+        options.attacks, code = [sent.name], {"code": sent.code}
+        name = options.name or f"submission_{sent.name}"
     parameters = {"size": options.size, "evaluations": options.evaluations, "dataset": "photos"}
     if options.content is not None:
         parameters["content"] = options.content
@@ -56,8 +71,8 @@ def main() -> None:
     begin, learned = time.perf_counter(), {}
     with Rows(
         name, parameters, same=("size", "evaluations", "dataset", "content"),
-        drop=lambda row: row["attack"] in options.again,
-        device=torch.device(options.device), image_is=("arena", "seed", "image"),
+        drop=lambda row: row["attack"] in options.again or row.get("code") != code.get("code"),
+        device=torch.device(options.device), image_is=("arena", "seed", "image"), folder=options.folder,
     ) as rows:  # fmt: skip
         for seed, title in itertools.product(range(options.seeds), options.only):
             arena = leaderboard.ARENAS[title]
@@ -71,11 +86,28 @@ def main() -> None:
                     content=options.content, misled="wrong_gradient" if control else None, device=options.device,
                     learned=learned,
                 )  # fmt: skip
-                made = {} if options.content is None else {"commit": provenance.tree().commit}
+                made = code if options.content is None else code | {"commit": provenance.tree().commit}
                 rows.add(*({"arena": title} | row | made for row in new))
                 first = new[0]
                 told = first.get("refused") or f"{first['psnr']:.1f} dB, {first['ratio']:.0f} evaluations' time"
                 print(f"{seed} {title:40}{attack:14}{told:.90}", flush=True)
+    if options.submit is not None:
+        show(name, options)
+
+
+def show(name: str, options: argparse.Namespace) -> None:
+    """Print where a submitted attack stands among those of the record with the same photographs, if there is one."""
+    own = gl.runs.load((options.folder or RESULTS) / f"{name}.json")
+    book = RESULTS / f"leaderboard{'' if options.content is None else '_content'}_cpu.json"
+    if not book.is_file():
+        print(f"{book.stem} is not there: nothing to stand beside")
+        return
+    for title, lines in submission.beside(own, gl.runs.load(book)).items():
+        gl.show.table(
+            [{"attack": line["attack"], "n": line["runs"], "PSNR (dB)": line["median"], "margin": line["margin"],
+              "from": line["from"], "to": line["to"]} for line in lines if line["runs"]],
+            caption=title,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

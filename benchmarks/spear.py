@@ -24,6 +24,8 @@ import glutils as gl
 
 WIDTHS = (64, 128, 256, 512)
 SIZES = (4, 6, 8, 10)
+MANY, WIDE = 16, (512, 1024)
+"""Images and widths of the largest batches: the paper's go from 16 to 25."""
 EXACT = 100.0
 """dB."""
 SAMPLES = 30_000
@@ -70,6 +72,8 @@ def cells(seeds: int) -> Iterator[dict]:
         for images in SIZES:
             for width in WIDTHS:
                 yield {"case": "batch", "images": images, "width": width, "seed": seed}
+        for width in WIDE:
+            yield {"case": "batch", "images": MANY, "width": width, "seed": seed}
         for width in WIDTHS[2:]:
             yield {"case": "secure sum", "images": 10, "width": width, "seed": seed}
 

@@ -183,6 +183,11 @@ def test_rows_go_on_with_what_they_were_asked_for(benchmark, monkeypatch, tmp_pa
     assert gl.runs.load(tmp_path / "trial.json") == book, "nothing was added, so nothing is written"
     with pytest.raises(ValueError, match="'trial' was made with .*'size': 8.*, not .*'size': 9.*; move it away"):
         Rows("trial", {"size": 9, "weights": (1 / 3, 2)}, **how)
+    for asked in ({"size": 7, "note": "seed 0: another machine"}, {"size": 7}):  # a note is of rows, no parameter
+        with Rows("noted", asked, **how) as rows:
+            rows.add(row("a", len(rows.rows)))
+    book = gl.runs.load(tmp_path / "noted.json")
+    assert book.seeds == [0, 1] and book.parameters["note"] == "seed 0: another machine"
 
 
 def test_rows_tell_from_which_commits_they_are(benchmark, monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 """The welcome page lists every chapter, with its number in the book and with what it claims itself."""
 
+import json
 import re
 from pathlib import Path
 
@@ -12,9 +13,26 @@ def test_numbers_run_through_the_numbered_parts_alone(tool):
         {"caption": "A", "chapters": [{"file": "book/x"}]},
         {"caption": "B", "numbered": True, "chapters": [{"file": "notebooks/a"}, {"file": "notebooks/b"}]},
         {"chapters": [{"file": "book/quiz"}]},
+        {"numbered": True, "chapters": [{"file": "notebooks/after"}]},
         {"caption": "C", "numbered": True, "chapters": [{"file": "notebooks/c"}]},
     ]}  # fmt: skip
-    assert contents.chapters(toc) == [("B", 1, "notebooks/a"), ("B", 2, "notebooks/b"), ("C", 3, "notebooks/c")]
+    assert contents.chapters(toc) == [("B", 1, "notebooks/a"), ("B", 2, "notebooks/b"),
+                                       ("B", 3, "notebooks/after"), ("C", 4, "notebooks/c")]  # fmt: skip
+
+
+def test_exercises_and_attacks_go_by_the_chapters_number_in_the_book(tool):
+    """Not by the number in a file's name: one chapter has none there, so that later ones are one behind."""
+    contents, editions, pages = tool("contents"), tool("editions"), tool("pages")
+    numbers = contents.numbers()
+    assert numbers["18_defending_zeroth_order"] == 18 and numbers["19_records_that_are_not_images"] == 20
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        made = editions.make(json.loads(path.read_text(encoding="utf-8")), path.stem, "student")
+        heads = re.findall(r"^### Exercise ([\d.]+)", "\n".join(map(editions.source, made["cells"])), flags=re.M)
+        before = f"{numbers[path.stem]}." if path.stem in numbers else ""
+        assert heads == [f"{before}{number}" for number in range(1, len(heads) + 1)], path.stem
+    assert pages.chapter("dager") == "[chapter 22](../notebooks/21_a_sentence_in_192_numbers.ipynb)"
+    assert set(pages.CHAPTERS.values()) <= set(numbers)
+    assert pages.chapter("no such attack") == "no chapter"
 
 
 def test_every_chapter_is_listed_with_its_claim(tool):

@@ -38,8 +38,11 @@ CLOSED = {"april": 0, "fc_inversion": 0, "rtf": 0, "fgla": 0, "rgap": 1}
 ELSEWHERE = ("cpa", "cpa_fi", "dmgan")
 """They search for an unmixing, or play inside the rounds."""
 POPULATIONS = ("ggl",)
-THEIR_OWN = ("dager", "fishing", "loki", "spear", "tableak", "zerogla_label_word", "zerogla_text")
-"""Attacks on texts, and on batches; their own tests look at them."""
+THEIR_OWN = (
+    "dager", "fishing", "gifd", "inverter", "lamp", "loki", "spear", "tableak", "tag", "zerogla_label_word",
+    "zerogla_text",
+)  # fmt: skip
+"""Attacks on texts, on batches, and in stages; their own tests look at them."""
 
 
 def held(protocol, count, network="mlp", public=False, **options):

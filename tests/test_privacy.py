@@ -132,6 +132,8 @@ def mechanisms():
     for expected in (None, 3.0):
         yield gl.defenses.Defended(SCALARS, defenses.get("dp_scalars", clip=1e-3, sigma=0.5, expected=expected))
         yield gl.defenses.Defended(SCALARS, defenses.get("dp_scalars", clip=1e3, sigma=0.5, expected=expected))
+        laplace = defenses.get("dp_scalars", clip=1e-3, sigma=0.5, expected=expected, law="laplace")
+        yield gl.defenses.Defended(SCALARS, laplace)
         for clip in (0.5, 1e3):
             yield gl.defenses.Defended(
                 gl.protocols.FedSGD(), defenses.get("dpsgd", clip=clip, sigma=0.5, expected=expected)
@@ -155,10 +157,11 @@ def neighbours(pool, size, relation):
 
 
 @pytest.mark.parametrize("relation", ["add_remove", "zero_out", "replace_one"])
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", range(10))
 def test_sensitivity_is_what_the_noise_is_calibrated_for(number, relation, pool, model):
     protected, size = list(mechanisms())[number], 3
-    how = {"records": size, "rounds": 1, "delta": 1e-2}
+    law = getattr(protected.defense, "law", "gaussian")
+    how = {"records": size, "rounds": 1} | ({"delta": 1e-2} if law == "gaussian" else {})
     if relation == "add_remove" and protected.public_count is None:
         with pytest.raises(ValueError, match=r"keep the number of records.*2 clip / B"):
             defenses.privacy_statement(protected, relation=relation, **how)
@@ -166,9 +169,8 @@ def test_sensitivity_is_what_the_noise_is_calibrated_for(number, relation, pool,
     statement = defenses.privacy_statement(protected, relation=relation, **how)
     divisor = protected.public_count or size
     calibrated = statement.sensitivity * protected.defense.clip / divisor
-    assert protected.defense.noise(None, size) == pytest.approx(
-        statement.noise_multiplier * protected.defense.clip / divisor
-    )
+    spread = statement.noise_multiplier * protected.defense.clip / divisor
+    assert protected.defense.noise(None, size) == pytest.approx(spread * (2**0.5 if law == "laplace" else 1))
     sums = {c: noiseless(protected, model, pool[list(c)]) for n in (size, size - 1) for c in
             itertools.combinations(range(len(pool)), n)}  # fmt: skip
     keep = 1.0 if protected.public_count else (size - 1) / size  # a zero counts in the number of records

@@ -233,3 +233,24 @@ def test_renamed_words_are_gone_and_their_new_names_are_there():
         for name in set(old) - STILL:
             with pytest.raises(AttributeError, match="there is no"):
                 pytest.fail(f"{name} is still {resolve(name)}")
+
+
+def formulas(text):
+    """Formulas in a text, inline and displayed."""
+    return re.findall(r"\$\$(.*?)\$\$", text, flags=re.S) + re.findall(r"(?<!\$)\$([^$\n]+)\$(?!\$)", text)
+
+
+def test_a_symbol_means_the_same_in_every_chapter():
+    """The Greek letters that once had two meanings; the table of symbols in ``book/how_to_use.md`` has them."""
+    listed = formulas(prose(ROOT / "book" / "how_to_use.md").partition("## Notation")[2])
+    assert {r"\sigma_j", r"\sigma", r"\tau", r"\delta x", r"\varepsilon", r"\mu", r"\lambda"} <= set(listed)
+    for path in NOTEBOOKS:
+        text = prose(path)
+        for formula in formulas(text):
+            for name, after in re.findall(r"\\(delta|sigma|tau)(?![a-z])(.{0,3})", formula, flags=re.S):
+                where = f"{path.name}: {formula}"
+                if name == "delta" and not re.match(r" [xs]", after):
+                    assert r"\varepsilon" in text and not after.startswith("_"), f"{where}: a change is delta x"
+                if name == "sigma" and not after.startswith("_"):
+                    assert "noise multiplier" in text or r"\sigma C" in text, f"{where}: noise on a message is tau"
+                assert name != "tau" or not after.startswith("_"), where

@@ -555,6 +555,15 @@ def test_gauss_newton_solves_as_many_equations_as_unknowns_exactly(count):
     assert problem.calls["calibrate"] > 0
 
 
+def test_where_u_hardly_moves_the_matrix_is_kept_and_the_search_soon_over():
+    """Once the scalars are explained to their noise, every further matrix would be the one that is there."""
+    problem = Curved(60, 20, noise=1e-6)
+    u, trace, sigma = solved(problem)
+    best = torch.linalg.lstsq(problem.jacobian(problem.truth), problem.evaluate(problem.truth)[0]).solution
+    torch.testing.assert_close(u, problem.truth - best, rtol=0, atol=1e-6)
+    assert sigma == 1e-6 and problem.calls["gram"] <= 5 and len(trace.steps) <= 8
+
+
 def test_gauss_newton_does_so_although_it_is_badly_conditioned():
     problem = Curved(30, 20, decay=3.0)
     assert float(torch.linalg.cond(problem.matrix)) > 1e3

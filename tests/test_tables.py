@@ -163,7 +163,7 @@ def test_only_the_shape_of_a_table_has_to_be_known(wine):
         gl.observe(model, protocol, message, shape=(1, 1, 13), classes=3)
 
 
-@pytest.mark.parametrize("name", ["stg", "cpa", "fgla", "rgap", "ggl", "gias", "grnn", "igims", "rtf"])
+@pytest.mark.parametrize("name", ["stg", "cpa", "fgla", "rgap", "ggl", "gias", "gifd", "grnn", "igims", "rtf"])
 def test_attacks_on_images_refuse_a_table(wine, name):
     with pytest.raises(ValueError, match=f"attack '{name}' reconstructs images, got tables"):
         gl.attack(name, sent(wine[0], gl.protocols.FedSGD()))

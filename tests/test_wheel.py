@@ -1,4 +1,8 @@
-"""The package as others install it: built, unpacked elsewhere, without the repository beside it."""
+"""The package as others install it: built, unpacked elsewhere, without the repository beside it.
+
+What a build takes along is asked in the unit suite; the installation itself, and what every notebook reads from it,
+with the finished book.
+"""
 
 import json
 import os
@@ -71,6 +75,20 @@ def run(script, cwd, **environment):
     return ran.stdout
 
 
+def built_files(to):
+    """What a build puts into the wheel, without pip: the files of the package that setuptools copies to ``to``."""
+    to.mkdir()
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(to), "build_py", "--build-lib", str(to)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return files_of(to / "glutils", to)
+
+
+def files_of(folder, above):
+    """Every file below a folder, seen from above; without what Python compiled."""
+    found = {path.relative_to(above) for path in folder.rglob("*") if path.is_file()}
+    return {path for path in found if "__pycache__" not in path.parts}
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """The package from a clone's tag, installed by the cell that Colab runs, and what the cell said.
@@ -105,6 +123,7 @@ def installed(tmp_path_factory):
     return site, work, said, start, notebooks
 
 
+@pytest.mark.book
 def test_the_install_cell_installs_from_a_repository(installed):
     """Executed as Colab would: no glutils there, a repository with a tag to clone, a kernel that goes on."""
     site, work, said, *_ = installed
@@ -112,19 +131,28 @@ def test_the_install_cell_installs_from_a_repository(installed):
     assert found[1].startswith(str(site)) and found[2] == str(work / "leaky-scalars" / "notebooks")
 
 
+def expected():
+    """What the package reads: its own files, and the published records and claims."""
+    ours = files_of(ROOT / "glutils", ROOT)
+    for folder, ending in ((gl.runs.RECORDS, "*.json"), (gl.runs.CLAIMS, "*.y*ml")):
+        ours |= {Path("glutils/published") / path.relative_to(ROOT) for path in folder.glob(ending)}
+    return ours
+
+
+def test_a_build_takes_along_everything_that_the_package_reads(tmp_path):
+    assert built_files(tmp_path / "lib") == expected()
+
+
+@pytest.mark.book
 def test_everything_that_the_package_reads_is_in_the_wheel(installed):
     site, *_ = installed
-    ours = {path.relative_to(ROOT) for path in (ROOT / "glutils").rglob("*") if path.is_file()}
-    ours |= {Path("glutils/published") / path.relative_to(ROOT) for path in gl.runs.RECORDS.glob("*.json")}
-    ours |= {Path("glutils/published") / path.relative_to(ROOT) for path in gl.runs.CLAIMS.glob("*.y*ml")}
-    ours = {path for path in ours if "__pycache__" not in path.parts}
-    there = {path.relative_to(site) for path in (site / "glutils").rglob("*") if path.is_file()}
-    assert ours == {path for path in there if "__pycache__" not in path.parts}
+    assert files_of(site / "glutils", site) == expected()
     (about,) = site.glob("leaky_scalars-*.dist-info")
     assert about.name == f"leaky_scalars-{gl.__version__}.dist-info"
     assert {path.name for path in (about / "licenses").iterdir()} == {"LICENSE", "LICENSE-CONTENT"}
 
 
+@pytest.mark.book
 def test_every_notebook_starts_and_reads_its_records_from_the_wheel(installed, tmp_path):
     """In another folder: parameters, set-up, and every cell that reads a record or a claim."""
     site, _, _, start, notebooks = installed

@@ -7,7 +7,8 @@ The notebooks hold every solution, folded on the built page. In the student edit
 Other solutions, and the hints for marking, are left out. The instructor edition has all of them. Directives become
 plain headings in both, so that exercises read well in any notebook program, and each says its points. Notebooks without
 exercises are copied. ``exercises`` and ``solutions`` hold, for each chapter, its exercises alone: to hand in, and to
-compare with; what an exercise continues from the chapter is not in them.
+compare with; what an exercise continues from the chapter is not in them. Quizzes go with them, for students without
+the answers.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import re
 import shutil
 import sys
 from pathlib import Path
+
+import contents
 
 ROOT = Path(__file__).resolve().parent.parent
 EDITIONS = ("student", "instructor")
@@ -37,6 +40,9 @@ WHOLE = re.compile(
     flags=re.M | re.S,
 )
 """An exercise or a solution that opens and closes in one cell."""
+OPTION = re.compile(r"^:::\{dropdown\} (?P<option>[A-E]\. [^\n]+)\n(?P<reason>.*?)\n:::$\n?", flags=re.M | re.S)
+OPENED = " Decide first, then open the answer you believe in. It tells whether it is right, and why."
+"""What only the built page can do."""
 POINT = re.compile(r"\b(\d+)(?: points?)? for (?:(each) of (?:the )?(two|three|four)\b)?")
 WORDS = {"two": 2, "three": 3, "four": 4}
 
@@ -56,7 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
             exercises += sum("### Exercise " in source(cell) for cell in notebook["cells"])
             text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
             (to / edition / path.name).write_text(text, encoding="utf-8")
-        print(f"{edition}: {len(notebooks)} notebooks, {exercises} exercises, in {to / edition}")
+        quizzes = sorted((ROOT / "book").glob("quiz_*.md"))
+        for path in quizzes:
+            (to / edition / path.name).write_text(quiz(path.read_text(encoding="utf-8"), edition), encoding="utf-8")
+        told = f"{len(notebooks)} notebooks, {exercises} exercises, {len(quizzes)} quizzes"
+        print(f"{edition}: {told}, in {to / edition}")
     for name, edition in ALONE.items():
         shutil.rmtree(to / name, ignore_errors=True)
         (to / name).mkdir(parents=True)
@@ -75,7 +85,7 @@ def make(notebook: dict, stem: str, edition: str) -> dict:
 
     Args:
         notebook: as read from its source.
-        stem: its file name; if it begins with a number, that is the chapter's.
+        stem: its file name, by which ``_toc.yml`` tells the chapter's number in the book.
         edition: ``"student"`` or ``"instructor"``.
 
     Raises:
@@ -85,7 +95,7 @@ def make(notebook: dict, stem: str, edition: str) -> dict:
         raise ValueError(f"edition must be one of {', '.join(EDITIONS)}, got {edition!r}")
     made, cells = copy.deepcopy(notebook), []
     found = list(pieces(made["cells"], stem))
-    chapter, worth = f"{int(stem[:2])}." if stem[:2].isdigit() else "", points(found)
+    chapter, worth = f"{contents.numbers()[stem]}." if stem in contents.numbers() else "", points(found)
     number, open_block, answered, answer = 0, None, False, None
     for place, cell in enumerate(found):
         if fence := cell.get("fence"):
@@ -123,6 +133,13 @@ def make(notebook: dict, stem: str, edition: str) -> dict:
         raise ValueError(f"{stem}: {open_block} is never closed")
     made["cells"] = ([note(stem, edition, worth)] if number else []) + cells
     return made
+
+
+def quiz(page: str, edition: str) -> str:
+    """A quiz as plain Markdown: its options as a list, for instructors each with its reason."""
+    shown = r"- \g<option>\n" if edition == "student" else r"- \g<option> \g<reason>\n"
+    lines = OPTION.sub(shown, page.replace(OPENED, ""))
+    return re.sub(r"^(- .*\n)\n(?=- )", r"\1", lines, flags=re.M)
 
 
 def alone(notebook: dict, stem: str, edition: str) -> dict | None:

@@ -23,12 +23,25 @@ ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"^% made from the code: (.+)$", flags=re.M)
 CLASS = re.compile(r"^\.\. autoclass:: ([\w.]+)$", flags=re.M)
 CHAPTERS = {
-    "fc_inversion": 1, "zerogla": 3, "dlg": 7, "idlg": 7, "dlg_adam": 7, "dlg_cosine": 7, "grnn": 7, "rgap": 7, "ig": 8,
-    "stg": 8, "fgla": 9, "ggl": 10, "gias": 10, "igims": 10, "cpa": 12, "cpa_fi": 12, "rtf": 12, "dmgan": 12, "dlf": 14,
-    "dager": 21, "zerogla_text": 21, "zerogla_label_word": 23, "spear": 12, "april": 19, "tableak": 19, "fishing": 17,
-    "loki": 17, "sme": 14, "fedleak": 14, "rog": 16,
-}  # fmt: skip
-"""Attack to the chapter that explains it."""
+    name: stem
+    for stem, names in {
+        "01_threat_model": ("fc_inversion",),
+        "03_zerogla_objective": ("zerogla",),
+        "07_dlg_and_its_family": ("dlg", "idlg", "dlg_adam", "dlg_cosine", "grnn", "rgap"),
+        "08_inverting_gradients": ("ig", "stg"),
+        "09_fgla": ("fgla", "inverter"),
+        "10_generative_priors": ("ggl", "gias", "gifd", "igims"),
+        "12_aggregates_and_malicious_parties": ("cpa", "cpa_fi", "rtf", "dmgan", "spear"),
+        "14_federated_reality": ("dlf", "fedleak", "sme"),
+        "16_compression": ("rog",),
+        "17_secure_aggregation": ("fishing", "loki"),
+        "19_records_that_are_not_images": ("april", "tableak"),
+        "21_a_sentence_in_192_numbers": ("dager", "lamp", "tag", "zerogla_text"),
+        "23_what_stops_the_decoder": ("zerogla_label_word",),
+    }.items()
+    for name in names
+}
+"""Attack to the file of the chapter that explains it."""
 NO_MESSAGE = "no message"
 """What stands in the place of payload kinds for an adversary that takes part instead of reading."""
 FAMILIES = {
@@ -49,8 +62,9 @@ FAMILIES = {
         "Every scalar is an equation for the pixels, along a direction that the attacker knows: solve them together.",
     ),
     "text": (
-        "Decode texts from scalars",
-        "What every next token adds to every scalar is known: search from left to right for the sum that was sent.",
+        "Decode texts",
+        "What each token adds to a scalar is known: search the sum from left to right. In a gradient, search vectors "
+        "for the tokens.",
     ),
     "malicious": (
         "Break the protocol",
@@ -149,16 +163,15 @@ def family(card) -> str:
 
 def grouped() -> dict[str, list[str]]:
     """Names of attacks by family, in the order of their chapters."""
-    order = sorted(cards(), key=lambda name: (CHAPTERS.get(name, 99), name))
+    order = sorted(cards(), key=lambda name: (contents.numbers().get(CHAPTERS.get(name, ""), 99), name))
     return {folder: [name for name in order if family(cards()[name]) == folder] for folder in FAMILIES}
 
 
 def chapter(name: str, words: str = "", up: str = "..") -> str:
     """A link to the chapter that explains an attack; the bare words where there is none."""
-    number = CHAPTERS.get(name, 0)
-    found = sorted((ROOT / "notebooks").glob(f"{number:02d}_*.ipynb"))
-    words = words or f"chapter {number}"
-    return f"[{words}]({up}/notebooks/{found[0].name})" if found else words
+    stem = CHAPTERS.get(name)
+    words = words or (f"chapter {contents.numbers()[stem]}" if stem else "no chapter")
+    return f"[{words}]({up}/notebooks/{stem}.ipynb)" if stem else words
 
 
 def facts(name: str) -> dict[str, bool]:
@@ -294,20 +307,30 @@ def path(thing) -> str:
     return f"{thing.__module__}.{thing.__qualname__}"
 
 
-def attacks_reference() -> str:
-    """Each attack: how to call it, its paper, its chapter, and what its docstring says."""
+def attacks_reference(folder: str) -> str:
+    """Each attack of a family: how to call it, its paper, its chapter, and what its docstring says."""
     from glutils.attacks.base import OBSERVATION
 
-    parts = []
-    for name, card in cards().items():
+    parts = [FAMILIES[folder][1], ""]
+    for name in grouped()[folder]:
+        card = cards()[name]
         if card.takes != OBSERVATION:
             call = f"`gl.attacks.{name}({card.takes}, ...)`, which takes part in the rounds"
         else:
             call = f'`gl.attack("{name}", seen, ...)`'
         where = chapter(name, up="../..")
-        parts.append(f"### {card.title}\n\n{call}. Source: {{cite}}`{card.source}`. Explained in {where}.\n")
+        parts.append(f"## {card.title}\n\n{call}. Source: {{cite}}`{card.source}`. Explained in {where}.\n")
         parts.append(entry(path(card.run)))
     return "\n".join(parts)
+
+
+def families_table() -> str:
+    """A row for each family: the page of its attacks, what they have in common, and their names."""
+    rows = [
+        (f"[{title}](attacks_{folder}.md)", common, ", ".join(f"`{name}`" for name in grouped()[folder]))
+        for folder, (title, common) in FAMILIES.items()
+    ]
+    return table(["Family", "What its attacks have in common", "Attacks"], rows)
 
 
 def labels_reference() -> str:
@@ -352,7 +375,8 @@ MAKERS: dict[str, Callable[[], str]] = {
     "direction laws": laws_table,
     "map of attacks": map_tables,
     "threat models": threat_table,
-    "attacks": attacks_reference,
+    **{f"attacks of {folder}": partial(attacks_reference, folder) for folder in FAMILIES},
+    "families of attacks": families_table,
     "label rules": labels_reference,
     "defences": defenses_reference,
     "records": records_table,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .. import _validate, models
 from ..data.batch import Batch
 from ..defenses import DPSGD, Defended, DPScalars, EmpiricalEpsilon, empirical_epsilon, epsilon
+from ..defenses.accounting import per_message
 from ..observation.transcript import advance
 from ..protocols import derive_seed
 
@@ -64,7 +65,7 @@ def canaries(
 
     Args:
         model: the first global model; it is not changed.
-        protected: ``dpsgd`` or ``dp_scalars`` with noise, divided by a public number (``expected=``).
+        protected: ``dpsgd`` or ``dp_scalars`` with Gaussian noise, divided by a public number (``expected=``).
         records: of the client, beside the canaries; None: it has no others.
         inserted: the canaries, two or more. Those that differ much, and from the records, are told best.
         rounds, lr: of training, with this client alone.
@@ -91,8 +92,8 @@ def canaries(
         raise ValueError(f"inserted must hold at least 2 canaries, got {len(inserted)}")
     rounds, lr = _validate.integer("rounds", rounds, at_least=1), _validate.number("lr", lr, above=0)
     rate = _validate.number("sample_rate", sample_rate, above=0, at_most=1)
-    releases = rounds * (protected.directions if protected.kind == "scalars" else 1)
-    promised = epsilon(defense.sigma, rate, releases, delta, relation=RELATION)
+    numbers = protected.directions if protected.kind == "scalars" else 1
+    promised = epsilon(per_message(defense.sigma, numbers), rate, rounds, delta, relation=RELATION)
     generator = torch.Generator().manual_seed(
         derive_seed(_validate.integer("seed", seed, at_least=0), 1, COINS_APART)
     )
@@ -119,7 +120,7 @@ def canaries(
     # each canary is in with probability 1/2: a coin of variance 1/4, seen through noise of a known size
     scores = 0.5 + torch.linalg.solve(gram + 4 * noise**2 * torch.eye(len(gram), dtype=gram.dtype), seen)
     bound = empirical_epsilon(scores, members, delta=delta, guesses=guesses, confidence=confidence)
-    return Canaries(bound, promised, scores, members, releases)
+    return Canaries(bound, promised, scores, members, rounds * numbers)
 
 
 def _shares(now: Defended, model: nn.Module, batch: Batch, rate: float, how: dict) -> Tensor:
@@ -146,6 +147,8 @@ def _defense(protected: Defended) -> DPSGD | DPScalars:
         raise ValueError(f"protected must be one of dpsgd, dp_scalars, and nothing else, got {protected.defense}")
     if not defense.sigma:
         raise ValueError("protected must add noise (sigma above 0), got sigma=0: no epsilon is promised")
+    if isinstance(defense, DPScalars) and defense.law != "gaussian":
+        raise ValueError(f"protected must add Gaussian noise, whose epsilon is compared here, got {defense.law!r}")
     if defense.expected is None:
         raise ValueError("protected must divide by a public number: give expected=, since canaries come and go")
     return defense

@@ -5,7 +5,8 @@ from .base import Defense, get, names
 from .clipping import ClipNorm, ClipScalars
 from .defended import Defended
 from .discrete_gaussian import discrete_gaussian, distributed_epsilon, noisy_share
-from .dp import DPSGD, DPScalars, DPUpdate
+from .dp import DPSGD, DPUpdate
+from .dp_zo import DPScalars, pure_epsilon
 from .empirical import EmpiricalEpsilon, empirical_epsilon, membership_advantage
 from .natural import Mixup, PruneLast
 from .noise import GaussianNoise, LaplaceNoise
@@ -22,5 +23,5 @@ __all__ = [
     "FixedPoint", "GaussianNoise", "Half", "LaplaceNoise", "Masked", "Mixup", "Precode", "PrivacyStatement",
     "PruneLast", "QSGD", "RandomK", "Resample", "SecureSum", "Sign", "Soteria", "TopK", "discrete_gaussian",
     "distributed_epsilon", "empirical_epsilon", "epsilon", "get", "membership_advantage", "names", "noise_multiplier",
-    "noisy_share", "precode", "privacy_statement", "reconstruction_bound", "secure_sum",
+    "noisy_share", "precode", "privacy_statement", "pure_epsilon", "reconstruction_bound", "secure_sum",
 ]  # fmt: skip

@@ -48,7 +48,9 @@ def epsilon(
         noise_multiplier: standard deviation of the noise on the sum over the clipping bound, above 0.
         sample_rate: share of the records that take part in a step, above 0, at most 1. 1: all of them, in every step;
             then the way of drawing does not matter, and the result is exact (Balle and Wang 2018).
-        steps: 1 or more.
+        steps: noisy sums, 1 or more. Numbers that are about one draw of records are one step: K scalars of a message,
+            each with its own noise, are one with ``noise_multiplier / sqrt(K)`` (:func:`per_message`). Where all
+            records take part, counting them one by one gives the same.
         delta: above 0, below 1; below one over the number of records to mean anything.
         relation: which data sets are neighbours, a name of ``RELATIONS``. ``"add_remove"``: one record is there or not;
             ``"zero_out"``: it counts, or counts as zero; ``"replace_one"``: it is exchanged for another, which moves
@@ -92,6 +94,15 @@ def epsilon(
             "who else is drawn"
         )
     return _epsilon(sigma, rate, steps, delta, relation, sampling, accountant, conversion == "classic")
+
+
+def per_message(noise_multiplier: float | int, numbers: int) -> float:
+    """Noise multiplier of a message of several numbers, each with this one: its clipped part is sqrt(numbers) as long.
+
+    The numbers of a message are about the same draw of records. To count them as steps with draws of their own would
+    give too small an epsilon.
+    """
+    return float(noise_multiplier) / math.sqrt(numbers)
 
 
 @functools.lru_cache(maxsize=512)

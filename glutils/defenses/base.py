@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .. import models
+from .. import _validate, models
 from .._registry import Registry
 from ..protocols import Payload, Protocol
 
@@ -168,3 +168,25 @@ def random_like(tensor: torch.Tensor, generator: torch.Generator, law: str = "no
     """Standard normal or uniform (0, 1) numbers, drawn on the CPU, so that every device sees the same."""
     draw = torch.randn if law == "normal" else torch.rand
     return draw(tensor.shape, generator=generator, dtype=tensor.dtype).to(tensor.device)
+
+
+def laplace_like(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Laplace numbers of standard deviation 1, drawn as :func:`random_like` draws."""
+    uniform = random_like(tensor, generator, "uniform") - 0.5
+    spread = (1 - 2 * uniform.abs()).clamp_min(torch.finfo(tensor.dtype).tiny)
+    return -uniform.sign() * spread.log() / 2**0.5  # scale 1 / sqrt(2)
+
+
+def no_batchnorm(model: nn.Module, who: str) -> None:
+    """Refuse a model with batch norm, under which no record has a share of its own that could be bounded."""
+    if models.batchnorm_mode(model) is not None:
+        raise ValueError(
+            f"model must have no batch norm for {who}: it mixes the images of a batch, so no image's share can be "
+            f"bounded; use a model without, or group norm"
+        )
+
+
+def check_expected(expected: float | int | None) -> None:
+    """Check the public number by which a sum is divided; None is none."""
+    if expected is not None:
+        _validate.number("expected", expected, above=0)

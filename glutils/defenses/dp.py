@@ -10,15 +10,7 @@ from torch.func import grad
 
 from .. import _validate, models
 from ..protocols import Payload, Protocol
-from .base import DEFENSES, Defense, random_like
-
-
-def _no_batchnorm(model: nn.Module, who: str) -> None:
-    if models.batchnorm_mode(model) is not None:
-        raise ValueError(
-            f"model must have no batch norm for {who}: it mixes the images of a batch, so no image's share can be "
-            f"bounded; use a model without, or group norm"
-        )
+from .base import DEFENSES, Defense, check_expected, no_batchnorm, random_like
 
 
 @DEFENSES.register("dpsgd")
@@ -48,7 +40,7 @@ class DPSGD(Defense):
     def __post_init__(self) -> None:
         _validate.number("clip", self.clip, above=0)
         _validate.number("sigma", self.sigma, at_least=0)
-        _check_expected(self.expected)
+        check_expected(self.expected)
 
     @property
     def gradient_bound(self) -> float:
@@ -61,7 +53,7 @@ class DPSGD(Defense):
     def check(self, protocol: Protocol, model: nn.Module) -> None:
         if not protocol.exact_gradient:
             raise ValueError(f"protocol must be FedSGD for DP-SGD, got {protocol}")
-        _no_batchnorm(model, "DP-SGD")
+        no_batchnorm(model, "DP-SGD")
 
     def client(self, protocol, model, images, labels, generator, **how):
         params = models.parameters(model, images.dtype if images.is_floating_point() else None)
@@ -137,79 +129,6 @@ class DPUpdate(Defense):
         return float(self.sigma) * float(self.clip)
 
 
-@DEFENSES.register("dp_scalars")
-@dataclass(frozen=True)
-class DPScalars(Defense):
-    """Private zeroth-order scalars: every image's slope clipped to ``clip``, summed, noise sigma x clip added.
-
-    In the manner of DPZero (Zhang et al. 2024): one dimension of noise for each direction, however large the model.
-    The noisy sum is divided by a public number N. A message of K scalars is K steps of the mechanism for
-    :func:`~glutils.defenses.epsilon`: one image moves each scalar by at most clip / N if it is there or not, or counts
-    as zero, and by at most 2 clip / N if it is exchanged for another.
-
-    Args:
-        clip: greatest absolute slope of one image, above 0, in units of the scalars.
-        sigma: noise multiplier, 0 or more.
-        expected: N, above 0: of batches drawn by Poisson sampling the expected size. None: the size of the batch, which
-            then has to be public and fixed.
-
-    Deviations: clips the slope, not the difference of losses; the same up to the factor 2 mu.
-    """
-
-    clip: float | int
-    sigma: float | int
-    expected: float | int | None = None
-    kinds = ("scalars",)
-    title = "DP scalars"
-    needs_data = True
-
-    def __post_init__(self) -> None:
-        _validate.number("clip", self.clip, above=0)
-        _validate.number("sigma", self.sigma, at_least=0)
-        _check_expected(self.expected)
-
-    @property
-    def image_bound(self) -> float:
-        return float(self.clip)
-
-    @property
-    def public_count(self) -> float | None:
-        return self.expected
-
-    def check(self, protocol: Protocol, model: nn.Module) -> None:
-        if not protocol.answers_slopes:
-            raise ValueError(f"protocol must be ZerothOrder for DP scalars, got {protocol}")
-        _no_batchnorm(model, "DP scalars")
-
-    def client(self, protocol, model, images, labels, generator, **how):
-        if len(images):
-            mean = self.shares(protocol, model, images, labels, **how).sum(0) / _divisor(self, len(images))
-        else:  # a Poisson batch may be empty: its sum is zero
-            mean = torch.zeros(protocol.directions, device=images.device)
-        return protocol.payload(mean + self.noise(None, len(images)) * random_like(mean, generator), model)
-
-    def shares(self, protocol, model, images, labels, directions=None) -> torch.Tensor:
-        """(B, K) what each image adds to the sums of cut slopes, before they are divided; without noise."""
-        slopes = protocol.of_each(model, images, labels, directions).detach()
-        return slopes.T.clamp(-float(self.clip), float(self.clip))
-
-    def attacker(self, protocol, model, images, labels, params, how):
-        slopes = [
-            protocol.simulate(model, x[None], y[None], params=params, **how).scalars
-            for x, y in zip(images, labels, strict=True)
-        ]
-        total = torch.stack(slopes).clamp(-float(self.clip), float(self.clip)).sum(0)
-        return protocol.payload(total / _divisor(self, len(images)), model)
-
-    def noise(self, payload: Payload | None, images: int) -> float:
-        return float(self.sigma) * float(self.clip) / _divisor(self, images)
-
-
-def _divisor(defense: DPSGD | DPScalars, images: int) -> float:
+def _divisor(defense: DPSGD, images: int) -> float:
     """What the sum is divided by."""
     return float(images if defense.expected is None else defense.expected)
-
-
-def _check_expected(expected: float | int | None) -> None:
-    if expected is not None:
-        _validate.number("expected", expected, above=0)

@@ -8,7 +8,7 @@ import torch
 
 from .. import _validate
 from ..protocols import Payload
-from .base import DEFENSES, Defense, random_like
+from .base import DEFENSES, Defense, laplace_like, random_like
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,7 @@ class LaplaceNoise(_Noise):
     title = "Laplace noise"
 
     def _unit(self, tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        uniform = random_like(tensor, generator, "uniform") - 0.5
-        spread = (1 - 2 * uniform.abs()).clamp_min(torch.finfo(tensor.dtype).tiny)
-        return -uniform.sign() * spread.log() / 2**0.5  # scale 1 / sqrt(2): standard deviation 1
+        return laplace_like(tensor, generator)
 
 
 def _rms(payload: Payload) -> float:

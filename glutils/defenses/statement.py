@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from .. import _validate
 from ..protocols import Protocol
-from .accounting import RELATIONS, SAMPLINGS, SENSITIVITY, epsilon
+from .accounting import RELATIONS, SAMPLINGS, SENSITIVITY, epsilon, per_message
 from .defended import Defended
-from .dp import DPSGD, DPScalars, DPUpdate
+from .dp import DPSGD, DPUpdate
+from .dp_zo import DPScalars, pure_epsilon
 
 NOT_COVERED = (
     "the choice of step size, clipping bound and noise, if it looked at private records",
@@ -85,7 +86,8 @@ def privacy_statement(
         protected: a protocol whose first defence is ``dpsgd``, ``dp_scalars`` or ``dp_update``.
         records: of the client, 1 or more; public.
         rounds: in which a client may take part, 1 or more. Scalars are one release each.
-        delta: above 0, below 1. Default: a tenth of one over the number of units, if that is known.
+        delta: above 0, below 1. Default: a tenth of one over the number of units, if that is known. Laplace noise has
+            none: its epsilon is pure.
         batch: records behind a message (Poisson: expected); default: all.
         relation: which data sets are neighbours, see :func:`~glutils.defenses.epsilon`. Default: ``"add_remove"`` where
             the sum is divided by a public number, else ``"replace_one"``, which keeps the number of records.
@@ -148,20 +150,25 @@ def privacy_statement(
         )
     if sampling == "poisson" and batch < records and not public:
         raise ValueError("protected must divide by a public number with Poisson batches: give expected=")
+    what, numbers, law = "each record's gradient is clipped in length", 1, "gaussian"
     if isinstance(defense, DPScalars):
-        what, releases = "each record's slope is cut", steps * protected.directions
-    else:
-        what, releases = "each record's gradient is clipped in length", steps
+        what, numbers, law = "each record's slope is cut", protected.directions, defense.law
     rate, divisor = batch / records, "the number of records in the batch, taken as public"
     if public:
         divisor = f"{defense.expected:g}, a public number"
-    delta = 0.1 / records if delta is None else delta
-    how = {"relation": relation, "sampling": sampling if rate < 1 else "poisson"}
+    if law == "laplace":
+        if delta is not None:
+            raise ValueError(f"delta must be None for Laplace noise, whose epsilon is pure, got {delta}")
+        spent, delta = pure_epsilon(defense.sigma, rate, steps, scalars=numbers, relation=relation), 0.0
+    else:
+        delta = 0.1 / records if delta is None else delta
+        how = {"relation": relation, "sampling": sampling if rate < 1 else "poisson"}
+        spent = epsilon(per_message(defense.sigma, numbers), rate, steps, delta, **how)
     return PrivacyStatement(
-        epsilon=epsilon(defense.sigma, rate, releases, delta, **how), delta=delta,
-        mechanism=f"{what}, at {float(defense.clip):g}; Gaussian noise on the sum; divided by {divisor}",
+        epsilon=spent, delta=delta,
+        mechanism=f"{what}, at {float(defense.clip):g}; {law.title()} noise on the sum; divided by {divisor}",
         unit="record", relation=relation, sampling=sampling, sensitivity=SENSITIVITY[relation],
-        noise_multiplier=float(defense.sigma), sample_rate=rate, steps=releases,
+        noise_multiplier=float(defense.sigma), sample_rate=rate, steps=steps * numbers,
         trust="nobody but the client: noise is added before anything is sent", notes=_delta_note(delta, records),
     )  # fmt: skip
 

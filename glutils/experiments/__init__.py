@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import conditions, defended, leaderboard, strengths
+from . import conditions, defended, forms, leaderboard, races, strengths, submission
 from .defense_sweep import DefenseSweep, defense_sweep
 from .reconstruct import Experiment, reconstruct
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from . import live, pictures
 
 __all__ = [
-    "DefenseSweep", "Experiment", "conditions", "defended", "defense_sweep", "leaderboard", "live", "pictures",
-    "reconstruct", "strengths",
+    "DefenseSweep", "Experiment", "conditions", "defended", "defense_sweep", "forms", "leaderboard", "live", "pictures",
+    "races", "reconstruct", "strengths", "submission",
 ]  # fmt: skip
 
 

@@ -275,7 +275,7 @@ def _practised(scene, shield, network, public, learned, seed) -> dict[str, Any]:
 
 
 def budget(scene: Scene, shield: Defense | None) -> float | None:
-    """Epsilon of the whole training, with delta of the scene; None for a defence that promises none.
+    """Epsilon of the whole training, with delta of the scene (Laplace noise: 0); None for a defence that promises none.
 
     Neighbours are data sets in which one record is exchanged for another: clients draw batches of a fixed size, and
     take means over it.
@@ -284,6 +284,7 @@ def budget(scene: Scene, shield: Defense | None) -> float | None:
         return None
     protected = defenses.Defended(scene.protocol(None, 0), shield)
     how: dict[str, Any] = {"batch": 1} if scene.kind == "gradient" else {}
+    how["delta"] = None if getattr(shield, "law", "gaussian") == "laplace" else scene.delta
     return defenses.privacy_statement(
-        protected, records=scene.per_client, rounds=scene.rounds, delta=scene.delta, relation="replace_one", **how
+        protected, records=scene.per_client, rounds=scene.rounds, relation="replace_one", **how
     ).epsilon

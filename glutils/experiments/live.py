@@ -133,8 +133,10 @@ def _strength(name: str, value: float | int) -> str:
 
 def _digit(private: Any) -> Batch:
     return (
-        data.sample("digits", seed=0, device="cpu") if private is None else _validate.instance("private", private,
-    Batch) )
+        data.sample("digits", seed=0, device="cpu")
+        if private is None
+        else _validate.instance("private", private, Batch)
+    )
 
 
 def _solved(private: Batch, protocol: protocols.Protocol, seed: int) -> tuple[Any, metrics.Score, torch.Tensor]:

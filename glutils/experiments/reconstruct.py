@@ -49,9 +49,7 @@ class Experiment:
         if not count:
             raise ValueError(f"batch must be one of those finished, got {batch}")
         return tuple(
-            torch.stack(
-                [_png.decode((self.folder / _file(batch, image, what)).read_bytes()) for image in range(count)]
-            )
+            torch.stack([_png.decode((self.folder / _file(batch, image, what)).read_bytes()) for image in range(count)])
             for what in ("truth", "found")
         )
 

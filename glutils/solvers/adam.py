@@ -45,6 +45,7 @@ def adam(
     box: bool = False,
     noise: float = 0.0,
     late: bool = False,
+    project: Callable[[tuple[torch.Tensor, ...]], None] | None = None,
     generator: torch.Generator | None = None,
 ) -> Ending:
     """Minimise ``objective`` by Adam (Kingma and Ba 2015), reporting every evaluated iterate to ``trace``.
@@ -58,6 +59,7 @@ def adam(
         noise: after every step add normal noise of standard deviation ``noise`` x step size to the images.
         late: report with each loss the tensors after that loss's step and noise, not those it was evaluated at (as
             ZeroGLA's code does).
+        project: called with the variables after every step, to move them back, in place, to where they may be.
 
     Returns:
         What the trace said last: whether the restart has ended before its last step.
@@ -85,6 +87,8 @@ def adam(
                 variables[0].add_(xi.to(variables[0]), alpha=noise * now)
             if box:
                 variables[0].clamp_(0, 1)
+            if project is not None:
+                project(variables)
         if late and (ending := trace.report(step, loss, variables)):
             break
     return ending

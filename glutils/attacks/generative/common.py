@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch.func import grad, vmap
 
 from ... import _validate, models
 from ... import labels as rules
@@ -14,6 +13,7 @@ from ...priors import latent
 from ...priors.latent import Latent
 from ...solvers import Tally
 from ...solvers.adam import Objective
+from ..matching.objective import messages
 
 PRIORS = ("pca", "generator", "glo", "untrained")
 """Those of :data:`glutils.priors.latent.NAMES` that these attacks take: principal components, a dense and a
@@ -110,7 +110,7 @@ def candidates(
     def value(images: torch.Tensor) -> torch.Tensor:
         total = images.new_zeros(len(images))
         for protocol, params, target in rounds:
-            found = _payloads(seen, protocol, params, images, labels)
+            found = messages(seen, protocol, params, images, labels)
             norm, goal = found.norm(dim=1, keepdim=True).clamp_min(1e-30), target.norm().clamp_min(1e-30)
             if defense == "clipping":
                 found = found * (goal / norm).clamp_max(1)
@@ -131,16 +131,3 @@ def candidates(
             return torch.cat([value(part) for part in images.split(max(1, AT_ONCE // numbers))])
 
     return distances
-
-
-def _payloads(seen: Observation, protocol, params, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """What the client would have sent, for each of P batches: (P, d)."""
-    if protocol.exact_gradient:
-        one = grad(lambda p, x: models.loss(seen.model, p, x, labels, criterion=protocol.criterion))
-        found = vmap(one, in_dims=(None, 0))({name: p.to(images.dtype) for name, p in params.items()}, images)
-        return torch.cat([part.flatten(1) for part in found.values()], 1)
-    rows = []
-    for batch in images:
-        sent = protocol.simulate(seen.model, batch, labels, params={n: p.to(batch.dtype) for n, p in params.items()})
-        rows.append(sent.flat.detach())
-    return torch.stack(rows)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
+from torch.func import grad, vmap
 
 from ... import models
 from ...models import convolutions
@@ -132,3 +133,16 @@ def normal_start(seen: Observation, generator: torch.Generator, dtype: torch.dty
     """Dummy images drawn from N(0, 1) on the CPU, so that every device starts from the same point."""
     device = next(iter(models.parameters(seen.model).values())).device
     return torch.randn(seen.shape, generator=generator).to(device, dtype)
+
+
+def messages(seen: Observation, protocol, params, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """What the client would have sent for each of P batches (P, B, C, H, W) with the same labels (B,): (P, d)."""
+    if protocol.exact_gradient:
+        one = grad(lambda p, x: models.loss(seen.model, p, x, labels, criterion=protocol.criterion))
+        found = vmap(one, in_dims=(None, 0))({name: p.to(images.dtype) for name, p in params.items()}, images)
+        return torch.cat([part.flatten(1) for part in found.values()], 1)
+    rows = []
+    for batch in images:
+        sent = protocol.simulate(seen.model, batch, labels, params={n: p.to(batch.dtype) for n, p in params.items()})
+        rows.append(sent.flat.detach())
+    return torch.stack(rows)

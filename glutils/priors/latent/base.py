@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -36,6 +37,16 @@ class Latent:
     def with_weights(self, weights: torch.Tensor) -> Latent:
         """The same latent with other weights (n,); ``ValueError`` for one that is no network."""
         raise ValueError(f"a latent of class {type(self).__name__} is no network, whose weights could be replaced")
+
+    def layers(self) -> tuple[Callable[[torch.Tensor], torch.Tensor], ...]:
+        """The map from z to images in steps, at least two, each of which takes what the one before it made.
+
+        What lies between two of them are hidden features, (B, ...); ``ValueError`` where there is no such chain.
+        """
+        raise ValueError(
+            f"a latent of class {type(self).__name__} has no hidden layers, one after the other, for an attack to "
+            "search; 'glo' and 'untrained' have, and so has a Network made of an nn.Sequential"
+        )
 
     def report(self, z: torch.Tensor) -> torch.Tensor:
         """What an attack that found z says the images are."""

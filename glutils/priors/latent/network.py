@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,6 +54,16 @@ class Network(Latent):
         for name, part in models.unflatten(weights.detach(), named).items():
             named[name].copy_(part)
         return made
+
+    def layers(self) -> tuple[Callable[[torch.Tensor], torch.Tensor], ...]:
+        """Cut in front of every part with weights but the first: activations belong to the features before them."""
+        parts = self._module if isinstance(self._module, nn.Sequential) else nn.Sequential()
+        cuts = [n for n, part in enumerate(parts) if any(True for _ in part.parameters())][1:]
+        if not cuts:
+            return super().layers()
+        ends = zip([0, *cuts], [*cuts, len(parts)], strict=True)
+        first, *rest = (partial(_call, parts[begin:end]) for begin, end in ends)
+        return (lambda z: first(self._inner(z)), *rest)
 
     def project(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self._fits(images)
@@ -124,6 +135,11 @@ def train_network(
 def _as(tensors: dict[str, torch.Tensor], like: torch.Tensor) -> dict[str, torch.Tensor]:
     """In the precision and on the device of ``like``; integers keep their type."""
     return {name: t.to(like) if t.is_floating_point() else t.to(like.device) for name, t in tensors.items()}
+
+
+def _call(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """A part of a network in the precision and on the device of x."""
+    return functional_call(module, _as(dict(module.named_parameters()) | dict(module.named_buffers()), x), (x,))
 
 
 class _Nearest:

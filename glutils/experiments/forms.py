@@ -1,0 +1,134 @@
+"""In which form an attack stands in the leaderboard: as published, with settings of its own, or extended by this book.
+
+A ranking mixes attacks with what was done to them. Here the three are told apart, and attacks can be put into each:
+with the settings of their source (:data:`PUBLISHED`), tuned with one budget for all (:func:`tune`), and with what this
+book added to one of them offered to all (:func:`extend`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..attacks.base import ATTACKS
+from ..models.relu import with_surrogates
+from ..observation import Observation
+
+AS_PUBLISHED, OWN, EXTENDED, UNKNOWN = "as published", "own settings", "extended", "not stated"
+"""How an attack stands in the leaderboard. None there is tuned alike: that is a measurement of its own."""
+KINKS = 4.0
+"""Width of the surrogate kinks, STG's default."""
+
+FORMS: dict[str, tuple[str, str]] = {
+    "dlg": (AS_PUBLISHED, "a line search, float64, one start"),
+    "idlg": (AS_PUBLISHED, "a line search, float64, one start"),
+    "dlg_adam": (OWN, "step 0.03 and a box, chosen at 32 pixels through lenet"),
+    "dlg_cosine": (OWN, "step 0.03 and a box, chosen at 32 pixels through lenet"),
+    "ig": (OWN, "total variation 1e-2 for 1e-1, chosen at 32 pixels; 300 of 4,800 steps"),
+    "stg": (EXTENDED, "surrogate kinks and a box are ours; weights chosen at 16 pixels; 300 of 20,000 steps"),
+    "grnn": (AS_PUBLISHED, "300 of 1,000 steps"),
+    "ggl": (AS_PUBLISHED, "about 300 of 25,000 candidates"),
+    "gias": (OWN, "a term for the latent's length, which its authors switch off"),
+    "igims": (AS_PUBLISHED, "no code was published; two or three generations of CMA-ES"),
+    "fgla": (AS_PUBLISHED, "a small decoder, learned from 256 public images"),
+    "dlf": (AS_PUBLISHED, "300 steps"),
+    "cpa": (OWN, "weight 0.03 of mutual information for 1.47; scale and sign from the bias"),
+    "cpa_fi": (AS_PUBLISHED, "no term that matches gradients"),
+    "rgap": (EXTENDED, "any number of classes"),
+    "fc_inversion": (AS_PUBLISHED, ""),
+    "spear": (AS_PUBLISHED, ""),
+    "rtf": (EXTENDED, "the block has two sides"),
+    "zerogla": (EXTENDED, "Gauss-Newton in place of Adam"),
+}
+"""Attack to how it stands in the leaderboard, and what differs from its source; the files of the attacks have the
+whole lists. Settings of its own were found by us, on public images, and not with one budget for all."""
+
+
+def listed(names: Iterable[str]) -> list[dict[str, str]]:
+    """One line for each attack: how it stands in the leaderboard, and in what it differs from its source.
+
+    Example:
+        >>> from glutils.experiments import forms
+        >>> [line["in the leaderboard"] for line in forms.listed(["dlg", "stg"])]
+        ['as published', 'extended']
+    """
+    found = []
+    for name in names:
+        form, what = FORMS.get(name, (UNKNOWN, ""))
+        found.append({"attack": ATTACKS.get(name).title, "in the leaderboard": form, "what differs": what})
+    order = [AS_PUBLISHED, OWN, EXTENDED, UNKNOWN]
+    return sorted(found, key=lambda line: order.index(line["in the leaderboard"]))
+
+
+GRID: dict[str, dict[str, tuple[Any, ...]]] = {
+    "ig": {"tv_weight": (1e-2, 1e-3, 1e-4), "lr": (0.1, 0.03)},
+    "stg": {"tv_weight": (1e-4, 3e-5, 1e-5), "lr": (0.1, 0.03), "kinks": (0.0,)},
+    "dlg_adam": {"lr": (0.1, 0.03, 0.01), "box": (True, False)},
+    "dlg_cosine": {"lr": (0.1, 0.03, 0.01), "box": (True, False)},
+}
+"""Settings that are tried where attacks are tuned alike: six for each."""
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "ig": {"tv_weight": 0.1},
+    "stg": {"gradient_weight": 1e-3, "tv_weight": 1e-4, "l2_weight": 1e-6, "noise": 0.2, "kinks": 0.0, "box": False},
+    "dlg_adam": {"lr": 0.1, "box": False},
+    "dlg_cosine": {"lr": 0.01, "box": False},
+}
+"""The settings of their sources; the number of steps is the leaderboard's."""
+
+
+def settings(name: str) -> list[dict[str, Any]]:
+    """The settings of an attack in :data:`GRID`, each a dictionary of options.
+
+    Raises:
+        ValueError: an attack without a grid.
+
+    Example:
+        >>> from glutils.experiments import forms
+        >>> forms.settings("ig")[0]
+        {'tv_weight': 0.01, 'lr': 0.1}
+    """
+    if name not in GRID:
+        raise ValueError(f"name must be one of {', '.join(GRID)}, got {name!r}")
+    grid = GRID[name]
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def tune(name: str, score: Callable[[dict[str, Any]], float]) -> dict[str, Any]:
+    """The settings in :data:`GRID` with the highest score, the first of them in a tie.
+
+    Args:
+        name: of the attack.
+        score: of settings: PSNR (dB) on images whose message the attacker made itself, never on private ones.
+
+    Example:
+        >>> from glutils.experiments import forms
+        >>> forms.tune("ig", lambda settings: -settings["tv_weight"])
+        {'tv_weight': 0.0001, 'lr': 0.1}
+    """
+    return max(settings(name), key=score)
+
+
+def extend(seen: Observation, kinks: float = KINKS) -> Observation:
+    """The observation with surrogate kinks in the place of ReLU, for an attack that simulates the client.
+
+    Values and gradients stay what they are; only the way back from a gradient to the pixels sees the kinks. See
+    :class:`glutils.models.relu.SurrogateReLU`.
+
+    Args:
+        seen: what the attacker holds, of a ReLU network.
+        kinks: their width, in units of a layer's inputs.
+
+    Source: this book's own; not peer-reviewed.
+
+    Example:
+        >>> import glutils as gl
+        >>> from glutils.experiments import forms, leaderboard
+        >>> arena = leaderboard.Arena("mlp", network={"hidden": (8,), "activation": "relu"})
+        >>> batch = leaderboard.private(arena, seed=0, dataset="digits", size=8, device="cpu")
+        >>> seen = leaderboard.observed(arena, batch, seed=0)
+        >>> type(list(forms.extend(seen).model.modules())[-2]).__name__
+        'SurrogateReLU'
+    """
+    return dataclasses.replace(seen, model=with_surrogates(seen.model, kinks))

@@ -1,0 +1,191 @@
+"""The leaderboard's records in one table, the forms of its attacks, and attacks that are submitted as one file."""
+
+import importlib.util
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+import glutils as gl
+from glutils.attacks.base import ATTACKS
+from glutils.experiments import conditions, forms, leaderboard, races, submission
+from glutils.runs.records import SOURCE
+
+RESULTS = SOURCE / "benchmarks" / "results"
+
+
+def row(attack, seed, psnr=20.0, card=10.0, arena="a", **more):
+    """A row as of a trial."""
+    controls = {"mean_colour": {"psnr": card}}
+    return {"arena": arena, "attack": attack, "seed": seed, "psnr": psnr, "ssim": 0.5, "label_right": True,
+            "controls": controls, "evaluations": 5, "ratio": 6.0} | more  # fmt: skip
+
+
+def book(tmp_path, name, rows, **parameters):
+    return gl.runs.load(gl.runs.record(name, parameters=parameters, rows=rows, folder=tmp_path))
+
+
+def test_a_race_has_no_holes():
+    """The last seed has met some attacks only, a newcomer only the first: neither stands among the others."""
+    rows = [row(name, seed) for name in "abcd" for seed in range(3)] + [row("a", 3), row("b", 3), row("new", 0)]
+    found = races.race("a", rows)
+    assert found.seeds == (0, 1, 2) and found.short == {"new": 1}
+    assert {(r["attack"], r["seed"]) for r in found.rows} == {(name, seed) for name in "abcd" for seed in range(3)}
+    assert {line["runs"] for line in found.standings} == {3}
+
+
+def test_a_refusal_counts_as_met_and_an_empty_race_is_empty():
+    rows = [row("a", 0), row("a", 1), row("b", 0), {"arena": "a", "attack": "b", "seed": 1, "refused": "no"}]
+    assert races.race("a", rows).seeds == (0, 1)
+    assert races.race("a", []).rows == () and races.race("a", []).standings == []
+
+
+def test_the_preferred_record_is_taken_where_it_has_enough(tmp_path):
+    old = book(tmp_path, "old", [row("a", s, arena=title) for title in "pqrs" for s in range(3)])
+    rows = (
+        [row("a", s, arena="p") for s in range(5)]
+        + [row("a", 0, arena="q")]
+        + [row("a", s, arena="r") for s in range(3)]
+    )
+    new = book(tmp_path, "new", rows, content=18.0)
+    found = races.choose([new, old])
+    assert list(found) == list("pqrs")
+    assert {title: race.record for title, race in found.items()} == {"p": "new", "q": "old", "r": "new", "s": "old"}
+    assert found["p"].content == 18.0 and found["q"].content is None and len(found["p"].seeds) == 5
+    assert {race.record for race in races.choose([old]).values()} == {"old"}
+    with pytest.raises(ValueError, match="at least one record"):
+        races.choose([])
+
+
+def test_two_attacks_are_compared_photograph_by_photograph():
+    """Photographs differ by 40 dB, the attacks by 1 to 3: only paired differences tell."""
+    rows = [row("a", s, 20.0 * s + d) for s, d in enumerate((1.0, 2.0, 3.0))] + [
+        row("b", s, 20.0 * s) for s in range(3)
+    ]
+    found = races.apart([*rows, row("b", 7, 0.0)], "a", "b")
+    assert (found.value, found.runs) == (2.0, 3) and found.low == pytest.approx(2 - 4.3027 / math.sqrt(3), abs=1e-3)
+    with pytest.raises(ValueError, match="both 'a' and 'c'"):
+        races.apart(rows, "a", "c")
+
+
+def test_a_verdict_is_read_off_the_interval():
+    said = [
+        races.verdict({"from": low, "to": high}) for low, high in ((1, 2), (-1, 2), (-2, -1), (-math.inf, math.inf))
+    ]
+    assert said == ["yes", "undecided", "no", "undecided"]
+
+
+def test_every_attack_in_the_records_has_a_form():
+    for path in RESULTS.glob("leaderboard*_cpu.json"):
+        names = {r["attack"] for r in gl.runs.load(path).rows}
+        assert names <= set(forms.FORMS), path.stem
+    assert forms.FORMS.keys() <= set(gl.attacks.names())
+    lines = forms.listed(["stg", "dlg", "loki"])
+    assert [line["in the leaderboard"] for line in lines] == [forms.AS_PUBLISHED, forms.EXTENDED, forms.UNKNOWN]
+
+
+def test_every_attack_is_tuned_with_the_same_budget_and_its_options_exist():
+    assert forms.PUBLISHED.keys() == forms.GRID.keys()
+    assert {len(forms.settings(name)) for name in forms.GRID} == {6}
+    for name, grid in forms.GRID.items():
+        assert grid.keys() | forms.PUBLISHED[name].keys() <= set(conditions.options_of(name))
+    assert all(setting["kinks"] == 0 for setting in forms.settings("stg")), "kinks are the extension"
+    assert forms.tune("dlg_adam", lambda s: -abs(s["lr"] - 0.03) + s["box"]) == {"lr": 0.03, "box": True}
+    with pytest.raises(ValueError, match="must be one of ig, stg"):
+        forms.settings("dlg")
+
+
+def test_surrogate_kinks_leave_the_message_alone_and_change_the_search():
+    """STG with its own kinks is STG without, on the extended observation, to the last bit; IG moves otherwise."""
+    arena = leaderboard.Arena("mlp", network={"hidden": (12,), "activation": "relu"})
+    batch = leaderboard.private(arena, seed=0, size=8, device="cpu")
+    seen = leaderboard.observed(arena, batch, seed=0)
+    wide = forms.extend(seen)
+    sent = [seen.protocol.transmit(one.model, batch.images, batch.labels) for one in (seen, wide)]
+    assert all(bool((a == b).all()) for a, b in zip(sent[0].values(), sent[1].values(), strict=True))
+    how = {"iterations": 6, "progress": False, "tv_weight": 1e-4}
+    own, given = gl.attack("stg", seen, kinks=forms.KINKS, **how), gl.attack("stg", wide, kinks=0.0, **how)
+    assert bool((own.images == given.images).all())
+    plain, extended = gl.attack("ig", seen, **how), gl.attack("ig", wide, **how)
+    assert not bool((plain.images == extended.images).all())
+
+
+FILE = """
+import torch
+from glutils.attacks.base import Card, Reconstruction, register
+from glutils.experiments.conditions import Conditions
+
+CONDITIONS = Conditions("mlp", budget=lambda evaluations: {"brightness": evaluations / 100})
+
+
+@register("grey_card", Card(title="Grey", kinds=("gradient",), simulates="nothing", variable="-", distance="-",
+                            prior="none", solver="-", labels="given", source="zhu2019dlg"))
+def grey_card(seen, *, seed=0, brightness=0.5):
+    return Reconstruction(images=torch.full(seen.shape, brightness), labels=seen.labels, loss=0.0)
+"""
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """``benchmarks/leaderboard.py``, in a registry that is as before afterwards."""
+    monkeypatch.setattr(ATTACKS, "_entries", dict(ATTACKS._entries))
+    monkeypatch.setattr(conditions, "CONDITIONS", dict(conditions.CONDITIONS))
+    monkeypatch.syspath_prepend(str(SOURCE / "benchmarks"))
+    spec = importlib.util.spec_from_file_location("leaderboard_script", SOURCE / "benchmarks" / "leaderboard.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(leaderboard, "PUBLIC", 16)
+    return module
+
+
+def submit(script, monkeypatch, file, folder, seeds="1"):
+    given = ["leaderboard.py", "--dirty", "--submit", str(file), "--only", "fully connected network", "--seeds", seeds]
+    monkeypatch.setattr(sys, "argv", [*given, "--size", "16", "--evaluations", "300", "--folder", str(folder)])
+    script.main()
+    return gl.runs.load(folder / "submission_grey_card.json")
+
+
+def test_a_file_with_one_attack_joins_the_race(script, monkeypatch, tmp_path, capsys, no_lpips):
+    file = tmp_path / "mine.py"
+    file.write_text(FILE, encoding="utf-8")
+    found = submit(script, monkeypatch, file, tmp_path)
+    (only,) = found.rows
+    assert only["attack"] == "grey_card" and len(only["code"]) == 64 and only["psnr"] < 30
+    assert conditions.of("grey_card").budget(300) == {"brightness": 3.0}
+    printed = capsys.readouterr().out
+    assert "grey_card" in printed and "fc_inversion" in printed, "it stands among the others"
+    lines = submission.beside(found, gl.runs.load(RESULTS / "leaderboard_cpu.json"))["fully connected network"]
+    assert {line["runs"] for line in lines} == {1, 0}, "on the photograph that it met, and no other"
+    other = book(tmp_path, "other", found.rows, size=32)
+    with pytest.raises(ValueError, match="size 16 and 32"):
+        submission.beside(found, other)
+
+
+def test_rows_of_other_code_are_made_again(script, monkeypatch, tmp_path, no_lpips):
+    file = tmp_path / "mine.py"
+    file.write_text(FILE, encoding="utf-8")
+    first = submit(script, monkeypatch, file, tmp_path).rows[0]
+    del ATTACKS._entries["grey_card"]
+    file.write_text(FILE.replace("evaluations / 100", "evaluations / 600"), encoding="utf-8")
+    (second,) = submit(script, monkeypatch, file, tmp_path).rows
+    assert second["code"] != first["code"] and second["psnr"] != first["psnr"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1", "registers one attack, got 0"),
+        (FILE + FILE.replace("grey_card", "second"), "got 2 of them"),
+        (FILE.replace('"grey_card", Card', '"ig", Card'), "'ig' is registered twice"),
+        (FILE.replace('Conditions("mlp"', 'dict(model="mlp"'), "must be a Conditions, got dict"),
+    ],
+)
+def test_a_file_that_is_no_submission_leaves_nothing_behind(script, tmp_path, text, message):
+    file, before = tmp_path / "mine.py", gl.attacks.names()
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        submission.load(file)
+    assert gl.attacks.names() == before
+    with pytest.raises(ValueError, match="a Python file that exists"):
+        submission.load(Path("mine.txt"))
