@@ -25,8 +25,12 @@ Record in benchmarks/results (OMP_NUM_THREADS=1):
         --epochs 1 --model convnet --law dirichlet --at 0 --attacks ig dlf cpa rtf ggl --iterations 400 --seeds 10 \
         --players
 
+    survey_later_cpu: python benchmarks/survey.py --record survey_later_cpu --attacks fedleak sme \
+        --varied fedleak sme --seeds 2 --players
+
 The first was stopped after 85 of 134 rows, before DMGAN. The second is its base setting again: ten clients, each of a
-federation of its own, and five times the steps.
+federation of its own, and five times the steps. The third puts two attacks that
+the survey does not have beside the first, with as many gradients.
 """
 
 from __future__ import annotations
@@ -52,6 +56,10 @@ MODELS = {
 }
 """``cnn`` is the survey's; ``convnet`` a smaller one for processors."""
 ATTACKS = ("ig", "dlf", "dlg", "idlg", "grnn", "ggl", "cpa", "rtf")
+LATER = {"fedleak": 0.5, "sme": 1.0}
+"""Attacks that the survey does not have, and their iterations as multiples; one of FedLeak's takes two gradients."""
+TOLD = ("ig", "dlf", *LATER)
+"""Attacks that are told the labels in the right way."""
 SINGLE = ("idlg", "ggl")
 BLOCKS = {
     "right": {"two_sided": True, "gain": 1e-5},
@@ -85,7 +93,7 @@ def generator(data, size, root):
 
 def observe(way, attack, dealt, network, run, public, at, seed) -> gl.Observation:
     """The message of client 0 in round ``at``; for RTF of a network with the block that the server sends anew."""
-    knows = {"labels"} if attack in ("ig", "dlf") and way == "right" else set()
+    knows = {"labels"} if attack in TOLD and way == "right" else set()
     if attack != "rtf":
         return gl.observe(run, client=0, rounds=[at], knows=knows)
     network.load_state_dict(network.state_dict() | {name: p.clone() for name, p in run.states[at].items()})
@@ -108,11 +116,11 @@ def prepare(way: str, attack: str, seen: gl.Observation) -> tuple[gl.Observation
     if way == "survey" and attack == "dlf":
         ties = seen.protocol.epochs > 1 and seen.shape[0] % seen.protocol.epochs == 0
         how = {"simulator": "full", "order": "survey" if ties else "max"}
-    if way != "right" and attack in ("ig", "dlf"):
+    if way != "right" and attack in TOLD:
         told = gl.labels.infer("dlf", seen, class_agnostic=way == "survey").labels
         target = replace(target, labels=told, knows=target.knows | {"labels"})
     asked = 1 if attack in SINGLE else seen.shape[0]
-    if way == "survey" and attack in ("ig", "dlg", "grnn", "cpa"):
+    if way == "survey" and attack in ("ig", "dlg", "grnn", "cpa", *LATER):
         asked = min(asked, seen.protocol.batch_size)
     if asked < seen.shape[0]:
         labels = None if target.labels is None else target.labels[:asked]
@@ -134,8 +142,8 @@ def attack_client(
     if tampered != "none":
         seen = gl.tamper(seen, tampered, seed=seed)
     target, how = prepare(way, attack, seen)
-    if attack in STEPS:
-        how |= {"iterations": max(1, int(iterations * STEPS[attack])), "progress": False}
+    if (times := (STEPS | LATER).get(attack)) is not None:
+        how |= {"iterations": max(1, int(iterations * times)), "progress": False}
     if attack in ("dlg", "idlg"):
         how["restarts"] = 1
     if attack == "ggl":
@@ -191,7 +199,7 @@ def cells(options: argparse.Namespace) -> Iterator[dict]:
                 if attack == "cpa" and setting["model"] == "mlp":
                     continue
                 ways = ["right", "survey"] if number == 0 or setting["epochs"] != options.epochs[0] else ["right"]
-                ways += ["counted"] * (attack in ("ig", "dlf") and len(ways) > 1)
+                ways += ["counted"] * (attack in TOLD and len(ways) > 1)
                 yield from (own | {"attack": attack, "way": way, "tampered": "none"} for way in ways)
                 if number == 0:
                     yield own | {"attack": attack, "way": "right", "tampered": "wrong_gradient"}
@@ -212,14 +220,15 @@ def main() -> None:
     parser.add_argument("--law", nargs="+", default=["dirichlet", "iid"])
     parser.add_argument("--at", type=int, nargs="+", default=[0, 4], help="rounds in which the client is attacked")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--attacks", nargs="+", default=list(ATTACKS), choices=ATTACKS)
+    parser.add_argument("--attacks", nargs="+", default=list(ATTACKS), choices=[*ATTACKS, *LATER])
     parser.add_argument("--varied", nargs="+", default=["ig", "dlf", "ggl", "cpa", "rtf"], help="beyond the base")
     parser.add_argument("--iterations", type=int, default=80)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--full", action="store_true", help="all combinations")
     parser.add_argument("--players", type=int, nargs="*", default=[5, 20], help="clients of DMGAN's federations")
     options = arguments(parser)
-    measure(options.record, cells(options), attack_client, {"lr": LR, "steps": STEPS})
+    later = {name: times for name, times in LATER.items() if name in options.attacks}
+    measure(options.record, cells(options), attack_client, {"lr": LR, "steps": STEPS | later})
     games = [
         {"clients": clients, "per_client": 1000 // clients, "epochs": 2, "batch": 10, "rounds": 5, "seed": seed}
         for seed in range(options.seeds)

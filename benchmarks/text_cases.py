@@ -27,7 +27,7 @@ CASES = {
     "head only": {"trained": ("head", "norm."), "scalars": (256,)},
     "LoRA": {"adapters": 4, "scalars": (256,)},
     "two messages": {"count": 2, "scalars": (448,), "attack": {"width": 32, "examples": 16}},
-    "bfloat16": {"dtype": "bfloat16", "loss_dtype": "float32", "scalars": (128,)},
+    "bfloat16": {"dtype": "bfloat16", "loss_dtype": "float32", "scalars": (128, 256, 512)},
     "eight messages, one a step": {"count": 8, "size": 1, "scalars": (512,), "attack": {"width": 32}},
     "float64": {"dtype": "float64", "scalars": (64,)},
     "float16": {"dtype": "float16", "loss_dtype": "float32", "scalars": (128,)},

@@ -13,9 +13,11 @@ def test_numbers_run_through_the_numbered_parts_alone(tool):
         {"caption": "A", "chapters": [{"file": "book/x"}]},
         {"caption": "B", "numbered": True, "chapters": [{"file": "notebooks/a"}, {"file": "notebooks/b"}]},
         {"chapters": [{"file": "book/quiz"}]},
+        {"numbered": True, "chapters": [{"file": "notebooks/after"}]},
         {"caption": "C", "numbered": True, "chapters": [{"file": "notebooks/c"}]},
     ]}  # fmt: skip
-    assert contents.chapters(toc) == [("B", 1, "notebooks/a"), ("B", 2, "notebooks/b"), ("C", 3, "notebooks/c")]
+    assert contents.chapters(toc) == [("B", 1, "notebooks/a"), ("B", 2, "notebooks/b"),
+                                       ("B", 3, "notebooks/after"), ("C", 4, "notebooks/c")]  # fmt: skip
 
 
 def test_exercises_and_attacks_go_by_the_chapters_number_in_the_book(tool):

@@ -24,6 +24,9 @@ SEARCHES = {
     "stg": ("stg", {"kinks": 0}, GRADIENT, 2, 1),
     "stg, copies": ("stg", {"kinks": 0, "group": 2}, GRADIENT, 1, 1),
     "dlf": ("dlf", {}, DELTA, 2, 4),
+    "fedleak, local steps": ("fedleak", {"flatness": 0}, DELTA, 2, 4),
+    "rog": ("rog", {"components": 4}, GRADIENT, 1, 1),
+    "sme": ("sme", {}, DELTA, 2, 1),
     "grnn": ("grnn", {}, GRADIENT, 1, 1),
     "gias": ("gias", {"prior": "pca", "components": 4, "restarts": 1}, GRADIENT, 1, 1),
     "igims": ("igims", {"prior": "pca", "components": 4, "latent_solver": "adam"}, GRADIENT, 1, 1),
@@ -35,7 +38,10 @@ CLOSED = {"april": 0, "fc_inversion": 0, "rtf": 0, "fgla": 0, "rgap": 1}
 ELSEWHERE = ("cpa", "cpa_fi", "dmgan")
 """They search for an unmixing, or play inside the rounds."""
 POPULATIONS = ("ggl",)
-THEIR_OWN = ("dager", "fishing", "gifd", "loki", "spear", "tableak", "zerogla_label_word", "zerogla_text")
+THEIR_OWN = (
+    "dager", "fishing", "gifd", "inverter", "lamp", "loki", "spear", "tableak", "tag", "zerogla_label_word",
+    "zerogla_text",
+)  # fmt: skip
 """Attacks on texts, on batches, and in stages; their own tests look at them."""
 
 
@@ -57,7 +63,7 @@ def asked(name, seen, calls, **options):
 def test_evaluations_are_what_a_hook_on_the_network_counts(case):
     """The difference of a long and a short run: whatever an attack asks before it searches cancels."""
     name, options, protocol, count, passes = SEARCHES[case]
-    seen, calls = held(protocol, count, public="prior" in options), []
+    seen, calls = held(protocol, count, public="prior" in options or name == "rog"), []
     gl.models.last_linear(seen.model, seen.shape)  # found by a forward pass, and remembered
     seen.model.register_forward_hook(lambda *_: calls.append(1))
     (short, few), (long, many) = (asked(name, seen, calls, iterations=n, **options) for n in (3, 6))

@@ -174,6 +174,20 @@ def test_families_are_the_folders_of_the_attacks(pages):
         pages.family(odd)
 
 
+def test_every_family_of_attacks_has_a_page_with_all_its_attacks(pages):
+    assert sorted(path.stem for path in (BOOK / "api").glob("attacks_*.md")) == sorted(
+        f"attacks_{folder}" for folder in pages.FAMILIES
+    )
+    for folder, (title, common) in pages.FAMILIES.items():
+        page = prose(BOOK / "api" / f"attacks_{folder}.md")
+        assert page.startswith(f"# {title}\n\n% made from the code: attacks of {folder}\n")
+        made = pages.MAKERS[f"attacks of {folder}"]()
+        assert made.startswith(common) and made.count("## ") == len(pages.grouped()[folder])
+        for name in pages.grouped()[folder]:
+            assert f".. autofunction:: {pages.path(pages.cards()[name].run)}\n" in made, name
+        assert f"[{title}](attacks_{folder}.md)" in pages.MAKERS["families of attacks"]()
+
+
 ADVERSARIES = {"honest-but-curious server", "malicious server", "malicious client"}
 WORDS = ("simulates", "variable", "distance", "prior", "solver", "labels")
 
@@ -248,7 +262,7 @@ def test_the_picture_follows_the_theme_and_is_not_cut(pages, tmp_path):
 
 
 def test_the_reference_lists_every_attack_rule_and_defence(pages):
-    made = pages.attacks_reference() + pages.labels_reference() + pages.defenses_reference()
+    made = "".join(map(pages.attacks_reference, pages.FAMILIES)) + pages.labels_reference() + pages.defenses_reference()
     for name in gl.attacks.names():
         assert f":: {pages.path(ATTACKS.get(name).run)}\n" in made and f'"{name}"' in made + '"dmgan"'
     for name in gl.defenses.names():
@@ -277,7 +291,7 @@ def target(name):
 @pytest.fixture
 def listed(pages):
     """Path to object of everything that the reference lists."""
-    made = pages.attacks_reference() + pages.labels_reference() + pages.defenses_reference()
+    made = "".join(map(pages.attacks_reference, pages.FAMILIES)) + pages.labels_reference() + pages.defenses_reference()
     found = re.findall(r"\.\. auto\w+:: ([\w.]+)", made + "".join(map(prose, sorted((BOOK / "api").glob("*.md")))))
     assert len(found) == len(set(found)), f"listed twice: {sorted(name for name in found if found.count(name) > 1)}"
     return {name: target(name) for name in found}

@@ -1,5 +1,6 @@
 """Quizzes: every question has one right answer, and every answer its reason; no script is needed to take them."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -17,21 +18,28 @@ def questions(path):
     return [(part.split("\n", 1)[0], OPTION.findall(part)) for part in parts]
 
 
-def test_every_part_of_the_course_has_a_quiz_at_its_end():
-    """Each in a list of its own after the part, so that it has no chapter's number."""
+def test_a_quiz_follows_every_one_to_three_chapters():
+    """Each in a list of its own after its chapters, so that it has no chapter's number."""
     parts = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))["parts"]
     listed = [chapter["file"] for part in parts for chapter in part["chapters"] if "/quiz_" in chapter["file"]]
     assert sorted(listed) == [f"book/{path.stem}" for path in QUIZZES]
     for part in parts:
         if any("/quiz_" in chapter["file"] for chapter in part["chapters"]):
             assert len(part["chapters"]) == 1 and not part.get("numbered")
+    number = 0
+    for chapters, after in itertools.pairwise(parts):
+        if chapters.get("numbered"):
+            first, number = number + 1, number + len(chapters["chapters"])
+            page = (ROOT / f"{after['chapters'][0]['file']}.md").read_text(encoding="utf-8")
+            told = re.search(r"questions on chapters? (\d+)(?: (?:and|to) (\d+))?\.", page)
+            assert (int(told[1]), int(told[2] or told[1])) == (first, number) and number - first < 3, after
 
 
 @pytest.mark.parametrize("path", QUIZZES, ids=lambda path: path.stem)
 def test_questions_have_one_right_answer_and_a_reason_for_each(path):
     asked = questions(path)
-    assert 5 <= len(asked) <= 9
-    spelled = ["Five", "Six", "Seven", "Eight", "Nine"][len(asked) - 5]
+    assert 4 <= len(asked) <= 9
+    spelled = ["Four", "Five", "Six", "Seven", "Eight", "Nine"][len(asked) - 4]
     assert f"\n{spelled} questions on chapter" in path.read_text(encoding="utf-8")
     for number, (heading, options) in enumerate(asked, 1):
         assert heading.startswith(f"{number}. "), heading

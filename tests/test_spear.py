@@ -6,6 +6,7 @@ from torch import nn
 
 import glutils as gl
 from glutils.attacks.closed_form import sparse_directions as search
+from glutils.attacks.closed_form.sparse_descent import descend
 from glutils.protocols import FedAvg, FedSGD
 
 pytestmark = pytest.mark.usefixtures("no_lpips")
@@ -90,6 +91,40 @@ def test_a_neuron_that_is_nearly_silent_turns_no_direction_away():
     assert 1 - abs(float(found @ true)) < 1e-12
 
 
+def test_a_descent_finds_directions_that_no_draw_would():
+    """Sixteen images: a set of 15 rows is silent for one of them once in half a million draws."""
+    told, images, weight, bias = mixture(16, 400, 60)
+    given = search.problem(told @ images, told.sum(1), weight, bias, 16, torch.eye(16, dtype=torch.float64))
+    fired = told.abs().sum(1) > 0
+    true = torch.nn.functional.normalize(
+        torch.linalg.lstsq(given.rows, told[fired] / given.lengths[:, None]).solution, dim=0
+    )
+    generator = torch.Generator().manual_seed(0)
+    found = descend(given.rows, given.rows.new_zeros(16, 0), generator)
+    near = 1 - (found @ true).abs()
+    hit = near.min(0).values < 1e-6
+    assert int(hit.sum()) >= 8 and found.shape == (200, 16)
+    others = descend(given.rows, true[:, :14], generator)
+    assert int((1 - (others @ true[:, 14:]).abs() < 1e-6).any(1).sum()) > int((near[:, 14:] < 1e-6).any(1).sum())
+    again = descend(given.rows, given.rows.new_zeros(16, 0), torch.Generator().manual_seed(0))
+    assert torch.equal(again, found)
+
+
+def test_neurons_that_fire_for_many_images_are_known_by_their_zeros():
+    rows = torch.randn(60, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows[:30, 4] = 0
+    one = torch.ones(60, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.randn(5, 60, generator=generator, dtype=torch.float64)
+    given = search.Problem(
+        rows, torch.eye(5, dtype=torch.float64), one, weights, one, 1e-6 * one[:, None], one.bool(), one
+    )
+    nobody = torch.zeros(60, dtype=torch.bool)
+    found = search.crowd(given, torch.eye(5, dtype=torch.float64), nobody)
+    assert found.tolist() == [True] * 30 + [False] * 30
+    assert search.crowd(given, torch.eye(5, dtype=torch.float64)[:, :4], nobody) is nobody
+
+
 # --- the attack ---
 
 
@@ -112,6 +147,14 @@ def test_eight_images_of_four_clients_behind_secure_aggregation_are_one_batch():
     total = gl.defenses.secure_sum([gl.models.flatten(part) for part in parts], coding=coding, seed=0).total
     seen = gl.observe(model, FedSGD(), gl.models.unflatten((total / 4).float(), dict(parts[0])), batch)
     assert float(gl.score(gl.attack("spear", seen), batch).psnr.min()) > EXACT
+
+
+def test_sixteen_images_are_exact_which_draws_alone_never_told_apart():
+    batch = gl.data.sample("photos", size=16, count=16, seed=1, distinct=False, device="cpu")
+    model, protocol = gl.models.build("mlp", batch, hidden=(512,), activation="relu", seed=1), FedSGD()
+    seen = gl.observe(model, protocol, protocol.transmit(model, batch.images, batch.labels), batch)
+    result = gl.attack("spear", seen, seed=1, samples=20_000)
+    assert float(gl.score(result, batch).psnr.min()) > EXACT
 
 
 def test_local_steps_with_the_same_images_are_read_as_one():

@@ -1,4 +1,8 @@
-"""The package as others install it: built, unpacked elsewhere, without the repository beside it."""
+"""The package as others install it: built, unpacked elsewhere, without the repository beside it.
+
+What a build takes along is asked in the unit suite; the installation itself, and what every notebook reads from it,
+with the finished book.
+"""
 
 import json
 import os
@@ -30,35 +34,10 @@ InteractiveShell.instance().run_cell({cell!r}).raise_error()
 import os, glutils
 print("FOUND", glutils.__file__, os.getcwd())
 """
-READ = r"""
-import contextlib, io, json, pathlib, re, traceback
-import matplotlib
-matplotlib.use("agg")
-from matplotlib import pyplot
-import glutils as gl
-assert gl.__file__.startswith({site!r}) and not (pathlib.Path.cwd() / "pyproject.toml").exists()
-READS = re.compile(r"gl\.runs\.load\(|claims\.load\(|SOURCE")
-told = {{}}
-for path in sorted(pathlib.Path({notebooks!r}).glob("*.ipynb")):
-    space, faults, seen = {{"__name__": "__main__"}}, [], 0
-    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
-    for cell in cells:
-        text = "".join(cell["source"])
-        setup = "parameters" in cell["metadata"].get("tags", []) or "import glutils" in text
-        if not (setup or READS.search(text)):
-            continue
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                exec(compile(text, path.name, "exec"), space)
-            seen += bool(READS.search(text))
-        except NameError as error:  # it wants what an attack has found: then its records are there at least
-            seen += len([gl.runs.load(name) for name in re.findall(r"\b\w+_cpu\b", text)])
-            faults += [] if not setup else [repr(error)]
-        except Exception:
-            faults.append(traceback.format_exc())
-    told[path.stem] = [seen, faults]
-    pyplot.close("all")
-pathlib.Path("told.json").write_text(json.dumps(told))
+READ = """
+import runpy
+sys.argv = ["try_wheel", {notebooks!r}, "--first", "setup"]
+runpy.run_path({script!r}, run_name="__main__")
 """
 
 
@@ -69,6 +48,20 @@ def run(script, cwd, **environment):
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
+
+
+def built_files(to):
+    """What a build puts into the wheel, without pip: the files of the package that setuptools copies to ``to``."""
+    to.mkdir()
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(to), "build_py", "--build-lib", str(to)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return files_of(to / "glutils", to)
+
+
+def files_of(folder, above):
+    """Every file below a folder, seen from above; without what Python compiled."""
+    found = {path.relative_to(above) for path in folder.rglob("*") if path.is_file()}
+    return {path for path in found if "__pycache__" not in path.parts}
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +98,7 @@ def installed(tmp_path_factory):
     return site, work, said, start, notebooks
 
 
+@pytest.mark.book
 def test_the_install_cell_installs_from_a_repository(installed):
     """Executed as Colab would: no glutils there, a repository with a tag to clone, a kernel that goes on."""
     site, work, said, *_ = installed
@@ -112,26 +106,36 @@ def test_the_install_cell_installs_from_a_repository(installed):
     assert found[1].startswith(str(site)) and found[2] == str(work / "leaky-scalars" / "notebooks")
 
 
+def expected():
+    """What the package reads: its own files, and the published records and claims."""
+    ours = files_of(ROOT / "glutils", ROOT)
+    for folder, ending in ((gl.runs.RECORDS, "*.json"), (gl.runs.CLAIMS, "*.y*ml")):
+        ours |= {Path("glutils/published") / path.relative_to(ROOT) for path in folder.glob(ending)}
+    return ours
+
+
+def test_a_build_takes_along_everything_that_the_package_reads(tmp_path):
+    assert built_files(tmp_path / "lib") == expected()
+
+
+@pytest.mark.book
 def test_everything_that_the_package_reads_is_in_the_wheel(installed):
     site, *_ = installed
-    ours = {path.relative_to(ROOT) for path in (ROOT / "glutils").rglob("*") if path.is_file()}
-    ours |= {Path("glutils/published") / path.relative_to(ROOT) for path in gl.runs.RECORDS.glob("*.json")}
-    ours |= {Path("glutils/published") / path.relative_to(ROOT) for path in gl.runs.CLAIMS.glob("*.y*ml")}
-    ours = {path for path in ours if "__pycache__" not in path.parts}
-    there = {path.relative_to(site) for path in (site / "glutils").rglob("*") if path.is_file()}
-    assert ours == {path for path in there if "__pycache__" not in path.parts}
+    assert files_of(site / "glutils", site) == expected()
     (about,) = site.glob("leaky_scalars-*.dist-info")
     assert about.name == f"leaky_scalars-{gl.__version__}.dist-info"
     assert {path.name for path in (about / "licenses").iterdir()} == {"LICENSE", "LICENSE-CONTENT"}
 
 
+@pytest.mark.book
 def test_every_notebook_starts_and_reads_its_records_from_the_wheel(installed, tmp_path):
     """In another folder: parameters, set-up, and every cell that reads a record or a claim."""
     site, _, _, start, notebooks = installed
-    run(start + READ.format(site=str(site), notebooks=str(notebooks)), tmp_path, GLUTILS_RECORDS=str(tmp_path / "mine"))
+    script = READ.format(notebooks=str(notebooks), script=str(ROOT / "tools" / "try_wheel.py"))
+    run(start + script, tmp_path, GLUTILS_RECORDS=str(tmp_path / "mine"))
     told = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
     assert set(told) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-    assert not {name: faults for name, (_, faults) in told.items() if faults}
+    assert not {name: faults for name, (*_, faults) in told.items() if faults}
     read = [path.stem for path in (ROOT / "notebooks").glob("*.ipynb") if "gl.runs.load(" in path.read_text("utf-8")]
     assert all(told[name][0] for name in read)
 

@@ -13,12 +13,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def chapters(toc: dict | None = None) -> list[tuple[str, int, str]]:
-    """Part, number in the book and file of every numbered chapter, in order."""
+    """Part, number in the book and file of every numbered chapter, in order.
+
+    A quiz cuts a part in two, since what stands among numbered chapters would be numbered, too. What follows the quiz
+    has no caption then, and belongs to the part before.
+    """
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")) if toc is None else toc
-    found = []
+    found, caption = [], ""
     for part in toc["parts"]:
+        caption = part.get("caption", caption)
         if part.get("numbered"):
-            found += [(part["caption"], len(found) + n, one["file"]) for n, one in enumerate(part["chapters"], 1)]
+            found += [(caption, len(found) + n, one["file"]) for n, one in enumerate(part["chapters"], 1)]
     return found
 
 

@@ -7,7 +7,8 @@ The notebooks hold every solution, folded on the built page. In the student edit
 Other solutions, and the hints for marking, are left out. The instructor edition has all of them. Directives become
 plain headings in both, so that exercises read well in any notebook program, and each says its points. Notebooks without
 exercises are copied. ``exercises`` and ``solutions`` hold, for each chapter, its exercises alone: to hand in, and to
-compare with; what an exercise continues from the chapter is not in them.
+compare with; what an exercise continues from the chapter is not in them. Quizzes go with them, for students without
+the answers.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ WHOLE = re.compile(
     flags=re.M | re.S,
 )
 """An exercise or a solution that opens and closes in one cell."""
+OPTION = re.compile(r"^:::\{dropdown\} (?P<option>[A-E]\. [^\n]+)\n(?P<reason>.*?)\n:::$\n?", flags=re.M | re.S)
+OPENED = " Decide first, then open the answer you believe in. It tells whether it is right, and why."
+"""What only the built page can do."""
 POINT = re.compile(r"\b(\d+)(?: points?)? for (?:(each) of (?:the )?(two|three|four)\b)?")
 WORDS = {"two": 2, "three": 3, "four": 4}
 
@@ -58,7 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
             exercises += sum("### Exercise " in source(cell) for cell in notebook["cells"])
             text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
             (to / edition / path.name).write_text(text, encoding="utf-8")
-        print(f"{edition}: {len(notebooks)} notebooks, {exercises} exercises, in {to / edition}")
+        quizzes = sorted((ROOT / "book").glob("quiz_*.md"))
+        for path in quizzes:
+            (to / edition / path.name).write_text(quiz(path.read_text(encoding="utf-8"), edition), encoding="utf-8")
+        told = f"{len(notebooks)} notebooks, {exercises} exercises, {len(quizzes)} quizzes"
+        print(f"{edition}: {told}, in {to / edition}")
     for name, edition in ALONE.items():
         shutil.rmtree(to / name, ignore_errors=True)
         (to / name).mkdir(parents=True)
@@ -125,6 +133,13 @@ def make(notebook: dict, stem: str, edition: str) -> dict:
         raise ValueError(f"{stem}: {open_block} is never closed")
     made["cells"] = ([note(stem, edition, worth)] if number else []) + cells
     return made
+
+
+def quiz(page: str, edition: str) -> str:
+    """A quiz as plain Markdown: its options as a list, for instructors each with its reason."""
+    shown = r"- \g<option>\n" if edition == "student" else r"- \g<option> \g<reason>\n"
+    lines = OPTION.sub(shown, page.replace(OPENED, ""))
+    return re.sub(r"^(- .*\n)\n(?=- )", r"\1", lines, flags=re.M)
 
 
 def alone(notebook: dict, stem: str, edition: str) -> dict | None:

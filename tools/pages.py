@@ -29,13 +29,14 @@ CHAPTERS = {
         "03_zerogla_objective": ("zerogla",),
         "07_dlg_and_its_family": ("dlg", "idlg", "dlg_adam", "dlg_cosine", "grnn", "rgap"),
         "08_inverting_gradients": ("ig", "stg"),
-        "09_fgla": ("fgla",),
+        "09_fgla": ("fgla", "inverter"),
         "10_generative_priors": ("ggl", "gias", "gifd", "igims"),
         "12_aggregates_and_malicious_parties": ("cpa", "cpa_fi", "rtf", "dmgan", "spear"),
-        "14_federated_reality": ("dlf",),
+        "14_federated_reality": ("dlf", "fedleak", "sme"),
+        "16_compression": ("rog",),
         "17_secure_aggregation": ("fishing", "loki"),
         "19_records_that_are_not_images": ("april", "tableak"),
-        "21_a_sentence_in_192_numbers": ("dager", "zerogla_text"),
+        "21_a_sentence_in_192_numbers": ("dager", "lamp", "tag", "zerogla_text"),
         "23_what_stops_the_decoder": ("zerogla_label_word",),
     }.items()
     for name in names
@@ -61,8 +62,9 @@ FAMILIES = {
         "Every scalar is an equation for the pixels, along a direction that the attacker knows: solve them together.",
     ),
     "text": (
-        "Decode texts from scalars",
-        "What every next token adds to every scalar is known: search from left to right for the sum that was sent.",
+        "Decode texts",
+        "What each token adds to a scalar is known: search the sum from left to right. In a gradient, search vectors "
+        "for the tokens.",
     ),
     "malicious": (
         "Break the protocol",
@@ -305,20 +307,30 @@ def path(thing) -> str:
     return f"{thing.__module__}.{thing.__qualname__}"
 
 
-def attacks_reference() -> str:
-    """Each attack: how to call it, its paper, its chapter, and what its docstring says."""
+def attacks_reference(folder: str) -> str:
+    """Each attack of a family: how to call it, its paper, its chapter, and what its docstring says."""
     from glutils.attacks.base import OBSERVATION
 
-    parts = []
-    for name, card in cards().items():
+    parts = [FAMILIES[folder][1], ""]
+    for name in grouped()[folder]:
+        card = cards()[name]
         if card.takes != OBSERVATION:
             call = f"`gl.attacks.{name}({card.takes}, ...)`, which takes part in the rounds"
         else:
             call = f'`gl.attack("{name}", seen, ...)`'
         where = chapter(name, up="../..")
-        parts.append(f"### {card.title}\n\n{call}. Source: {{cite}}`{card.source}`. Explained in {where}.\n")
+        parts.append(f"## {card.title}\n\n{call}. Source: {{cite}}`{card.source}`. Explained in {where}.\n")
         parts.append(entry(path(card.run)))
     return "\n".join(parts)
+
+
+def families_table() -> str:
+    """A row for each family: the page of its attacks, what they have in common, and their names."""
+    rows = [
+        (f"[{title}](attacks_{folder}.md)", common, ", ".join(f"`{name}`" for name in grouped()[folder]))
+        for folder, (title, common) in FAMILIES.items()
+    ]
+    return table(["Family", "What its attacks have in common", "Attacks"], rows)
 
 
 def labels_reference() -> str:
@@ -363,7 +375,8 @@ MAKERS: dict[str, Callable[[], str]] = {
     "direction laws": laws_table,
     "map of attacks": map_tables,
     "threat models": threat_table,
-    "attacks": attacks_reference,
+    **{f"attacks of {folder}": partial(attacks_reference, folder) for folder in FAMILIES},
+    "families of attacks": families_table,
     "label rules": labels_reference,
     "defences": defenses_reference,
     "records": records_table,

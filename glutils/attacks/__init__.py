@@ -1,14 +1,15 @@
 """Every attack, one paper a file. :func:`attack` runs one by name, :func:`table` prints them side by side."""
 
 from .base import Card, Reconstruction, attack, names, table
-from .closed_form import april, cpa, dager, fc, fgla, rgap, spear
+from .closed_form import april, cpa, dager, fc, fgla, inverter, rgap, spear
 from .closed_form.chains import rank_analysis
-from .generative import ggl, gias, gifd, grnn, igims
+from .closed_form.inverse_map import train_inverter
+from .generative import ggl, gias, gifd, grnn, igims, rog
 from .malicious import rtf
 from .malicious.dmgan import dmgan, dmgan_protocol, with_extra_class, without_class
 from .malicious.fishing import fish
 from .malicious.loki import loki_models
-from .matching import dlf, dlg, ig, stg, tableak
+from .matching import dlf, dlg, fedleak, ig, sme, stg, tableak
 from .text import zerogla_text
 from .zerogla import (
     PUBLISHED,
@@ -27,8 +28,8 @@ from .zerogla import (
 
 __all__ = [
     "PUBLISHED", "QUIRKS", "VARIANTS", "Card", "Reconstruction", "VerifiedLeak", "ablation", "april", "attack",
-    "certify", "cpa", "dager", "dlf", "dlg", "dmgan", "dmgan_protocol", "fc", "fgla", "fish", "ggl", "gias", "gifd",
-    "gradient_rank_bound", "grnn", "hold_out", "ig", "igims", "inconsistent_rounds", "loki_models", "misfits",
-    "names", "rank_analysis", "rgap", "rtf", "singular_values", "spear", "stg", "table", "tableak",
-    "with_extra_class", "without_class", "without_strangers", "zerogla", "zerogla_text",
+    "certify", "cpa", "dager", "dlf", "dlg", "dmgan", "dmgan_protocol", "fc", "fedleak", "fgla", "fish", "ggl", "gias",
+    "gifd", "gradient_rank_bound", "grnn", "hold_out", "ig", "igims", "inconsistent_rounds", "inverter", "loki_models",
+    "misfits", "names", "rank_analysis", "rgap", "rog", "rtf", "singular_values", "sme", "spear", "stg", "table",
+    "tableak", "train_inverter", "with_extra_class", "without_class", "without_strangers", "zerogla", "zerogla_text",
 ]  # fmt: skip

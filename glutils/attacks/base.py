@@ -199,7 +199,9 @@ def attack(name: str, seen: Observation, *, device=None, seed: int = 0, **option
     _validate.instance("seen", seen, Observation)
     _validate.integer("seed", seed, at_least=0)
     if seen.kind not in card.kinds:
-        raise ValueError(f"attack {name!r} reads payloads of kind {' or '.join(card.kinds)}, got {seen.kind!r}")
+        raise ValueError(
+            f"attack {name!r} reads payloads of kind {' or '.join(card.kinds)}, got {seen.kind!r}; {_others(seen)}"
+        )
     if seen.record.name not in card.records:
         raise ValueError(f"attack {name!r} reconstructs {' and '.join(card.records)}, got {seen.record.name}")
     _check_clients(name, card, seen)
@@ -224,6 +226,13 @@ def attack(name: str, seen: Observation, *, device=None, seed: int = 0, **option
     if seen.whole:
         how |= {"vocabulary": seen.vocabulary, "controls": {**_model_guess(seen), **result.controls}}
     return dataclasses.replace(result, **how)
+
+
+def _others(seen: Observation) -> str:
+    """Who reads such a message, for an attack that does not."""
+    cards = {name: ATTACKS.get(name) for name in names()}
+    fit = [name for name, card in cards.items() if seen.kind in card.kinds and seen.record.name in card.records]
+    return "it is read by " + ", ".join(map(repr, fit)) if fit else "no attack reads such a message"
 
 
 def _model_guess(seen: Observation) -> dict[str, torch.Tensor]:

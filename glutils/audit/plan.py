@@ -13,7 +13,7 @@ from ..observation import Observation
 
 SEARCHES = {"gradient": ("ig", "dlg"), "delta": ("ig", "dlf"), "scalars": ("zerogla", "zerogla_text")}
 """Attacks that search, by the kind of message, where nothing else is asked for; beside all closed forms."""
-LEARNS = ("fgla", "ggl", "gias", "gifd", "igims")
+LEARNS = ("fgla", "ggl", "gias", "gifd", "igims", "inverter")
 """Attacks that need something learned from public records first."""
 
 

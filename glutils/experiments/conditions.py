@@ -13,6 +13,7 @@ from torch import nn
 from .. import _validate, data, models, observation, protocols
 from ..attacks.base import ATTACKS
 from ..attacks.closed_form import decoder
+from ..attacks.closed_form.inverse_map import train_inverter
 from ..attacks.malicious import fishing, imprint, loki
 from ..observation import Observation
 from ..priors import latent
@@ -78,6 +79,11 @@ def _decoder(seen: Observation, seed: int) -> dict[str, Any]:
     return {"decoder": decoder.train(seen.model, seen.public, seed=seed, progress=False).decoder}
 
 
+def _inverter(seen: Observation, seed: int) -> dict[str, Any]:
+    """The map of Learning to Invert, for the observed network and these labels."""
+    return {"trained": train_inverter(seen, seed=seed)}
+
+
 def _generator(seen: Observation, seed: int) -> dict[str, Any]:
     """A convolutional generator, trained together with the latent numbers of the public images."""
     return {"prior": latent.GLO.fit(seen.public, LATENT, seed=seed, progress=False)}
@@ -125,15 +131,21 @@ CONDITIONS: dict[str, Conditions] = {
     "ig": Conditions(**KINKED, budget=_every),
     "stg": Conditions("resnet8", knows=("labels", "batch_stats"), budget=_every),
     "fgla": Conditions(**KINKED, knows=PUBLIC, learn=_decoder, load=lambda path, seen: {"decoder": path}),
+    "inverter": Conditions(**KINKED, knows=PUBLIC, learn=_inverter),
     "ggl": Conditions(**KINKED, knows=PUBLIC, budget=_every, **GENERATIVE),
     "gias": Conditions(**KINKED, knows=PUBLIC, budget=_every, **GENERATIVE),
     "gifd": Conditions(**KINKED, knows=PUBLIC, budget=_every, **GENERATIVE),
     "igims": Conditions(**KINKED, knows=PUBLIC, budget=_steps, **GENERATIVE),
+    "rog": Conditions(**LINEAR, knows=PUBLIC, budget=_every),
     "tableak": Conditions(**LINEAR, budget=lambda evaluations: {"iterations": max(1, evaluations // 5)}),
     "dlf": Conditions(**KINKED, budget=_every),
+    "fedleak": Conditions(**KINKED, budget=lambda evaluations: {"iterations": max(1, evaluations // 2), "restarts": 1}),
+    "sme": Conditions(**KINKED, budget=_every),
     "april": Conditions("vit", knows=(), largest=1),
     "fc_inversion": Conditions(**LINEAR, knows=(), largest=1),
     "dager": Conditions(**LANGUAGE, knows=()),
+    "tag": Conditions(**LANGUAGE, knows=(), budget=_every, largest=1),
+    "lamp": Conditions(**LANGUAGE, knows=(), largest=1, budget=lambda n: {"rounds": max(1, n // 50)}),
     "zerogla_text": Conditions(**LANGUAGE, knows=(), budget=_own),
     "zerogla_label_word": Conditions(**LANGUAGE, knows=(), budget=_own, largest=1),
     "cpa": Conditions(**LINEAR, budget=_own),

@@ -14,7 +14,7 @@ import torch
 
 from .. import _validate
 from .engine import Recorder
-from .least_squares import LeastSquares, Linear, Solution, unit
+from .least_squares import LeastSquares, Linear, Solution, evidence, unit
 
 REUSE = 1e-3
 """The matrix of the normal equations is kept for one more step if the last step shrank the loss by this factor."""
@@ -45,9 +45,9 @@ def gauss_newton(
     the value at which the prior is as uncertain as the noise in r says it must be: alpha = gamma sigma^2 / (u - m).T R
     (u - m), with gamma the number of unknowns that the equations determine (MacKay 1992). sigma comes from
     ``problem.calibrate``. With float64 scalars that end is practically zero and the data alone decide; with noisy
-    scalars, or fewer scalars than unknowns, the prior fills in what they leave open. A step is damped by lambda, and tried
-    again with a larger lambda if it does not lower the sum. The matrix of the normal equations is kept where the loss
-    is falling fast, and where u hardly moves any more.
+    scalars, or fewer scalars than unknowns, the prior fills in what they leave open. A step is damped by lambda, and
+    tried again with a larger lambda if it does not lower the sum. The matrix of the normal equations is kept where the
+    loss is falling fast, and where u hardly moves any more.
 
     Near the solution (r below ``REFINE``, and at least as many equations as unknowns) two things change. The steps
     solve the normal equations in full float64 precision, with the float32 matrix as a preconditioner. And a step that
@@ -281,7 +281,7 @@ def _relaxed(state: _State, taken: _Step, rules: _Rules) -> tuple[_State, bool]:
     noisy = state.rms < 2 * noise
     if still and noisy:
         goal = 0.0  # alpha has nowhere left to lead: at once to what the noise asks for
-    goal = max(goal, _evidence(away, state.normal.prior, taken.linear.factor, last, goal, noise))
+    goal = max(goal, evidence(away, state.normal.prior, taken.linear.factor, last, goal, noise))
     alpha = torch.as_tensor(goal, dtype=state.u.dtype, device=state.u.device)
     fast = fell < REUSE and taken.gain > 0.99
     reused = fast or still or (state.refine and fell < 0.1 and not taken.linear.cg_failed)
@@ -294,13 +294,3 @@ def _relaxed(state: _State, taken: _Step, rules: _Rules) -> tuple[_State, bool]:
     state = replace(state, alpha=alpha, normal=normal, settled_steps=settled_steps, stalled_steps=stalled_steps)
     settled = settled and (settled_steps >= 2 or (still and noisy))
     return state, small or settled or alone or stalled_steps >= 6
-
-
-def _evidence(away, shape, factor, alpha, goal, sigma) -> float:
-    """MacKay's fixed point for alpha: determined unknowns x noise variance / the prior's present value."""
-    bound = len(away) * sigma**2 / max(float(away @ (shape @ away)), 1e-300)
-    if bound <= goal:  # all unknowns determined, and still below: no need to count them, which costs an inverse
-        return bound
-    rows, columns = shape.indices()
-    free = alpha * float(torch.cholesky_inverse(factor)[rows, columns] @ shape.values())
-    return bound * max(len(away) - free, 1.0) / len(away)

@@ -119,3 +119,15 @@ def unit(matrix: torch.Tensor) -> torch.Tensor:
     matrix = (matrix if matrix.is_sparse else matrix.to_sparse()).coalesce()
     rows, columns = matrix.indices()
     return matrix * (len(matrix) / float(matrix.values()[rows == columns].sum()))
+
+
+def evidence(
+    away: torch.Tensor, shape: torch.Tensor, factor: torch.Tensor, alpha: float, goal: float, sigma: float
+) -> float:
+    """MacKay's fixed point for alpha: determined unknowns x noise variance / the prior's present value."""
+    bound = len(away) * sigma**2 / max(float(away @ (shape @ away)), 1e-300)
+    if bound <= goal:  # all unknowns determined, and still below: no need to count them, which costs an inverse
+        return bound
+    rows, columns = shape.indices()
+    free = alpha * float(torch.cholesky_inverse(factor)[rows, columns] @ shape.values())
+    return bound * max(len(away) - free, 1.0) / len(away)

@@ -9,8 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from .sparse_descent import descend, independent
+
 CHUNK = 2000
 """Sets of rows that are drawn at once."""
+CROWDED = 0.9
+"""Below this share of neurons on the right side of a plane, a direction is no image's."""
 PATTERNS = 300
 """Different patterns of zeros that are looked at in one chunk, those with most zeros first."""
 LAYERS = 3
@@ -145,19 +149,23 @@ def plausible(given: Problem, directions: Tensor) -> Tensor:
     return (made.sign() == sides).double().mean(1)
 
 
-def propose(given: Problem, generator: torch.Generator) -> list[Tensor]:
+def propose(given: Problem, known: Tensor, rows: Tensor, generator: torch.Generator) -> list[Tensor]:
     """Directions that leave more neurons at zero than those that were asked for.
 
     Draws sets of B - 1 rows. If an image leaves all of them silent, the one direction orthogonal to them is the
-    image's, and many further neurons are silent too (the paper's section 4.1 and its filter).
+    image's, and many further neurons are silent too (the paper's section 4.1 and its filter). That is rare where images
+    are many, so others come from a descent along some of the ``rows``, away from some ``known`` directions (B, n).
     """
     m, count = given.rows.shape
     drawn = torch.rand(CHUNK, m, generator=generator).topk(count - 1, dim=1).indices
-    some = given.rows[drawn]
-    rest, bad = torch.linalg.solve_ex(some[..., :-1], -some[..., -1:])
+    sets = given.rows[drawn]
+    rest, bad = torch.linalg.solve_ex(sets[..., :-1], -sets[..., -1:])
     found = normalize(torch.cat([rest[..., 0], torch.ones_like(rest[:, :1, 0])], 1), dim=1)[bad == 0]
+    order = torch.randperm(known.shape[1], generator=generator)
+    most = int(torch.randint(min(len(order), count - 2) + 1, (1,), generator=generator))
+    found = torch.cat([descend(rows, known[:, order[:most]], generator), found])
     silent = (found @ given.rows.mT).abs() < 10 * given.zero.mT
-    order = silent.sum(1).argsort(descending=True)
+    order = silent.sum(1).argsort(descending=True, stable=True)
     order = order[silent[order].sum(1) >= count + 1]
     kept, seen = [], set()
     for index in order.tolist():
@@ -172,18 +180,17 @@ def propose(given: Problem, generator: torch.Generator) -> list[Tensor]:
     return kept
 
 
-def independent(directions: Tensor, count: int) -> list[int]:
-    """The first ``count`` columns of which none is a combination of those before it."""
-    kept, basis = [], directions[:, :0]
-    for index, column in enumerate(directions.mT):
-        rest = column - basis @ (basis.mT @ column)
-        rest = rest - basis @ (basis.mT @ rest)
-        if float(rest.norm()) > 1e-4:
-            kept.append(index)
-            basis = torch.cat([basis, normalize(rest, dim=0)[:, None]], 1)
-        if len(kept) == count:
-            break
-    return kept
+def crowd(given: Problem, directions: Tensor, before: Tensor) -> Tensor:
+    """(m,) bool: neurons that fire for many images at once, as far as directions tell that are no image's.
+
+    What such neurons are told lies in as many dimensions as there are classes, less one. Where images are more, many
+    directions are zero along all of them, with more zeros than an image has; a descent that sees them ends there.
+    """
+    silent = zeros(given, directions)
+    most = int(silent.argmax())
+    if int(silent[most]) <= int(before.sum()) or float(plausible(given, directions[:, most, None])) >= CROWDED:
+        return before
+    return (given.rows @ directions[:, most]).abs() < given.zero[:, 0]
 
 
 def prune(given: Problem, pool: Tensor) -> tuple[Tensor, int]:
@@ -262,15 +269,18 @@ class Separation:
 def separate(given: Problem, samples: int, generator: torch.Generator, seconds: float | None = None) -> Separation:
     """Draw until the directions explain every zero, or for so many ``samples`` or ``seconds``; the best so far."""
     count, drawn, first, begin = len(given.basis), 0, 0, time.monotonic()
-    pool = given.basis.new_zeros(count, 0)
-    best = Separation(torch.eye(count, dtype=pool.dtype), -1.0, 0, 0)
+    pool, many = given.basis.new_zeros(count, 0), torch.zeros(len(given.rows), dtype=torch.bool)
+    best, before = Separation(torch.eye(count, dtype=pool.dtype), -1.0, 0, 0), pool
     while True:
-        new = propose(given, generator)
+        some = given.rows if drawn // CHUNK % 4 == 0 or len(many) - int(many.sum()) < 2 * count else given.rows[~many]
+        new = propose(given, pool[:, :first], some, generator)
         drawn += CHUNK
         late = drawn >= samples or (seconds is not None and time.monotonic() - begin > seconds)
         if new:
+            many = crowd(given, torch.stack(new, 1), many)
             pool, first = prune(given, torch.cat([pool, torch.stack(new, 1)], 1))
-        if first == count or late:
+        changed, before = not torch.equal(before, pool), pool
+        if (first == count and changed) or late:
             if not pool.shape[1]:
                 return Separation(best.directions, float(given.agreement(best.directions[None])), 0, drawn)
             start = pool[:, independent(pool, count)]

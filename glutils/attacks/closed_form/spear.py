@@ -25,7 +25,7 @@ from .sparse_directions import Problem, Separation, problem, separate
         variable="directions with zeros",
         distance="share of neurons that agree",
         prior="none",
-        solver="samples of neurons, greedy",
+        solver="samples of neurons, descent, greedy",
         labels="inferred",
         source="dimitrov2024spear",
         records=ANY,
@@ -44,9 +44,10 @@ def spear(
     of them are drawn, and directions are kept that silence more neurons than asked for. Scale and sign come from the
     bias. Of the clients of a secure sum the images are one batch.
 
-    How many draws that takes doubles with every image. What is found can be checked: an image that was found says which
-    neurons it silences, and the gradient has to be zero there. The search ends when both agree everywhere
-    (``diagnostics["agreement"]`` is 1), or after ``samples`` sets or ``seconds``.
+    How many draws that takes doubles with every image. So directions also come from a descent, which is ours: it makes
+    the sum of absolute values along a direction small, and keeps away from directions that are known. What is found can
+    be checked: an image that was found says which neurons it silences, and the gradient has to be zero there. The
+    search ends when both agree everywhere (``diagnostics["agreement"]`` is 1), after ``samples`` sets, or ``seconds``.
 
     Diagnostics: ``agreement``; ``found``, directions that silence more neurons than chance; ``samples``, as drawn.
     Labels are those with whose gradient each image's column of D agrees best; ``evaluations`` counts these gradients.
@@ -58,7 +59,7 @@ def spear(
     more neurons. After local steps the zeros of all of them are used, and the agreement is that with the model as sent.
 
     Args:
-        samples: sets of neurons that are drawn at most; B = 8 takes thousands, B = 16 millions.
+        samples: sets of neurons that are drawn at most, in each 2,000 of them with one descent.
         seconds: of search, at most.
 
     Raises:

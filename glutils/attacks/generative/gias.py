@@ -61,8 +61,10 @@ def gias(
         latent_share: of the iterations for z, between 0 and 1.
         restarts: starts of the first stage, which share its iterations; the lowest objective goes on.
 
-    Deviations: hundreds of iterations instead of thousands, and step sizes to match; TV weight 1e-3 (mean form); the
-    box projection of the generated images, which in the released code changes neither z nor w, is left out.
+    Deviations: hundreds of iterations instead of thousands, and step sizes to match; TV weight 1e-3 (mean form); a
+    weight of 1e-3 on the length of z, which is GGL's term and 0 in the released code; of that code's options, batch
+    norm statistics, the norm of the image and group consistency are absent; its box projection of the generated images,
+    which changes neither z nor w there, is left out.
     """
     how = validate_options(iterations, latent_share, restarts, latent_lr, weight_lr, tv_weight, latent_weight)
     labels, notes = known_or_inferred_labels(seen, "gias")

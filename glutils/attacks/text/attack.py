@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -17,6 +18,7 @@ from .certificate import Certificate, certify
 from .code import Code
 from .decode import PASSES, Effort, decoded, examples_of
 from .layout import IGNORED, NOTHING, Frame, Sentences
+from .lengths import decided, possible, sized
 from .pairs import BUDGET, Pairs
 from .reader import as_sent, reader_of
 from .repair import Text
@@ -50,7 +52,7 @@ def zerogla_text(
     slack: float | int = 14.0,
     examples: int = 32,
     restarts: int = 2,
-    targets: int | None = None,
+    targets: int | Sequence[int] | None = None,
     batches: Sequence[Sequence[int]] | None = None,
     lengths: Sequence[int] | None = None,
     budget: int = BUDGET,
@@ -72,7 +74,9 @@ def zerogla_text(
         slack: nats behind the best one at which a hypothesis is given up, above 0.
         examples: texts from which the remainder is learnt, 4 or more.
         restarts: each twice as wide as the one before; the first whose text explains the scalars ends the search.
-        targets: next tokens that count in the whole batch, where the observation does not say.
+        targets: next tokens that count in the whole batch, where the observation does not say; or, where nobody knows,
+            the numbers that it may be, as in ``range(8, 40)``: each is tried, and the misfit decides. That takes a
+            first look at each of them, and a search of the best few.
         batches: of a client with mini-batches, the indices of the texts behind each message, where somebody told them:
             then texts are decoded one after the other, and what is decoded is taken off the scalars of the rest.
         lengths: next tokens that count in each text; together with ``batches``.
@@ -82,7 +86,8 @@ def zerogla_text(
     Returns:
         ``tokens`` (B, L), ``texts``; ``diagnostics``: ``misfit`` (of the scalars, in the client's own arithmetic),
         ``tolerance``, ``certified`` (1.0: the text fits within the client's round-off, and about no other text as
-        likely as it could by chance; else 0.0), ``surprise`` (nats of the text under the language model), ``surplus``.
+        likely as it could by chance; else 0.0), ``surprise`` (nats of the text under the language model), ``surplus``,
+        ``targets`` of the text found.
 
     Raises:
         ValueError: a model that is not causal, mini-batches of which nobody told the members, a number of targets that
@@ -107,7 +112,11 @@ def zerogla_text(
     if (batches is None) != (lengths is None):
         raise ValueError("batches and lengths must be given together")
     behind = None if batches is None else members(batches, len(seen.rounds), seen.shape[0])
-    frame = frame_of(seen, targets if lengths is None else _total(lengths, seen), batches is not None)
+    if lengths is not None:
+        targets = _total(lengths, seen)
+    one, several = (1, targets) if isinstance(targets, Sequence) else (targets, None)
+    frame = frame_of(seen, one, batches is not None)
+    among = None if several is None else possible(several, frame)
     dtype = torch.float64 if seen.protocol.arithmetic.dtype == "float64" else torch.float32
     with torch.no_grad():
         client = zo.DTYPES[seen.protocol.arithmetic.dtype]
@@ -117,9 +126,10 @@ def zerogla_text(
             how = {"seed": seed, "restarts": restarts, "seconds": seconds, "progress": progress}
             return _batched(seen, frame, behind, own, effort, **how)
         code = Code(Pairs(seen, budget=budget, dtype=dtype), reader, frame)
-        found = _searched(seen, code, effort, seed=seed, restarts=restarts, seconds=seconds, progress=progress)
+        codes = [code] if among is None else [sized(code, n) for n in among]
+        found = _searched(seen, codes, effort, seed=seed, restarts=restarts, seconds=seconds, progress=progress)
         flat = found.variables[0]
-        return _result(seen, code, flat, found)
+        return _result(seen, sized(code, len(flat) - 1) if among else code, flat, found)
 
 
 def frame_of(seen: Observation, targets: int | None = None, told: bool = False) -> Frame:
@@ -188,9 +198,11 @@ def _batched(seen: Observation, frame: Frame, behind: torch.Tensor, own: list[Si
     return _result(seen, own[0].code, found.variables[0], found, behind, [one.code.frame.targets for one in own])
 
 
-def _searched(seen: Observation, code: Code, effort: Effort, *, seed: int, restarts: int, seconds, progress):
-    """All restarts; the text of the lowest misfit."""
-    plans = [effort]
+def _searched(
+    seen: Observation, codes: list[Code], effort: Effort, *, seed: int, restarts: int, seconds, progress
+) -> solvers.Found:
+    """All restarts; the text of the lowest misfit, of all lengths that ``codes`` are for."""
+    plans, code = [effort], codes[0]
     half = seen.protocol.arithmetic.dtype in zo.HALF
     noise = seen.protocol.noise(seen.payload, seen.shape[0])
     tolerance = max(FITS, 1.2 * noise / max(float(code.pairs.scalars.square().mean().sqrt()), 1e-30))
@@ -199,21 +211,27 @@ def _searched(seen: Observation, code: Code, effort: Effort, *, seed: int, resta
         plan, steps = plans[-1], iter(range(10**9))
         plans.append(plan.wider())
 
-        def report(stage: str, flat: torch.Tensor, misfit: float) -> bool:
+        def report(code: Code, stage: str, flat: torch.Tensor, misfit: float) -> bool:
             missing = int((flat == NOTHING).sum())
             loss = UNFINISHED + missing / len(flat) if missing else min(misfit, UNFINISHED)
             over = bool(trace.report(next(steps), loss, (flat,)))
             return over or (half and not missing and _certificate(seen, code, flat)[0].certified)
 
-        if seen.public is not None:
-            texts = sampling.public(seen.public.images, seen.public.labels, code.frame, plan.examples)
-        else:
-            texts = examples_of(code, models.parameters(seen.model, code.pairs.dtype), plan, generator)
-        decoded(code, texts, plan, tolerance=tolerance, generator=generator, report=report)
+        def examples(code: Code) -> torch.Tensor:
+            if seen.public is not None:
+                return sampling.public(seen.public.images, seen.public.labels, code.frame, plan.examples)
+            return examples_of(code, models.parameters(seen.model, code.pairs.dtype), plan, generator)
 
+        how = {"tolerance": tolerance, "generator": generator}
+        if len(codes) == 1:
+            decoded(code, examples(code), plan, report=partial(report, code), **how)
+        else:
+            decided(codes, examples, plan, report=lambda code: partial(report, code), **how)
+
+    steps = sum(code.frame.targets for code in codes) + code.frame.targets * PASSES
     return solvers.search(
-        solve, iterations=code.frame.targets * (1 + PASSES), restarts=restarts, seed=seed, seconds=seconds,
-        progress=progress, label="zerogla_text", success=lambda loss: loss <= tolerance,
+        solve, iterations=steps, restarts=restarts, seed=seed, seconds=seconds, progress=progress, label="zerogla_text",
+        success=lambda loss: loss <= tolerance,
     )  # fmt: skip
 
 

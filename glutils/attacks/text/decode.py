@@ -47,20 +47,22 @@ Report = Callable[[str, torch.Tensor, float], bool]
 
 
 def decoded(
-    code: Code, examples: torch.Tensor, effort: Effort, *, tolerance: float, generator: torch.Generator, report: Report
-) -> Text:
+    code: Code, examples: torch.Tensor, effort: Effort, *, tolerance: float, generator: torch.Generator,
+    report: Report, passes: int = PASSES,
+) -> Text:  # fmt: skip
     """One restart: the text of the lowest misfit that its passes and repairs find.
 
     Args:
         examples: flat texts of any kind, from which the first pass learns what a remainder looks like.
         tolerance: misfit at which the search is over.
+        passes: second passes at most; 0: a first look, and no repair.
     """
     n = code.frame.targets
     found, _ = code.texts(examples)
     typical = Typical.of(found[:, examples[:, 1:] >= 0], code.noise, n)
     outlook = Outlook.of(found, examples, n, typical, others=code.others)
     best: Text | None = None
-    for turn in range(1 + PASSES):
+    for turn in range(1 + passes):
         stage = "second pass" if turn else "first pass"
         width = max(32, effort.width // 2) if turn else effort.width
         seen_by = partial(_reported, report, stage, code)
@@ -78,7 +80,7 @@ def decoded(
         if turn and tolerance < best.misfit < HOPEFUL:
             best = repaired(code, best, tolerance=tolerance, report=lambda t: report("repair", t.flat, t.misfit))
         over = report(stage, best.flat, best.misfit)
-        if best.misfit <= tolerance or over or best.misfit > HOPEFUL or (stuck and turn > 1):
+        if best.misfit <= tolerance or over or best.misfit > HOPEFUL or (stuck and turn > 1) or turn == passes:
             break
         cool = 1 / (1 + turn)  # the nearer the text, the nearer its variants
         near = sampling.variants(

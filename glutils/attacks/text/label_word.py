@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from ... import _validate, models, solvers
@@ -20,6 +19,7 @@ from ..base import Card, Reconstruction, register
 from .certificate import certify
 from .layout import IGNORED
 from .pairs import Pairs
+from .vectors import table_of
 
 SPREAD = 0.3
 """Starting points differ from the mean of all vectors by this share of their spread."""
@@ -98,7 +98,7 @@ def zerogla_label_word(
     if words is None or isinstance(words, str) or not len(words):
         raise ValueError(f"words must hold the pieces that may be the label word, got {words!r}")
     chosen = [_validate.integer("words", word, at_least=0, at_most=seen.classes - 1) for word in words]
-    table = _table(seen.model, seen.classes)
+    table = table_of(seen.model, seen.classes, "zerogla_label_word")
     with torch.no_grad():
         pairs = Pairs(seen, dtype=torch.float64)
         pairs.block = min(pairs.count, max(pairs.block, TOGETHER))
@@ -120,19 +120,6 @@ def zerogla_label_word(
         label="zerogla_label_word", success=lambda loss: loss < FITS**2,
     )  # fmt: skip
     return _result(seen, found, Equations(pairs, table, chosen[0], begin, seen.shape[1] - 1))
-
-
-def _table(model: nn.Module, pieces: int) -> str:
-    """Name of the one table of vectors that turns tokens into numbers."""
-    found = [
-        f"{name}.weight" for name, layer in model.named_modules()
-        if isinstance(layer, nn.Embedding) and layer.num_embeddings == pieces
-    ]  # fmt: skip
-    if len(found) != 1:
-        raise ValueError(
-            f"attack 'zerogla_label_word' needs a model with one table of {pieces} vectors, got {len(found)}"
-        )
-    return found[0]
 
 
 class Equations:
