@@ -10,6 +10,7 @@ what an attack would have found has its records loaded by name. Writes ``told.js
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import hashlib
 import io
@@ -67,13 +68,17 @@ def started(path: Path, *, all_of_it: bool) -> tuple[int, int, list[str]]:
     import glutils as gl
 
     space, faults, seen, ran = {"__name__": "__main__"}, [], 0, 0
-    attacked = not all_of_it
+    attacked, helpers = not all_of_it, set()
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] != "code":
             continue
         text = "".join(cell["source"])
         setup = "parameters" in cell["metadata"].get("tags", []) or "import glutils" in text
-        attacked = attacked or (bool(ATTACKS.search(text)) and not setup)
+        attacked = attacked or (not setup and attacks(text, helpers))
+        helpers |= {
+            node.name for node in ast.parse(text).body
+            if isinstance(node, ast.FunctionDef) and attacks(ast.get_source_segment(text, node) or "", helpers)
+        }  # fmt: skip
         if attacked and not setup and not READS.search(text):
             continue
         try:
@@ -88,6 +93,11 @@ def started(path: Path, *, all_of_it: bool) -> tuple[int, int, list[str]]:
             faults.append(traceback.format_exc())
     pyplot.close("all")
     return seen, ran, faults
+
+
+def attacks(text: str, helpers: set[str]) -> bool:
+    """Whether code attacks or trains, by itself or through a function that does."""
+    return bool(ATTACKS.search(text)) or bool(helpers & set(re.findall(r"\b(\w+)\(", text)))
 
 
 def digest(folder: Path) -> str:
