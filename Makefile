@@ -3,8 +3,10 @@
 # make test   style, types, unit tests, the notebooks' contract, and notebooks executed twice and compared
 # make lock   write requirements.lock anew (needs uv); `make env LOCK=1` checks every package but PyTorch against it
 # make newest  the unit tests with the newest versions of everything, in an environment of their own
+# make empty   install the package from its wheel into an empty environment, and start every notebook there
 # make archive  the executed book as one zip file with its checksum, for a release
 # make links  ask every address outside the book whether it is still there (needs the network)
+# make successor  the same pages with the successor of Jupyter Book 1, as far as it goes, and what is lost (needs npm)
 # make editions  the notebooks for students (without solutions) and instructors (with marking hints), and for nbgrader
 # make grader  let nbgrader, in an environment of its own, mark the autograded edition: solved, and empty
 # make lesson LESSON=one-lecture  run what a schedule of the instructor's guide needs: notebooks, slides, student edition
@@ -21,7 +23,7 @@ JOBS   ?= $(shell getconf _NPROCESSORS_ONLN)
 _build/html/index.html:
 	$(MAKE) book
 
-.PHONY: help env lock newest book browser archive links editions grader lesson test lab clean
+.PHONY: help env lock newest empty book browser archive links successor editions grader lesson test lab clean
 .DELETE_ON_ERROR:
 
 help:
@@ -47,6 +49,14 @@ newest:
 	_build/newest/bin/python -m pip list
 	_build/newest/bin/python -m pytest -p no:nbval -n $(JOBS) --dist worksteal \
 	    --deselect tests/test_book.py::test_constraints_cover_everything_that_is_installed
+
+# No constraints: whoever installs the package has none. PIP_EXTRA_INDEX_URL may name an index with PyTorch for the CPU.
+empty:
+	rm -rf _build/empty
+	$(PYTHON) -m venv _build/empty/env
+	_build/empty/env/bin/python -m pip install --disable-pip-version-check .
+	elsewhere=$$(mktemp -d) && cp -r notebooks tools/try_wheel.py $$elsewhere && \
+	    cd $$elsewhere && $(CURDIR)/_build/empty/env/bin/python -I try_wheel.py notebooks
 
 # The book is always built from nothing, because Sphinx repeats the warnings of a page only when it reads it again.
 # Executed notebooks are kept under _build/cache for as long as nothing that they depend on has changed.
@@ -85,6 +95,9 @@ test: $(STAMP)
 	ls _build/fast/notebooks/*.ipynb | TQDM_DISABLE=1 OMP_NUM_THREADS=1 GLUTILS_RECORDS=$(CURDIR)/_build/fast/records \
 	    xargs -P $(JOBS) -n 3 $(BIN)/python -m pytest -o norecursedirs= -o filterwarnings=default -p no:cacheprovider \
 	    --nbval --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 300
+
+successor: $(STAMP)
+	$(BIN)/python tools/successor.py
 
 editions: $(STAMP)
 	$(BIN)/python tools/editions.py --to _build/editions

@@ -46,8 +46,12 @@ CASES = {
     "secret directions, 1 a step": {"hidden": 1},
     "wrong directions": {"tamper": "wrong_seed"},
     "noise 1, 256 scalars": {"scalars": 256, "noise": 1.0},
+    "8 messages, 1 a step, told": {"scalars": 512, "count": 8, "local_batch": 1, "told": True},
+    "8 messages, 1 a step, not told": {"scalars": 512, "count": 8, "local_batch": 1},
+    "8 messages, 2 a step, told": {"scalars": 512, "count": 8, "local_batch": 2, "told": True},
 }
-"""Where nothing else is said: one message, 96 scalars."""
+"""Where nothing else is said: one message, 96 scalars. ``told``: who is behind each scalar of a mini-batch. Where
+nobody tells, the decoder refuses, which is no evidence that anything is protected; messages are named all the same."""
 OF = 8
 """A client's messages are the shortest of so many drawn ones."""
 TRAINING = {"clients": 64, "rounds": 256, "held out": 48}
@@ -96,12 +100,21 @@ def observed(seed: int, scalars: int, count: int, noise: float, hidden: int, loc
 def attacked(case: str, seed: int) -> dict:
     """One client, decoded and named; the row of it."""
     how = {"scalars": 96, "count": 1, "noise": 0.0, "hidden": 0, "local_batch": None} | CASES[case]
-    spoil = how.pop("tamper", None)
+    spoil, told = how.pop("tamper", None), how.pop("told", False)
     batch, seen = observed(seed, **how)
     seen = gl.tamper(seen, spoil) if spoil else seen
+    options = {"seed": 0, "restarts": 1, "progress": False}
+    if told:
+        options |= {"batches": members(how["scalars"], len(batch), how["local_batch"]), "width": 32}
+        options |= {"lengths": (batch.labels >= 0).sum(1).tolist()}
+    elif how["local_batch"]:
+        try:
+            gl.attack("zerogla_text", seen, **options)
+        except ValueError as error:
+            about = {"refused": str(error), "texts": len(batch), "scalars": seen.scalars, "pieces": seen.targets}
+            return about | named(batch, seen, seed)
     begin = time.process_time()
-    # of mini-batches the search takes the mean over all texts for what was sent, and the draw for noise
-    result = gl.attack("zerogla_text", replace(seen, local_batch=None), seed=0, restarts=1, progress=False)
+    result = gl.attack("zerogla_text", seen, **options)
     spent = time.process_time() - begin
     score = gl.score(result, batch)
     guess = score.controls["model_guess"]
@@ -116,6 +129,12 @@ def attacked(case: str, seed: int) -> dict:
     if not how["hidden"] and not spoil:
         row |= named(batch, seen, seed)
     return row
+
+
+def members(rounds: int, count: int, size: int) -> list[list[int]]:
+    """Who is behind each message, as ``gl.federation.train`` draws it from its public seed 0."""
+    draw = torch.Generator().manual_seed(0)
+    return [torch.randperm(count, generator=draw)[:size].tolist() for _ in range(rounds)]
 
 
 def named(batch, seen, seed: int) -> dict:

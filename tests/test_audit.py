@@ -102,6 +102,7 @@ def test_the_rule_of_one_attack(misfit, controls, found, more, expected):
     how = {"surplus": 10.0, "tolerance": 1e-3} | more
     verdict, reason = verdicts.judged(misfit, how.pop("tolerance"), controls, [found] if found else [], **how)
     assert verdict == expected and reason
+    assert all(int(share) <= 100 for share in re.findall(r"(\d+)%", reason))  # more than all of it is none
 
 
 MISSED, FAINT = Planted(0.5, 19, 20, gain=0.2), Planted(0.9, 25, 20, gain=0.05)

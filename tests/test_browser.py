@@ -120,6 +120,28 @@ def test_every_page_is_quiet_fits_the_screen_and_is_accessible_in_both_themes(si
     assert not faults, "\n".join(faults)
 
 
+CARDS = """() => [...document.querySelectorAll('.bd-article table.stack')].filter(table => table.offsetParent)
+  .map(table => ({
+    wide: table.parentElement.scrollWidth > table.parentElement.clientWidth + 1,
+    says: getComputedStyle(table.tBodies[0].rows[0].cells[1], '::before').content,
+    head: table.tHead.offsetHeight, room: table.getBoundingClientRect().width / table.parentElement.clientWidth,
+  }))"""
+
+
+def test_wide_tables_are_cards_on_a_phone_and_as_wide_as_the_text_on_a_desk(sized):
+    seen = 0
+    for path in pages():
+        if 'class="table stack"' not in path.read_text(encoding="utf-8"):
+            continue
+        for table in opened(sized, path).evaluate(CARDS):
+            seen += 1
+            if sized.viewport_size == PHONE:
+                assert not table["wide"] and table["head"] <= 1 and len(table["says"]) > 3, f"{path.name}: {table}"
+            else:
+                assert table["says"] == "none" and table["room"] > 0.99, f"{path.name}: {table}"
+    assert seen > 20
+
+
 def test_a_slider_prints_all_its_pictures_with_what_they_show(page):
     opened(page, HTML / "notebooks" / "03_zerogla_objective.html")
     page.emulate_media(media="print")

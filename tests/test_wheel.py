@@ -34,35 +34,10 @@ InteractiveShell.instance().run_cell({cell!r}).raise_error()
 import os, glutils
 print("FOUND", glutils.__file__, os.getcwd())
 """
-READ = r"""
-import contextlib, io, json, pathlib, re, traceback
-import matplotlib
-matplotlib.use("agg")
-from matplotlib import pyplot
-import glutils as gl
-assert gl.__file__.startswith({site!r}) and not (pathlib.Path.cwd() / "pyproject.toml").exists()
-READS = re.compile(r"gl\.runs\.load\(|claims\.load\(|SOURCE")
-told = {{}}
-for path in sorted(pathlib.Path({notebooks!r}).glob("*.ipynb")):
-    space, faults, seen = {{"__name__": "__main__"}}, [], 0
-    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
-    for cell in cells:
-        text = "".join(cell["source"])
-        setup = "parameters" in cell["metadata"].get("tags", []) or "import glutils" in text
-        if not (setup or READS.search(text)):
-            continue
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                exec(compile(text, path.name, "exec"), space)
-            seen += bool(READS.search(text))
-        except NameError as error:  # it wants what an attack has found: then its records are there at least
-            seen += len([gl.runs.load(name) for name in re.findall(r"\b\w+_cpu\b", text)])
-            faults += [] if not setup else [repr(error)]
-        except Exception:
-            faults.append(traceback.format_exc())
-    told[path.stem] = [seen, faults]
-    pyplot.close("all")
-pathlib.Path("told.json").write_text(json.dumps(told))
+READ = """
+import runpy
+sys.argv = ["try_wheel", {notebooks!r}, "--first", "setup"]
+runpy.run_path({script!r}, run_name="__main__")
 """
 
 
@@ -156,10 +131,11 @@ def test_everything_that_the_package_reads_is_in_the_wheel(installed):
 def test_every_notebook_starts_and_reads_its_records_from_the_wheel(installed, tmp_path):
     """In another folder: parameters, set-up, and every cell that reads a record or a claim."""
     site, _, _, start, notebooks = installed
-    run(start + READ.format(site=str(site), notebooks=str(notebooks)), tmp_path, GLUTILS_RECORDS=str(tmp_path / "mine"))
+    script = READ.format(notebooks=str(notebooks), script=str(ROOT / "tools" / "try_wheel.py"))
+    run(start + script, tmp_path, GLUTILS_RECORDS=str(tmp_path / "mine"))
     told = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
     assert set(told) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-    assert not {name: faults for name, (_, faults) in told.items() if faults}
+    assert not {name: faults for name, (*_, faults) in told.items() if faults}
     read = [path.stem for path in (ROOT / "notebooks").glob("*.ipynb") if "gl.runs.load(" in path.read_text("utf-8")]
     assert all(told[name][0] for name in read)
 

@@ -111,7 +111,9 @@ def _beside(
     share = max((gain / p.gain for p in recovered if p.gain > 0), default=0.0)
     alike = share >= ALIKE and gain > 2 * chance
     told = f"planted messages: {listed(planted)}"
-    much = f"{max(share, 0):.0%} of what recovered planted records do"
+    much = "as much as a recovered planted record or more"  # of which the hardest to find explains the least
+    if share < 1:
+        much = f"{max(share, 0):.0%} of what recovered planted records do"
     if beaten >= STRONG or alike or (misfit <= tolerance and beaten >= CLEAR):
         return LEAKS, f"what was found explains the message (misfit {misfit:.2g}) {against}, {much} ({told})"
     if odd:

@@ -47,7 +47,7 @@ def spear(
     How many draws that takes doubles with every image. So directions also come from a descent, which is ours: it makes
     the sum of absolute values along a direction small, and keeps away from directions that are known. What is found can
     be checked: an image that was found says which neurons it silences, and the gradient has to be zero there. The
-    search ends when both agree everywhere (``diagnostics["agreement"]`` is 1), or after ``samples`` sets or ``seconds``.
+    search ends when both agree everywhere (``diagnostics["agreement"]`` is 1), after ``samples`` sets, or ``seconds``.
 
     Diagnostics: ``agreement``; ``found``, directions that silence more neurons than chance; ``samples``, as drawn.
     Labels are those with whose gradient each image's column of D agrees best; ``evaluations`` counts these gradients.

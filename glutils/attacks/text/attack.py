@@ -114,8 +114,9 @@ def zerogla_text(
     behind = None if batches is None else members(batches, len(seen.rounds), seen.shape[0])
     if lengths is not None:
         targets = _total(lengths, seen)
-    frame = frame_of(seen, targets if targets is None or isinstance(targets, int) else 1, batches is not None)
-    among = None if targets is None or isinstance(targets, int) else possible(targets, frame)
+    one, several = (1, targets) if isinstance(targets, Sequence) else (targets, None)
+    frame = frame_of(seen, one, batches is not None)
+    among = None if several is None else possible(several, frame)
     dtype = torch.float64 if seen.protocol.arithmetic.dtype == "float64" else torch.float32
     with torch.no_grad():
         client = zo.DTYPES[seen.protocol.arithmetic.dtype]
