@@ -1,7 +1,7 @@
 """SME beside AGA, its special case: one gradient a step, at a network on the client's way or at its first.
 
 Photographs, four to a client, from differences after local steps; labels told. AGA (IG on the mean gradient) gets twice
-the steps, which is no less processor time than SME takes. Beside them DLF with AGA's simulator, IG with every local step
+the steps, which is no less processor time than SME takes. Beside them DLF with AGA's simulator, IG with every step
 simulated, SME with a spoiled message, and every image in its mean colour. The step size of the mixing was chosen on
 other photographs.
 
