@@ -1,15 +1,15 @@
 """SME beside AGA, its special case: one gradient a step, at a network on the client's way or at its first.
 
-Twelve photographs, held by three clients of four, from differences after local steps; labels told. AGA (IG on the mean
-gradient) gets twice the steps, which is no less processor time than SME takes. Beside them DLF with AGA's simulator, IG
-with every local step simulated, SME with a spoiled message, and every image in its mean colour. The step size of the
-mixing was chosen on other photographs.
+Photographs, four to a client, from differences after local steps; labels told. AGA (IG on the mean gradient) gets twice
+the steps, which is no less processor time than SME takes. Beside them DLF with AGA's simulator, IG with every step
+simulated, SME with a spoiled message, and every image in its mean colour. The step size of the mixing was chosen on
+other photographs.
 
     python benchmarks/surrogate.py [--seeds 3] [--iterations 100]
 
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
-    surrogate_cpu: python benchmarks/surrogate.py
+    surrogate_cpu: python benchmarks/surrogate.py --seeds 5
 """
 
 from __future__ import annotations
