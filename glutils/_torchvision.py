@@ -34,12 +34,13 @@ def prepare() -> bool:
 def _own_operators_load(package: Path) -> bool:
     # This has to be tried, not guessed from the version: operators that do load after a second declaration of the same
     # schema abort the whole interpreter. Loading them here costs nothing, as torchvision's import would do the same.
-    for library in (package / f"_C{suffix}" for suffix in EXTENSION_SUFFIXES):
-        if library.exists():
+    # The library is called _C, or since torchvision 0.29 _C_stable.
+    for library in sorted(package.glob("_C*")):
+        if library.name.endswith(tuple(EXTENSION_SUFFIXES)):
             try:
                 torch.ops.load_library(str(library))
             except OSError:
-                return False
+                continue
             return True
     return False
 

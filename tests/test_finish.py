@@ -33,6 +33,10 @@ def test_a_heading_with_markup_gives_its_words(finish):
     assert [f'data-label="Head {n}"' in made for n in range(4)] == [True] * 4 and made.count("<a href='x'>") == 4
 
 
+def test_a_table_of_few_columns_is_wide_if_its_rows_are_long(finish):
+    assert ' stack"' in finish.mended(gl.show.table_html([{"name": "a", "what it is": "a long sentence " * 5}]))
+
+
 @pytest.mark.parametrize(
     "page",
     [

@@ -49,3 +49,17 @@ def test_it_does_nothing_without_torchvision_or_after_it(fresh, monkeypatch):
     monkeypatch.setattr(_torchvision.importlib.util, "find_spec", lambda name: None)
     assert not _torchvision.prepare()
     assert fresh == []
+
+
+@pytest.mark.parametrize("name", ["_C", "_C_stable", "_C_later"])
+def test_operators_are_looked_for_under_any_name_that_their_library_has(fresh, monkeypatch, tmp_path, name):
+    """Declared a second time, they would end the whole interpreter."""
+    ending = _torchvision.EXTENSION_SUFFIXES[-1]
+    for other in (f"{name}{ending}", f"image_stable{ending}", "_C.txt"):
+        (tmp_path / other).touch()
+    tried = []
+    monkeypatch.setattr(torch.ops, "load_library", tried.append)
+    assert _torchvision._own_operators_load(tmp_path)
+    assert tried == [str(tmp_path / f"{name}{ending}")]
+    (tmp_path / f"{name}{ending}").unlink()
+    assert not _torchvision._own_operators_load(tmp_path)

@@ -20,8 +20,8 @@ FONTS = re.compile(r'\n *<link rel="preload" as="font"[^>]*>')
 TABLE = re.compile(
     r'<table class="(?P<kind>table[^"]*)"(?P<rest>[^>]*)>(?P<body>(?:(?!<table).)*?)</table>', flags=re.S
 )
-WIDE = 4
-"""Columns from which a table is one that a phone cannot show."""
+WIDE, LONG = 4, 60
+"""Columns, and letters in a row, from which a table is one that a phone cannot show."""
 ROLES = {"thead": "rowgroup", "tbody": "rowgroup", "tr": "row"}
 
 
@@ -42,9 +42,11 @@ def stacked(found: re.Match) -> str:
     """A table whose cells know their headings, as it is where it has few columns, no headings, or joined cells."""
     head, _, rows = found["body"].partition("</thead>")
     titles = [words(title) for title in re.findall(r"<th\b[^>]*>(.*?)</th>", head, flags=re.S)]
-    columns = [len(re.findall(r"<t[dh]\b", row)) for row in re.findall(r"<tr\b.*?</tr>", rows, flags=re.S)]
+    lines = re.findall(r"<tr\b.*?</tr>", rows, flags=re.S)
+    columns = [len(re.findall(r"<t[dh]\b", line)) for line in lines]
+    narrow = len(titles) < WIDE and max((len(words(line)) for line in lines), default=0) <= LONG
     joined = re.search(r"(?:row|col)span=", found["body"])
-    if len(titles) < WIDE or joined or set(columns) != {len(titles)} or " stack" in found["kind"]:
+    if narrow or joined or set(columns) != {len(titles)} or " stack" in found["kind"]:
         return found[0]
     parts = re.split(r"(<t[dh]\b)", rows)
     for n, place in enumerate(range(1, len(parts), 2)):
