@@ -386,7 +386,7 @@ def test_contributing_names_files_and_targets_that_exist():
 
 
 RECORDS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
-UNREAD = {"federation_cpu", "levels_cpu", "verified_cpu"}
+UNREAD = {"federation_cpu", "levels_cpu"}
 """Records that no page reads: tests do, or nobody; the index says so."""
 
 
