@@ -169,7 +169,8 @@ def main() -> None:
     parameters |= {"cut": CUT, "unit": unit(), "ways": WAYS, "rates": RATES, "tuned": TUNED}
     cells = [
         {"data": data, "way": way, "law": law, "epsilon": epsilon, "seed": seed}
-        for data, way, law, epsilon in CASES if data in options.only for seed in range(options.seeds if data == "attacked" else min(3, options.seeds))
+        for data, way, law, epsilon in CASES if data in options.only
+        for seed in range(options.seeds if data == "attacked" else min(3, options.seeds))
     ]  # fmt: skip
     measure("dp_zo_cpu", cells, run, parameters)
 
