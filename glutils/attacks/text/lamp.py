@@ -56,9 +56,9 @@ def lamp(
     """Texts whose gradient points the observed way, likely ones first, by turns of two searches.
 
     1. Vectors and labels descend the distance of gradients, with a term that keeps the mean length of the vectors near
-       that of the table's (equation 4).
+       that of the table's.
     2. Tokens and spans of a text are exchanged and moved, at random; of these texts and the old one the one counts that
-       has the lowest distance plus ``perplexity`` times its surprise a token (equation 5, section 4.2).
+       has the lowest distance plus ``perplexity`` times its surprise a token.
 
     Differs from the paper, which attacks classifiers whose labels are known: the labels are the next tokens here, and
     are optimised with the vectors, each as a softmax of numbers of its own. The prior is the attacked model itself and
@@ -151,7 +151,7 @@ def surprise(seen: Observation, searched: Vectors, vectors: Tensor) -> float:
 
 def rearranged(variables: tuple[Tensor, ...], told: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
     """One text of the batch in another order, vectors with their labels: two tokens exchanged, one token or a span
-    moved elsewhere, or the beginning moved behind the rest (section 4.2). The first token stays where it is."""
+    moved elsewhere, or the beginning moved behind the rest. The first token stays where it is."""
 
     def draw(low: int, high: int) -> int:
         return int(torch.randint(low, high + 1, (1,), generator=generator))

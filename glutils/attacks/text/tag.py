@@ -42,7 +42,7 @@ def tag(
     """Texts whose gradient is the one observed: ``min |g(x, y) - g|^2 + a |g(x, y) - g|_1``, vectors x and labels y.
 
     DLG with a vector in the place of each token, and with absolute differences beside the squared ones, so that small
-    entries of a transformer's gradient count too (equation 3). The nearest token stands for each vector at the end.
+    entries of a transformer's gradient count too. The nearest token stands for each vector at the end.
 
     Differs from the paper, which attacks classifiers: the labels are the next tokens here, and are optimised as its
     labels are, each as a softmax of numbers of its own; where labels and vectors disagree, whichever explains the
@@ -94,7 +94,7 @@ def tag(
 
 
 def apart(found: Gradient, target: Gradient, absolute: float) -> torch.Tensor:
-    """Equation 3, over the target's sum of squares: squared differences and ``absolute`` times absolute ones."""
+    """TAG's distance over the target's sum of squares: squared differences and ``absolute`` times absolute ones."""
     differences = [a - b for a, b in zip(found, target, strict=True)]
     size = torch.stack([b.square().sum() for b in target]).sum().clamp_min(1e-30)
     return torch.stack([d.square().sum() + absolute * d.abs().sum() for d in differences]).sum() / size
