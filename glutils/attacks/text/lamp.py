@@ -135,7 +135,7 @@ def lamp(
 
 
 def directions(found: Gradient, target: Gradient) -> Tensor:
-    """1 - cosine of the angle between two layers' gradients, averaged over layers (equation 3)."""
+    """1 - cosine of the angle between two layers' gradients, averaged over layers."""
     apart = [1 - (a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-12) for a, b in zip(found, target, strict=True)]
     return torch.stack(apart).mean()
 
