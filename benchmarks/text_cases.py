@@ -28,12 +28,12 @@ CASES = {
     "LoRA": {"adapters": 4, "scalars": (256,)},
     "two messages": {"count": 2, "scalars": (448,), "attack": {"width": 32, "examples": 16}},
     "bfloat16": {"dtype": "bfloat16", "loss_dtype": "float32", "scalars": (128, 256, 512)},
-    "eight messages, one a step": {"count": 8, "size": 1, "scalars": (512,), "attack": {"width": 32}},
+    "eight messages, one a step": {"count": 8, "size": 1, "scalars": (256, 512, 1024), "attack": {"width": 32}},
     "float64": {"dtype": "float64", "scalars": (64,)},
     "float16": {"dtype": "float16", "loss_dtype": "float32", "scalars": (128,)},
     "untrained": {"weights": None, "scalars": (256,)},
     "norms only": {"trained": ("norm",), "scalars": (256,)},
-    "four messages": {"count": 4, "scalars": (896,), "attack": {"width": 32, "examples": 16}},
+    "four messages": {"count": 4, "scalars": (896, 1792), "attack": {"width": 32, "examples": 16}},
 }
 """By name: what is different, the scalars, one a step, and how the attack is called."""
 PLAIN = {
