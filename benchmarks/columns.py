@@ -10,9 +10,9 @@ DLG and iDLG have no settings to tune and are left out; so are attacks with gene
 
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
-    columns_cpu: python benchmarks/columns.py --seeds 4
+    columns_cpu: python benchmarks/columns.py --seeds 8
 
-It goes on where it was stopped; more photographs are more seeds.
+It goes on where it was stopped; more photographs are more seeds. Of the ReLU network only the tuning was begun.
 """
 
 from __future__ import annotations

@@ -54,9 +54,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after that long")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--name", default=None)
-    parser.add_argument(
-        "--submit", type=Path, help="a file with one attack, raced alone into its own record"
-    )
+    parser.add_argument("--submit", type=Path, help="a file with one attack, raced alone into its own record")
     parser.add_argument("--folder", type=Path, help="of the record; default: benchmarks/results")
     options = arguments(parser)
     name, code = options.name or f"leaderboard_{options.device.split(':')[0]}", {}
