@@ -76,7 +76,7 @@ def main() -> None:
         for attack in forms.GRID
         for setting in range(len(forms.settings(attack)))
     ]
-    rows = measure(RECORD, tuning, trial, about)
+    rows = measure(RECORD, tuning, trial, about, seeds=range(options.seeds))
     best = {}
     for row in rows:
         if "setting" in row:
@@ -97,7 +97,7 @@ def main() -> None:
         for attack in forms.GRID
         for form in FORMS
     ]
-    measure(RECORD, cells, race, about)
+    measure(RECORD, cells, race, about, seeds=range(options.seeds))
 
 
 if __name__ == "__main__":

@@ -112,6 +112,7 @@ def measure(
     cells: Iterable[Mapping[str, Any]],
     work: Callable[..., Mapping[str, Any]],
     parameters: Mapping[str, Any],
+    seeds: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
     """Do ``work(**cell)`` for every cell that has no row in the record yet, and return the record's rows.
 
@@ -120,11 +121,12 @@ def measure(
         cells: what identifies a row: keyword arguments of ``work``, with values that JSON can hold; ``seed`` is one.
         work: gives what was measured. A ``ValueError`` becomes a row with the reason under ``refused``.
         parameters: written into the record, with the number of threads.
+        seeds: of the record; default: the ``seed`` of its rows.
 
     Raises:
         ValueError: the record was made with other parameters.
     """
-    with Rows(record, dict(parameters) | {"threads": torch.get_num_threads()}) as rows:
+    with Rows(record, dict(parameters) | {"threads": torch.get_num_threads()}, seeds=seeds) as rows:
         for cell in cells:
             if cell in rows:
                 continue
