@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import replace
 
@@ -308,6 +309,47 @@ def test_a_mistake_is_refused_or_named_and_never_an_all_clear(mistake, model, di
     else:
         assert report.verdict != NOT_FOUND and re.search(MISTAKES[mistake], str(report))
         assert report.verdict == INCONCLUSIVE or any(c.outcome in ("mended", "odd") for c in report.checks)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Two digits of two classes, and a network of two classes whose chances are not even."""
+    digits = gl.data.sample("digits", count=2, seed=0, classes=[3, 8], distinct=True, device="cpu")
+    batch = gl.data.Batch(digits.images, (digits.labels == 8).long(), ("three", "eight"))
+    return batch, gl.models.build("mlp", batch, hidden=(16,), seed=0)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("protocol", [gl.protocols.FedSGD(), gl.protocols.FedAvg(epochs=1, batch_size=1, lr=0.01)])
+def test_of_two_classes_the_sign_is_found_for_either_label(pair, protocol, sign, label):
+    batch, model = pair
+    one = gl.data.Batch(batch.images[:1], torch.tensor([label]), batch.classes)
+    sent = {name: sign * tensor for name, tensor in protocol.transmit(model, one.images, one.labels).tensors.items()}
+    report = gl.audit.run(model, sent, protocol, shape=(1, 1, 8, 8), classes=2, attacks=["fc_inversion"])
+    (check,) = [check for check in report.checks if "has the sign" in check.name or "turned" in check.says]
+    assert check.outcome == ("passed" if sign > 0 else "mended") and report.verdict == LEAKS
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("times", [0.1, 64])
+def test_of_two_classes_a_wrong_size_is_refused(pair, times, label):
+    batch, model = pair
+    sent = gl.protocols.FedSGD().transmit(model, batch.images[:1], torch.tensor([label]))
+    with pytest.raises(ValueError, match=r"payload (is .* times what|.*contradicts)"):
+        gl.audit.run(model, {n: times * t for n, t in sent.items()}, gl.protocols.FedSGD(), **CLOSED | {"classes": 2})
+
+
+def test_where_both_classes_are_as_likely_the_sign_is_not_said_to_be_right(pair):
+    batch, model = pair
+    even = copy.deepcopy(model)
+    with torch.no_grad():
+        (*_, last) = [module for module in even.modules() if isinstance(module, torch.nn.Linear)]
+        last.weight.copy_(last.weight[:1].expand_as(last.weight).clone()), last.bias.zero_()
+    sent = gl.protocols.FedSGD().transmit(even, batch.images[:1], batch.labels[:1])
+    report = gl.audit.run(even, dict(sent.items()), gl.protocols.FedSGD(), shape=(1, 1, 8, 8), classes=2, attacks=[])
+    (check,) = [check for check in report.checks if "has the sign" in check.name]
+    assert check.outcome == "cannot be seen"
 
 
 # --- the forms in which messages come ---

@@ -114,6 +114,13 @@ def test_pictures_are_turned_and_cropped_and_odd_ones_refused(tmp_path):
         command.pictures(tmp_path, (1, 1, 8, 8))
 
 
+def test_what_programs_leave_in_a_folder_of_stand_ins_is_no_record(tmp_path):
+    for name in ("a.png", ".ipynb_checkpoints/a-checkpoint.png", "__MACOSX/._a.png", "more/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    assert len(command.pictures(tmp_path, (1, 3, 8, 8))) == 2
+
+
 # --- the page ---
 
 

@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import struct
 import urllib.error
+import zlib
 
 import numpy as np
 import pytest
@@ -244,6 +245,60 @@ def test_all_kinds_of_image_files(tmp_path):
         data.load("folder", root=tmp_path, size=8)
     with pytest.raises(ValueError, match="8.png"):
         data.load("folder", root=tmp_path, size=8, split="public")
+
+
+def png(mode: int, bits: int, width: int, height: int, rows: bytes) -> bytes:
+    """A PNG as other programs write it: Pillow itself has no 16 bits of colour."""
+    chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))  # noqa: E731
+    head = struct.pack(">IIBBBBB", width, height, bits, mode, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+WHOLE = png(2, 8, 4, 4, (b"\0" + bytes(12)) * 4)
+NOISE = png(0, 8, 32, 32, b"".join(b"\0" + np.random.RandomState(row).bytes(32) for row in range(32)))
+ODD = {
+    "grey.png": (png(0, 16, 4, 4, (b"\0" + bytes(8)) * 4), "8 bits a channel, got mode 'I;16B'"),
+    "colour.png": (png(2, 16, 4, 4, (b"\0" + bytes(24)) * 4), "8 bits a channel, got mode 'RGB;16B'"),
+    "clear.png": (png(6, 16, 4, 4, (b"\0" + bytes(32)) * 4), "8 bits a channel, got mode 'RGBA;16B'"),
+    "colour.ppm": (b"P6 4 4 65535\n" + bytes(96), "8 bits a channel, got mode 'RGB up to 65535'"),
+    "grey.pgm": (b"P5 4 4 1023\n" + bytes(32), "8 bits a channel, got mode 'L up to 1023'"),
+    "huge.png": (png(0, 1, 12_000, 12_000, b""), "at most 134,217,728 pixels, got 12000 x 12000"),
+    "bomb.png": (png(0, 1, 60_000, 60_000, b""), "at most 134,217,728 pixels, this one has more"),
+    "strip.png": (png(0, 8, 1, 65, b"\0\0" * 65), "must not be 64 times longer than wide, got 1 x 65"),
+    "empty.png": (b"", "cannot identify"),
+    "page.jpg": (b"<html>not found</html>", "cannot identify"),
+    "cut.png": (NOISE[:300], "cut|truncated"),
+    "foreign.png": (WHOLE.replace(b"IDAT", b"XDAT"), "broken|cannot|truncated"),
+    "header.bmp": (b"BM" + bytes(100), "BMP header"),
+    "empty.webp": (b"RIFF\0\0\0\0WEBPVP8 " + bytes(30), "could not create|cannot"),
+    "short.qoi": (b"qoif" + bytes([0, 0, 0, 9, 0, 0, 0, 9, 3, 0]), "not enough"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_pictures_are_named_and_never_read_as_something_else(name, tmp_path):
+    content, said = ODD[name]
+    for label in ("a", "b"):
+        picture(tmp_path / label / "z.png", 1)
+    (tmp_path / "a" / name).write_bytes(content)
+    picture(tmp_path / "b" / "0.png", 1)
+    with pytest.raises(ValueError, match=f"cannot use the image '.*{name}': .*({said})"):
+        data.load("folder", root=tmp_path, size=8, **CPU)
+    assert len(data.load("folder", root=tmp_path, size=8, split="public", **CPU)) == 2  # the others can be used
+
+
+def test_what_looks_odd_and_is_not_is_read(folder, recwarn, monkeypatch):
+    (folder / "cats" / "0.jpg").write_bytes(b"P6 4 4 100\n" + bytes([100] * 48))  # fewer than 8 bits lose nothing
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)  # Pillow warns of larger ones, up to twice that
+    found = data.load("folder", root=folder, size=8, **CPU)
+    assert values(found)[0] == 255 and len(found) == 4 and not recwarn.list
+
+
+def test_a_link_to_nothing_is_named(folder):
+    (folder / "cats" / "0.jpg").unlink()
+    (folder / "cats" / "0.jpg").symlink_to(folder / "gone.jpg")
+    with pytest.raises(ValueError, match="cats/0.jpg.*No such file"):
+        data.load("folder", root=folder, size=8, **CPU)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ norm.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,20 +80,31 @@ def head(seen: Observation) -> Check:
     residuals = chance[None] - torch.eye(len(chance), dtype=torch.float64)  # one row for each possible label
     scales = residuals @ bias / residuals.square().sum(1).clamp_min(1e-300)
     left = (bias - scales[:, None] * residuals).norm(dim=1) / size
-    best = int(left.argmin())
-    scale = float(scales[best])
     drift = 4 * _drift(seen) + 8 * torch.finfo(gradient.dtype).eps / float(bias.abs().max())  # of 1 less nearly 1
     if drift > 0.2:
         return Check(name, HIDDEN, "the last layer's gradient is zero to round-off")
-    if float(left[best]) > room + drift:
+    closest = float(left.min())
+    if closest > room + drift:
         raise ValueError(
-            f"payload does not belong to this model: of the last layer's gradient {float(left[best]):.0%} contradicts "
+            f"payload does not belong to this model: of the last layer's gradient {closest:.0%} contradicts "
             "its weights; give the weights before the round that the message is from, in the client's precision, and "
             "the loss that the client minimises"
         )
+    fitting = [float(one) for one, rest in zip(scales, left, strict=True) if float(rest) <= room + drift]
+    if all(any(abs(one - sign) <= room + drift for one in fitting) for sign in (1, -1)):
+        return Check(name, HIDDEN, "to the model both classes are as likely, so that either sign fits")
+    scale = _scale(fitting)
     if abs(scale - 1) > room + drift:
         raise ValueError(f"payload is {scale:.4g} times what {seen.protocol} sends: {_mend(scale, seen)}")
-    return Check(name, PASSED, f"sign, size and weights fit to {max(float(left[best]), abs(scale - 1)):.1g}")
+    return Check(name, PASSED, f"sign, size and weights fit to {max(closest, abs(scale - 1)):.1g}")
+
+
+def _scale(fitting: list[float]) -> float:
+    """How many times too long the message is, from the labels that fit: 1 where a label allows it, else the nearest.
+
+    Of two classes the residuals of both labels lie on one line, so that both fit, each with another scale and sign.
+    """
+    return min(fitting, key=lambda one: (round(abs(math.log(max(abs(one), 1e-300))), 2), one < 0))
 
 
 def _hides_head(seen: Observation) -> str:

@@ -185,25 +185,23 @@ def pictures(folder: Path, shape: tuple[int, ...], count: int | None = None) -> 
     Raises:
         ValueError: no such folder, no picture in it, a picture that cannot be read, pictures of other records.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    from ..data.image_folder import READABLE
+    from ..data.image_folder import picture_files
+    from ..data.picture_files import open_picture
 
     if len(shape) != 4 or shape[1] not in (1, 3):
         raise ValueError(f"stand_in: folder is for pictures of 1 or 3 channels, got records of shape {shape[1:]}")
     if not folder.is_dir():
         raise ValueError(f"stand_in: folder must be a folder, there is none at {str(folder)!r}")
-    files = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in READABLE and not p.name.startswith(".")]
+    files = picture_files(folder)
     if not files:
         raise ValueError(f"stand_in: folder {str(folder)!r} holds no picture")
     stack = []
     for file in files[:count]:
         try:
-            with Image.open(file) as opened:
-                if opened.mode in ("I", "F", "I;16", "I;16B", "I;16L"):
-                    raise ValueError(f"it has more than 8 bits a channel (mode {opened.mode})")
-                image = ImageOps.exif_transpose(opened).convert("RGB" if shape[1] == 3 else "L")
-        except (OSError, ValueError) as error:
+            image = open_picture(file).convert("RGB" if shape[1] == 3 else "L")
+        except ValueError as error:
             raise ValueError(f"stand_in: {file.name} cannot be read as a picture: {error}") from error
         fitted = ImageOps.fit(image, (shape[3], shape[2]))
         values = torch.frombuffer(bytearray(fitted.tobytes()), dtype=torch.uint8).float() / 255

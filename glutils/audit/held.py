@@ -88,10 +88,10 @@ def of_message(
         if payload.kind == "scalars":
             raise
         try:
-            seen, _ = _signed(model, protocol, -payload, how, [])
+            seen, told = _signed(model, protocol, -payload, how, [])
         except ValueError as other:  # the sign is the lesser mistake
             raise (other if "wrong sign" in str(error) else error) from None
-        if any(note.startswith(UNSEEN) for note in seen.notes):
+        if any(check.name == SIGN and check.outcome != PASSED for check in told):
             raise
         words = "new less old" if payload.kind == "delta" else "a step against the gradient"
         check = Check(SIGN, MENDED, f"it came as {words}, and was turned: {str(error).splitlines()[0]}")

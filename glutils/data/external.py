@@ -2,7 +2,7 @@
 
 Every loader returns a :class:`Pool` and decodes an image only when it is asked for. Missing files are reported before
 anything long begins. Images that are not in the RGB mode are converted; alpha channels are dropped; a photograph is
-turned as its EXIF data say.
+turned as its EXIF data say. What a picture may be is in :mod:`glutils.data.picture_files`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor
 from .. import _torchvision
 from .._registry import Registry
 from .image_folder import image_folder
+from .picture_files import open_picture
 from .pool import Pool
 
 if TYPE_CHECKING:
@@ -99,8 +100,6 @@ def pool(name: str, root: str | os.PathLike[str] | None, split: str, download: b
 
 
 def _pixels(picture: Image.Image, mode: str = "RGB") -> Float32[Tensor, "channel height width"]:
-    if picture.mode.startswith(("I", "F")):  # 16 or 32 bits a pixel: a conversion would clip without a word
-        raise ValueError(f"images must have 8 bits a channel, got mode {picture.mode!r}")
     if "transparency" in picture.info:
         picture = picture.convert("RGBA")
     array = np.array(picture.convert(mode))
@@ -108,14 +107,7 @@ def _pixels(picture: Image.Image, mode: str = "RGB") -> Float32[Tensor, "channel
 
 
 def _read(path: str) -> Float32[Tensor, "3 height width"]:
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as picture:
-            # a phone stores every photograph the way its sensor lies, and says in the EXIF data how it was held
-            return _pixels(ImageOps.exif_transpose(picture))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot use the image {path!r}: {error}") from error
+    return _pixels(open_picture(path))
 
 
 def _pool_of_items(

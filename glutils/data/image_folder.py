@@ -55,6 +55,17 @@ def image_folder(root: Path, split: str) -> tuple[Samples, list[str]]:
     return mine, classes
 
 
+def picture_files(folder: Path) -> list[Path]:
+    """All files that are read as images, in a folder and the folders in it, without what programs left there."""
+    return [path for path in _files(folder, folder) if path.suffix.lower() in READABLE]
+
+
+def _files(folder: Path, root: Path) -> list[Path]:
+    """Files, and links to nothing, which are refused by name where they are opened."""
+    there = [path for path in sorted(folder.rglob("*")) if path.is_file() or path.is_symlink() and not path.exists()]
+    return [path for path in there if not _hidden(path.relative_to(root))]
+
+
 def _read(root: Path) -> tuple[Samples, list[str]]:
     """All images below the classes of one folder."""
     classes = _folders(root)
@@ -63,7 +74,7 @@ def _read(root: Path) -> tuple[Samples, list[str]]:
     _check_classes(root, classes)
     samples, skipped = [], []
     for label, folder in enumerate(classes):
-        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _hidden(path.relative_to(root))]
+        files = _files(folder, root)
         images = [path for path in files if path.suffix.lower() in READABLE]
         if not images:
             raise FileNotFoundError(f"the class {folder.name!r} has no images")
