@@ -4,6 +4,7 @@ import doctest
 import inspect
 
 import pytest
+from conftest import ROOT
 
 import glutils as gl
 
@@ -42,6 +43,12 @@ def test_an_example_does_what_it_says(name, no_lpips, own_names):
     said = []
     failed, _ = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test, out=said.append)
     assert not failed, "".join(said)
+
+
+def test_no_example_shows_a_traceback():
+    """A page of the built book that holds one has failed, as far as the test of the pages can tell."""
+    files = ROOT.glob("glutils/**/*.py")
+    assert not [path.name for path in files if "Traceback (most recent" in path.read_text(encoding="utf-8")]
 
 
 def test_a_new_public_function_comes_with_an_example():

@@ -44,10 +44,11 @@ def load(path: str | Path) -> Submission:
 
     Example:
         >>> from glutils.experiments import submission
-        >>> submission.load("nowhere.py")
-        Traceback (most recent call last):
-        ...
-        ValueError: path must be a Python file that exists, got 'nowhere.py'
+        >>> try:
+        ...     submission.load("nowhere.py")
+        ... except ValueError as error:
+        ...     print(error)
+        path must be a Python file that exists, got 'nowhere.py'
     """
     file = Path(path)
     if file.suffix != ".py" or not file.is_file():
