@@ -17,7 +17,7 @@ Record in benchmarks/results (OMP_NUM_THREADS=1):
 
     dp_zo_cpu: python benchmarks/dp_zo.py
 
-It has all of digits, six messages attacked, and nothing yet of what is learned from texts.
+Its texts have three seeds.
 """
 
 from __future__ import annotations
