@@ -84,7 +84,8 @@ links: $(STAMP)
 	$(BIN)/jupyter-book build _build/stage --path-output . --builder linkcheck
 
 # nbval executes the executed notebooks once more and compares what they print: with one thread, as they were executed,
-# because the order of sums decides the last digits of what is exact; so a few notebooks at a time, one on each core.
+# because the order of sums decides the last digits of what is exact (so do addresses of arrays, but for MKL_CBWR); so a
+# few notebooks at a time, one on each core.
 # The unit tests do without its plugin, which takes seconds to load in every process.
 # Style and types (of the rooms that pyproject.toml lists) come first: they take seconds.
 test: $(STAMP)
@@ -92,7 +93,7 @@ test: $(STAMP)
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -p no:nbval -n $(JOBS) --dist worksteal
 	$(BIN)/python tools/stage.py --profile fast --to _build/fast
-	ls _build/fast/notebooks/*.ipynb | TQDM_DISABLE=1 OMP_NUM_THREADS=1 GLUTILS_RECORDS=$(CURDIR)/_build/fast/records \
+	ls _build/fast/notebooks/*.ipynb | TQDM_DISABLE=1 OMP_NUM_THREADS=1 MKL_CBWR=AUTO GLUTILS_RECORDS=$(CURDIR)/_build/fast/records \
 	    xargs -P $(JOBS) -n 3 $(BIN)/python -m pytest -o norecursedirs= -o filterwarnings=default -p no:cacheprovider \
 	    --nbval --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 300
 

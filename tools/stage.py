@@ -86,6 +86,7 @@ def executed(notebooks: list[Path], profile: str, records: Path):
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = 1 if torch.cuda.is_available() else min(4, cores, len(notebooks))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("MKL_CBWR", "AUTO")  # otherwise the last digits depend on where arrays lie in memory
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         runs = [pool.submit(attempt, notebook, profile, records) for notebook in notebooks]
         for notebook, run in zip(notebooks, runs, strict=True):
