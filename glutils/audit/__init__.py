@@ -3,6 +3,7 @@
 from .canaries import Canaries, canaries
 from .checks import Check
 from .messages import message
+from .meter import Meter
 from .predict import Prediction, predict
 from .report import Report, Row
 from .run import run
@@ -10,6 +11,6 @@ from .texts import TextCount, count_texts
 from .verdicts import Planted
 
 __all__ = [
-    "Canaries", "Check", "Planted", "Prediction", "Report", "Row", "TextCount", "canaries", "count_texts", "message",
-    "predict", "run",
+    "Canaries", "Check", "Meter", "Planted", "Prediction", "Report", "Row", "TextCount", "canaries", "count_texts",
+    "message", "predict", "run",
 ]  # fmt: skip

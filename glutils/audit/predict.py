@@ -113,9 +113,30 @@ def predict(
         >>> bool(gl.audit.predict(model, many, batch).psnr > 30 + gl.audit.predict(model, few, batch).psnr)
         True
     """
+    rounds = _validate.integer("rounds", rounds, at_least=1)
+    told = one_message(model, protocol, batch)
+    notes = ["labels are taken to be known, and all rounds are counted at the present state"]
+    return expected(told.gram, told.noise, protocol.directions * rounds, batch, prior_of(batch, public), notes + told.notes)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the scalars of one message tell about its records: mean square of a row's derivative, and noise.
+
+    Attributes:
+        gram: (D, D) float64, the second moment of a scalar's derivative in the records' numbers.
+        noise: standard deviation of a scalar's noise. notes: what makes the count optimistic.
+    """
+
+    gram: torch.Tensor
+    noise: float
+    notes: list[str]
+
+
+def one_message(model: nn.Module, protocol: Protocol, batch: Batch) -> Told:
+    """What one message of ``protocol`` at this state of the model would tell about ``batch``; refuses as :func:`predict`."""
     _validate.instance("protocol", protocol, Protocol)
     _validate.instance("batch", batch, Batch)
-    rounds = _validate.integer("rounds", rounds, at_least=1)
     if protocol.kind != "scalars" or not protocol.undefended.answers_slopes:
         raise ValueError(f"protocol must send plain scalars along public directions, got {protocol}")
     for defense in protocol.defenses:
@@ -137,19 +158,22 @@ def predict(
     gram = _gram(model, protocol, batch) * float(sample.square().mean())
     added = protocol.noise(payload, len(batch))
     noise = math.hypot(_roundoff(model, protocol, batch, payload.scalars, directions), added)
-    notes = ["labels are taken to be known, and all rounds are counted at the present state"]
-    if has_kinks(model):
-        notes.append("the network has kinks, which an attack may stick at: the prediction is for one that does not")
-    prior = _prior(batch, public)
-    system = _System(gram, prior, noise, _at_the_edge(batch))
-    count = protocol.directions * rounds
+    kinks = "the network has kinks, which an attack may stick at: the prediction is for one that does not"
+    return Told(gram, noise, [kinks] if has_kinks(model) else [])
+
+
+def expected(
+    gram: torch.Tensor, noise: float, count: int, batch: Batch, prior: torch.Tensor, notes: list[str]
+) -> Prediction:
+    """What ``count`` scalars of this second moment and noise tell, under a prior with this square root."""
+    system, unknowns = _System(gram, prior, noise, _at_the_edge(batch)), batch.images.numel()
     rank = int((system.strengths > system.strengths.max() * unknowns * torch.finfo(torch.float64).eps).sum())
     if rank < unknowns:
-        notes.append(f"the gradient holds {rank} independent numbers for {unknowns}: the prior decides the rest")
+        notes = [*notes, f"the gradient holds {rank} independent numbers for {unknowns}: the prior decides the rest"]
     if count < unknowns:
-        notes.append("fewer scalars than numbers: the prior decides the rest, and a better one finds more")
-    if public is None:
-        notes.append("without public records the prior knows nothing of what records look like")
+        notes = [*notes, "fewer scalars than numbers: the prior decides the rest, and a better one finds more"]
+    if torch.equal(prior, torch.diag(prior.diagonal())):
+        notes = [*notes, "without public records the prior knows nothing of what records look like"]
     bits = system.bits(count)
     return Prediction(
         psnr=_decibels(system.errors(count)), bound=_decibels(system.floor(bits)).expand(len(batch)).clone(),
@@ -243,7 +267,7 @@ def _roundoff(model, protocol, batch, scalars, directions) -> float:
     return float((scalars.double() - fine).square().mean().sqrt())
 
 
-def _prior(batch: Batch, public: Batch | None) -> torch.Tensor:
+def prior_of(batch: Batch, public: Batch | None) -> torch.Tensor:
     """A square root of the prior covariance of all records, (D, D): the records are independent of each other."""
     each = batch.images[0].numel()
     if public is None:
