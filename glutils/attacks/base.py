@@ -203,7 +203,9 @@ def attack(name: str, seen: Observation, *, device=None, seed: int = 0, **option
             f"attack {name!r} reads payloads of kind {' or '.join(card.kinds)}, got {seen.kind!r}; {_others(seen)}"
         )
     if seen.record.name not in card.records:
-        raise ValueError(f"attack {name!r} reconstructs {' and '.join(card.records)}, got {seen.record.name}")
+        raise ValueError(
+            f"attack {name!r} reconstructs {' and '.join(card.records)}, got {seen.record.name}; {_others(seen)}"
+        )
     _check_clients(name, card, seen)
     mode = models.batchnorm_mode(seen.model)
     if mode != seen.batchnorm:
