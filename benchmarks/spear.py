@@ -25,7 +25,7 @@ import glutils as gl
 
 WIDTHS = (64, 128, 256, 512)
 SIZES = (4, 6, 8, 10)
-MANY = ((10, 128), (10, 256), (16, 512))
+MANY = ((10, 128), (10, 256), (16, 512), (25, 512))
 """Images and widths of the record of large batches: the paper's go from 16 to 25."""
 EXACT = 100.0
 """dB."""
