@@ -61,7 +61,7 @@ def test_a_search_that_fits_far_worse_has_no_vote(seen_and_batch, monkeypatch):
 
 def test_tableak_refuses_what_it_cannot_do(seen_and_batch):
     seen, batch = seen_and_batch
-    with pytest.raises(ValueError, match="needs the labels"):
+    with pytest.raises(ValueError, match="needs the labels.*'dlg' searches them"):
         gl.attack("tableak", gl.observe(seen.model, FedSGD(), seen.payload, batch), **QUICK)
     digits = gl.data.sample("digits", device="cpu")
     model = gl.models.build("mlp", digits)

@@ -271,10 +271,10 @@ def _check_clients(name: str, card: Card, seen: Observation) -> None:
             )
 
 
-def need_labels(seen: Observation, attack: str) -> torch.Tensor:
-    """The labels that the adversary was told; ``ValueError`` if it was not."""
+def need_labels(seen: Observation, attack: str, instead: str = "") -> torch.Tensor:
+    """The labels that the adversary was told; ``ValueError`` if it was not, which says what to do ``instead``."""
     if seen.labels is None:
-        raise ValueError(f"attack {attack!r} needs the labels: observe(..., knows={{'labels'}})")
+        raise ValueError(f"attack {attack!r} needs the labels: observe(..., knows={{'labels'}}){instead}")
     return seen.labels
 
 

@@ -71,7 +71,8 @@ def tableak(
     Raises:
         ValueError: labels that were not told, or a bad option.
     """
-    labels, columns = need_labels(seen, "tableak"), cast("Columns", seen.columns)
+    labels = need_labels(seen, "tableak", "; of a gradient, 'dlg' searches them, too")
+    columns = cast("Columns", seen.columns)
     _validate.number("lr", lr, above=0)
     _validate.instance("pooling", pooling, bool)
     ensemble = _validate.integer("ensemble", ensemble, at_least=1)
