@@ -10,8 +10,7 @@ Record in benchmarks/results (OMP_NUM_THREADS=1):
 
     zo_defences_cpu: python benchmarks/zo_defences.py --seeds 3
 
-It has three seeds of every row but of batches, directions and pools, and none yet of resample, sums, precision and
-both. Its noise of fixed size, and the first seeds of others, are of an earlier commit.
+It has three seeds of every row. Its noise of fixed size, and the first seeds of others, are of an earlier commit.
 """
 
 from __future__ import annotations
