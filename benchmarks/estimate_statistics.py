@@ -6,7 +6,7 @@ STG reads the gradient that the scalars estimate, with the total variation, the 
 without surrogate kinks; its misfit is relative to the estimate's length, so that the factor d does not matter. Control:
 the estimate from permuted scalars, with the same statistics.
 
-    python benchmarks/estimate_statistics.py [--seeds 4]
+    python benchmarks/estimate_statistics.py [--seeds 10]
 
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
@@ -57,7 +57,7 @@ def fed(case: str, seed: int) -> dict:
 def main() -> None:
     """Measure what is missing, photograph by photograph."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=10)
     options = arguments(parser)
     cases = ("estimate and statistics", "estimate from permuted scalars and statistics")
     cells = [{"case": case, "seed": seed} for seed in range(options.seeds) for case in cases]

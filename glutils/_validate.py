@@ -141,6 +141,12 @@ def finite(name: str, value: torch.Tensor) -> torch.Tensor:
     return value
 
 
+def brief(module: object) -> str:
+    """A module as a message names it: on one line, without what is inside it."""
+    text = repr(module)
+    return text if "\n" not in text else type(module).__name__
+
+
 def _range(low: float | None, high: float | None) -> str:
     if low is not None and high is not None:
         return f"between {low} and {high}"

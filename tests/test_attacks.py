@@ -49,6 +49,32 @@ def test_the_table_has_a_row_for_each_attack_and_no_empty_cell():
     assert all(isinstance(cell, str) and cell.strip() for row in rows for cell in row.values())
 
 
+@pytest.fixture(scope="module")
+def messages():
+    """A gradient, a difference and scalars of an image, a record of a table, and a text."""
+    found = {}
+    for data, name in (("digits", "mlp"), ("wine", "mlp"), ("messages", "gpt")):
+        batch = gl.data.sample(data, count=1, seed=0, device="cpu")
+        for protocol in (FedSGD(), FedAvg(epochs=1, batch_size=1, lr=0.1), scalars(4)):
+            seen = observed(batch, protocol, name, knows=())
+            found[seen.record.name, protocol.kind] = seen
+    return found
+
+
+@pytest.mark.parametrize("name", [row["name"] for row in gl.attacks.table() if row["name"] != "dmgan"])
+def test_who_reads_a_message_is_named_by_who_does_not(name, messages):
+    card = gl.attacks.base.ATTACKS.get(name)
+    for (record, kind), seen in messages.items():
+        if kind in card.kinds and record in card.records:
+            continue
+        with pytest.raises(ValueError, match=f"attack '{name}'.*got '?({record}|{kind})'?; ") as refused:
+            gl.attack(name, seen)
+        others = str(refused.value).split("; ")[-1].split("'")[1::2]
+        able = {other: gl.attacks.base.ATTACKS.get(other) for other in others}
+        assert all(kind in other.kinds and record in other.records for other in able.values())
+        assert able or "no attack reads such a message" in str(refused.value)
+
+
 # --- the objective ---
 
 

@@ -46,7 +46,7 @@ def test_pieces_of_no_language_and_a_text_that_begins_another():
 
 def test_a_control_finds_nothing_and_too_many_positions_are_refused(four):
     seen = observed(four, weights="trained")
-    with pytest.raises(ValueError, match="spans all of its 64 inputs"):
+    with pytest.raises(ValueError, match="spans all of its 64 inputs; 'tag' and 'lamp'"):
         gl.attack("dager", gl.tamper(seen, "wrong_gradient"))
     with pytest.raises(ValueError, match="the gradient.s span says too little"):
         gl.attack("dager", observed(four, width=16))

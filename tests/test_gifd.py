@@ -131,7 +131,7 @@ def test_what_cannot_work_is_refused_before_any_work(glo, public, monkeypatch):
     plain = latent.Network(nn.Sequential(nn.Linear(4, 64), nn.Unflatten(1, (1, 8, 8))), 4, (1, 8, 8))
     for seen, options, message in [
         (one, {"prior": "pca"}, "prior='pca' has no chain of hidden layers.*'ggl', 'gias' and 'igims' take it"),
-        (one, {"prior": latent.PCA.fit(public, 3)}, "class PCA has no hidden layers"),
+        (one, {"prior": latent.PCA.fit(public, 3)}, "class PCA has no hidden layers.*'gias' needs none"),
         (one, {"prior": plain}, "class Network has no hidden layers"),
         (one, {"prior": glo, "components": 4}, "components belongs to a latent given by name"),
         (one, {"prior": "glo"}, "learns from public images"),

@@ -48,14 +48,25 @@ def test_the_pool_is_median_and_mean_and_one_search_is_itself(seen_and_batch):
     assert two.evaluations == 12 and two.loss == best.loss and not torch.equal(two.records, best.records)
 
 
+def test_a_search_that_fits_far_worse_has_no_vote(seen_and_batch, monkeypatch):
+    seen, _ = seen_and_batch
+    few = {"iterations": 5, "progress": False, "ensemble": 3}
+    all_vote = gl.attack("tableak", seen, **few)
+    monkeypatch.setattr(gl.attacks.matching.tableak, "FITS", 1.0)
+    alone = gl.attack("tableak", seen, **few)
+    assert all_vote.diagnostics["voters"] == 3 and alone.diagnostics["voters"] == 1
+    torch.testing.assert_close(alone.records, gl.attack("tableak", seen, **few, pooling=False).records)
+    assert alone.diagnostics["disagreement"] == all_vote.diagnostics["disagreement"] > 0  # of all searches
+
+
 def test_tableak_refuses_what_it_cannot_do(seen_and_batch):
     seen, batch = seen_and_batch
-    with pytest.raises(ValueError, match="needs the labels"):
+    with pytest.raises(ValueError, match="needs the labels.*'dlg' searches them"):
         gl.attack("tableak", gl.observe(seen.model, FedSGD(), seen.payload, batch), **QUICK)
     digits = gl.data.sample("digits", device="cpu")
     model = gl.models.build("mlp", digits)
     images = gl.observe(model, FedSGD(), FedSGD().transmit(model, digits.images, digits.labels), digits)
-    with pytest.raises(ValueError, match="reconstructs tables, got images"):
+    with pytest.raises(ValueError, match="reconstructs tables, got images; it is read by .*'ig'"):
         gl.attack("tableak", images)
     for option, value in {"ensemble": 0, "lr": 0, "iterations": -1}.items():
         with pytest.raises(ValueError, match=option):

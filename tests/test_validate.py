@@ -44,3 +44,9 @@ def test_ranges_choices_and_instances_say_what_is_allowed():
         _validate.choice("law", "c", ("a", "b"))
     with pytest.raises(TypeError, match="model must be a int or str, got float"):
         _validate.instance("model", 1.0, (int, str))
+
+
+def test_a_module_is_named_on_one_line():
+    assert _validate.brief(torch.nn.Linear(2, 3)) == "Linear(in_features=2, out_features=3, bias=True)"
+    assert _validate.brief(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())) == "Sequential"
+    assert _validate.brief(None) == "None"

@@ -203,7 +203,9 @@ def attack(name: str, seen: Observation, *, device=None, seed: int = 0, **option
             f"attack {name!r} reads payloads of kind {' or '.join(card.kinds)}, got {seen.kind!r}; {_others(seen)}"
         )
     if seen.record.name not in card.records:
-        raise ValueError(f"attack {name!r} reconstructs {' and '.join(card.records)}, got {seen.record.name}")
+        raise ValueError(
+            f"attack {name!r} reconstructs {' and '.join(card.records)}, got {seen.record.name}; {_others(seen)}"
+        )
     _check_clients(name, card, seen)
     mode = models.batchnorm_mode(seen.model)
     if mode != seen.batchnorm:
@@ -269,10 +271,10 @@ def _check_clients(name: str, card: Card, seen: Observation) -> None:
             )
 
 
-def need_labels(seen: Observation, attack: str) -> torch.Tensor:
-    """The labels that the adversary was told; ``ValueError`` if it was not."""
+def need_labels(seen: Observation, attack: str, instead: str = "") -> torch.Tensor:
+    """The labels that the adversary was told; ``ValueError`` if it was not, which says what to do ``instead``."""
     if seen.labels is None:
-        raise ValueError(f"attack {attack!r} needs the labels: observe(..., knows={{'labels'}})")
+        raise ValueError(f"attack {attack!r} needs the labels: observe(..., knows={{'labels'}}){instead}")
     return seen.labels
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from ... import labels, models
+from ... import _validate, labels, models
 from ...observation import Observation
 from ..base import Card, Reconstruction, register
 
@@ -101,8 +101,8 @@ def _embedding(seen: Observation) -> tuple[str, nn.Conv2d]:
     tiles = isinstance(layer, nn.Conv2d) and layer.stride == layer.kernel_size and layer.kernel_size[0] > 1
     if not isinstance(layer, nn.Conv2d) or not tiles or any(layer.padding) or layer.groups != 1:
         raise ValueError(
-            f"attack 'april' needs a vision transformer, whose first layer cuts the image into patches, got {layer}; "
-            "'ig' takes any network"
+            "attack 'april' needs a vision transformer, whose first layer cuts the image into patches, got "
+            f"{_validate.brief(layer)}; 'ig' takes any network"
         )
     return name, layer
 

@@ -189,8 +189,8 @@ def _first_layer(seen: Observation) -> tuple[str, nn.Linear]:
     name, layer = next(iter(models.layers_with_parameters(seen.model, seen.shape)), ("", None))
     if not isinstance(layer, nn.Linear) or layer.in_features != math.prod(seen.shape[1:]):
         raise ValueError(
-            f"attack 'cpa' needs a fully connected layer of the pixels in front, got {layer}; for a fully connected "
-            "layer behind convolutions there is 'cpa_fi', for others 'ig'"
+            f"attack 'cpa' needs a fully connected layer of the pixels in front, got {_validate.brief(layer)}; for a "
+            "fully connected layer behind convolutions there is 'cpa_fi', for others 'ig'"
         )
     return name, layer
 

@@ -77,7 +77,7 @@ def dager(seen: Observation, *, near: float = NEAR, most: int = MOST, seed: int 
         if span.full:
             raise ValueError(
                 f"attack 'dager' needs a layer with more inputs than the batch has positions, but the gradient of "
-                f"{name!r} spans all of its {span.width} inputs"
+                f"{name!r} spans all of its {span.width} inputs; 'tag' and 'lamp' search, and need no room"
             )
     pieces = _pieces(reader, first, seen)
     tree = _grown(reader, behind, pieces, most)

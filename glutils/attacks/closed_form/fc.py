@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ... import labels, models
+from ... import _validate, labels, models
 from ...observation import Observation
 from ..base import ANY, Card, Reconstruction, register
 
@@ -40,7 +40,10 @@ def fc_inversion(seen: Observation, *, seed: int = 0) -> Reconstruction:
         raise ValueError("model has no parameters")
     name, layer = layers[0]
     if not isinstance(layer, nn.Linear) or layer.bias is None:
-        raise ValueError(f"attack 'fc_inversion' needs a first layer that is linear with a bias, got {layer}")
+        raise ValueError(
+            "attack 'fc_inversion' needs a first layer that is linear with a bias, got "
+            f"{_validate.brief(layer)}; 'ig' does not"
+        )
     if layer.out_features < seen.shape[0]:
         raise ValueError(
             f"attack 'fc_inversion' needs as many neurons in the first layer as there are images ({seen.shape[0]}), "

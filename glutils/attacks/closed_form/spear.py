@@ -107,8 +107,8 @@ def _layer(seen: Observation) -> tuple[str, nn.Linear]:
     name, layer = next(iter(models.layers_with_parameters(seen.model, seen.shape)), ("", None))
     if not isinstance(layer, nn.Linear) or layer.in_features != math.prod(seen.shape[1:]):
         raise ValueError(
-            f"attack 'spear' needs a fully connected layer of the pixels in front, got {layer}; for a fully connected "
-            "layer behind convolutions there is 'cpa_fi', for others 'ig'"
+            f"attack 'spear' needs a fully connected layer of the pixels in front, got {_validate.brief(layer)}; for a "
+            "fully connected layer behind convolutions there is 'cpa_fi', for others 'ig'"
         )
     if layer.bias is None:
         raise ValueError("attack 'spear' needs a first layer with a bias, which gives the scale; 'cpa' does not")
@@ -116,8 +116,8 @@ def _layer(seen: Observation) -> tuple[str, nn.Linear]:
     behind = order[1] if len(order) > 1 and order[0] is layer else None
     if not isinstance(behind, nn.ReLU):
         raise ValueError(
-            f"attack 'spear' needs a ReLU right behind the first layer, whose zeros it reads, got {behind}; 'cpa' "
-            "needs none"
+            "attack 'spear' needs a ReLU right behind the first layer, whose zeros it reads, got "
+            f"{_validate.brief(behind)}; 'cpa' needs none"
         )
     return name, layer
 

@@ -98,8 +98,8 @@ def fishing(seen: Observation, *, seed: int = 0) -> Reconstruction:
     name, layer = layers[0]
     if not isinstance(layer, nn.Linear) or layer.bias is None or layer is head:
         raise ValueError(
-            f"attack 'fishing' needs a fully connected first layer with a bias, got {layer}; behind this head 'ig' "
-            "takes a single image's gradient of any network"
+            f"attack 'fishing' needs a fully connected first layer with a bias, got {_validate.brief(layer)}; behind "
+            "this head 'ig' takes a single image's gradient of any network"
         )
     prefix = f"{name}." if name else ""
     weight, bias = seen.payload[prefix + "weight"].double(), seen.payload[prefix + "bias"].double()

@@ -151,7 +151,7 @@ def _told(seen: Observation, attack: str, lengths: Sequence[int] | None) -> Tens
         if count > 1 and (seen.targets or every) != every:
             raise ValueError(
                 f"attack {attack!r} needs lengths= of {count} texts with {seen.targets} targets in all: it does not "
-                "find out where a text ends"
+                "find out where a text ends; 'dager' does"
             )
     if isinstance(lengths, str) or len(lengths) != count:
         raise ValueError(f"lengths must have one number of targets for each of {count} texts, got {lengths!r}")

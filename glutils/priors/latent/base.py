@@ -45,7 +45,7 @@ class Latent:
         """
         raise ValueError(
             f"a latent of class {type(self).__name__} has no hidden layers, one after the other, for an attack to "
-            "search; 'glo' and 'untrained' have, and so has a Network made of an nn.Sequential"
+            "search; 'glo' and 'untrained' have, and so has a Network made of an nn.Sequential; 'gias' needs none"
         )
 
     def report(self, z: torch.Tensor) -> torch.Tensor:
