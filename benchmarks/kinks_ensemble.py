@@ -33,7 +33,7 @@ NETWORKS = {
     "wide": {"channels": (16, 32), "hidden": None},
     "full": {},
 }
-RATIOS = {"narrow": (1.2, 2.0, 4.0), "wide": (1.2, 2.0, 4.0), "full": (1.2, 4.0)}
+RATIOS = {"narrow": (4.0, 1.2), "wide": (4.0, 1.2), "full": (4.0, 1.2)}
 ROUNDS, SCALARS, LR, MU = 60, 20, 1e-4, 1e-3
 
 
