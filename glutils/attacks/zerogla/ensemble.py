@@ -37,7 +37,7 @@ LARGEST = 2**27
 """Most entries of a Jacobian, which is needed whole."""
 SPREAD = 0.25
 """Standard deviation of pixels before anything is known."""
-OWN = 0.02
+OWN = 0.2
 """Part of the variance of what is not linear that every equation has for itself, not shared with others."""
 PATIENCE = 8
 """Steps in a row that bring nothing, after which the search is given up."""
