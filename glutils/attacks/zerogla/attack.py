@@ -31,6 +31,7 @@ class Options(TypedDict, total=False):
     components: int | None
     spread: float | int | None
     soften: bool | None
+    ensemble: int | None
     box: bool | None
     coarse: int | None
     check: bool | None
@@ -78,7 +79,7 @@ def zerogla(
             that its function shows; None stands for the default.
         iterations: 40, 60 (outer steps of 20) or 2,000, by solver.
         restarts: random starts, ranked by the attacker's own loss.
-        prior, components, spread, soften, box, coarse, check: of Gauss-Newton.
+        prior, components, spread, soften, ensemble, box, coarse, check: of Gauss-Newton.
         scalar_weight, bn, bn_weight, tv_weight, tv_kind, l2_weight: the terms of the objective, of L-BFGS and Adam.
         lr, noise, quirks: of Adam. ``gl.attack("zerogla", seen, **gl.attacks.PUBLISHED, quirks=True)`` is the reference
             code's setting.

@@ -20,6 +20,8 @@ from ..base import Reconstruction, reconstruction
 from ..matching.objective import start as start_of
 from .coarse_to_fine import DAMPING, STEPS, climb, halvings
 from .consistency import check_rounds
+from .ensemble import STEPS as ENSEMBLE_STEPS
+from .ensemble import ensemble_size, through_kinks
 from .equations import ScalarEquations
 from .latent_space import LEARNED, latent_gauss_newton
 from .rank import count_equations
@@ -32,8 +34,7 @@ SMOOTH_STEPS = 6
 """Steps on each of them."""
 JOINT_STEPS = 60
 """Most steps with soft labels or weights."""
-BOX_STEPS = 20
-"""Most steps between bounds."""
+BOX_STEPS = 20  # most, between bounds
 SURE = 0.9
 """Soft labels are replaced by the likeliest classes once every image is this sure of its own."""
 
@@ -48,6 +49,7 @@ def gauss_newton_attack(
     components: int | None = None,
     spread: float | int | None = None,
     soften: bool | None = None,
+    ensemble: int | None = None,
     box: bool = False,
     coarse: int | None = None,
     check: bool = True,
@@ -76,7 +78,9 @@ def gauss_newton_attack(
             replace the pixels as unknowns: a :class:`~glutils.priors.latent.Latent` or the name of one, see
             :func:`~glutils.attacks.zerogla.latent_space.latent_gauss_newton`; ``components`` is theirs.
         soften: whether to come to a network with ReLU layers through smooth ones (swish of sharpness 1 to 4,096, a few
-            steps each, every one starting where the last one ended). Default: if it has such layers.
+            steps each, every one starting where the last one ended). Default: where no ensemble can be carried.
+        ensemble: images drawn around every guess, to step by what the scalars do on average over them. Default: 400 for
+            ReLU or max-pooling where it can be done, :func:`~glutils.attacks.zerogla.ensemble.ensemble_size`; else 0.
         box: at the end, drop the prior and keep the pixels within [0, 1] instead
             (:func:`~glutils.solvers.boxed.boxed`). It helps where noisy scalars determine the pixels, but barely, and
             many of them are black: float32 clients with several images of a class.
@@ -103,20 +107,21 @@ def gauss_newton_attack(
         return latent_gauss_newton(seen, prior, components=components, iterations=iterations, **how)
     if components is not None:
         raise ValueError(f"components belongs to 'pca' and generators, not to prior={prior!r}; got {components!r}")
-    kinks = has_kinks(seen.model)
+    kinks, ensemble = has_kinks(seen.model), ensemble_size(seen, ensemble, soften)
     if soften and not kinks:
         raise ValueError("soften needs a model with ReLU layers, which this one has not; got True")
+    soften = kinks and soften is not False and not ensemble
     several = seen.shape[0] > 1 or seen.labels is None
     spread = (0.1 if several else 0.01) if spread is None else _validate.number("spread", spread, at_least=0)
     box = box and seen.record.box(box)
-    search_for = _Search(seen, prior, iterations, kinks and soften is not False, box, coarse)
+    search_for = _Search(seen, prior, iterations, soften, box, coarse, ensemble)
     notes, extra = count_equations(seen, search_for.unknowns)
     if box and seen.scalars < search_for.unknowns:
         raise ValueError(f"box needs at least as many scalars as unknowns; {notes[0]}")
     state = {"noise": 0.0} | ({"sure": 0.0} if search_for.drawn else {})
 
     def solve(trace, generator):
-        outcome = search_for.solve(start_of(seen, generator, torch.float64, spread).flatten(), trace)
+        outcome = search_for.solve(start_of(seen, generator, torch.float64, spread).flatten(), trace, generator)
         if not trace.ending:
             state["noise"] = outcome.noise
             if search_for.drawn:
@@ -168,12 +173,14 @@ class _Outcome:
 class _Search:
     """The stages of one restart. The trace gets pixels, and the labels that go with them.
 
-    The unknowns u: pixels, then a score for every image and class if labels are unknown, then a weight for every
-    message and image if the client drew mini-batches. Nothing here changes from one restart to the next.
+    The unknowns u: pixels, then a score for each image and class if labels are unknown, then a weight for each message
+    and image if the client drew mini-batches. Nothing here changes from one restart to the next.
     """
 
-    def __init__(self, seen: Observation, prior: str, iterations: int, soften: bool, box: bool, coarse: int | None):
-        self.seen, self.iterations, self.soften, self.prior, self.box = seen, iterations, soften, prior, box
+    def __init__(self, seen: Observation, prior: str, iterations: int, soften: bool, box: bool, coarse: int | None,
+                 ensemble: int = 0):  # fmt: skip
+        self.seen, self.iterations, self.prior, self.box = seen, iterations, prior, box
+        self.soften, self.ensemble = soften, ensemble
         self.drawn = seen.local_batch if seen.local_batch not in (None, seen.shape[0]) else 0
         self.pixels = torch.Size(seen.shape).numel()
         self.scores = 0 if seen.labels is not None else seen.shape[0] * seen.classes
@@ -182,7 +189,7 @@ class _Search:
         joint = bool(self.scores) or bool(self.weights)
         self.coarse = halvings(seen, coarse, pixels_alone=not (joint or has_kinks(seen.model)))
         self.steps = iterations + soften * SMOOTH_STEPS * len(SHARPNESS) + JOINT_STEPS * joint + BOX_STEPS * box
-        self.steps += STEPS * self.coarse
+        self.steps += STEPS * self.coarse + ENSEMBLE_STEPS * bool(ensemble)
         observed = dataclasses.replace(seen, model=smooth_relu(seen.model)) if soften else seen
         decode = self.decoder(seen.labels, None)
         self.equations = ScalarEquations(observed, decode, self.unknowns, weighted=bool(self.drawn))
@@ -205,8 +212,13 @@ class _Search:
 
         return decode
 
-    def solve(self, start: torch.Tensor, trace: Trace) -> _Outcome:
+    def solve(self, start: torch.Tensor, trace: Trace, generator: torch.Generator | None = None) -> _Outcome:
         """All stages, each from where the last one ended, as far as the trace lets them."""
+        if self.ensemble:
+            how = {"prior": self._matrix, "centre": self.seen.blank.flatten().to(start), "generator": generator}
+            stage = trace.stage(self._lift(self.equations))
+            u, known = through_kinks(self.equations, start, stage, count=self.ensemble, **how)
+            return _Outcome(known.noise) if trace.ending else self._pixels_alone(known, u, trace, damping=1e-6)
         u = torch.cat([start, start.new_zeros(self.scores + self.weights)])
         for sharpness in SHARPNESS if self.soften else ():
             smooth = self.equations.with_model(_sharpened(self.equations.model, sharpness))

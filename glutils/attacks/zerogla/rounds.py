@@ -58,6 +58,10 @@ class StreamedRound(Block):
         images, labels = self.decode(u)
         return models.flatten(torch.func.grad(lambda p: self.loss(p, images, labels))(params))
 
+    def one_state(self) -> tuple[models.Parameters, Callable[[], Iterator[torch.Tensor]]]:
+        """A state of the model that stands for the block, and its directions, a few rows at a time."""
+        return self.params, lambda: (self.directions.rows(*span) for span in self.directions.blocks())
+
     def evaluate(self, u: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """r = V g(u) - target, shape (K,), and its pullback to u, shape (D,)."""
         g, pull = vjp(lambda v: self._gradient(v, self.params), u)
@@ -139,6 +143,11 @@ class StackedRounds(Block):
 
     def _combine(self, r: torch.Tensor) -> torch.Tensor:
         return (r.view(self.shape)[:, None] @ self.directions)[:, 0]
+
+    def one_state(self) -> tuple[models.Parameters, Callable[[], Iterator[torch.Tensor]]]:
+        """See :meth:`StreamedRound.one_state`; here the state in the middle."""
+        middle = {name: p[self.shape[0] // 2] for name, p in self.params.items()}
+        return middle, lambda: iter(self.directions.flatten(0, 1).split(256))
 
     def evaluate(self, u: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See :meth:`StreamedRound.evaluate`."""
