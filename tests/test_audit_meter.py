@@ -81,7 +81,8 @@ def test_it_counts_down_to_a_level_and_to_a_name(pair, model):
 
 
 def test_states_that_differ_hold_more_than_one_narrow_state(pair):
-    narrow = [gl.models.build("convnet", pair, channels=(1, 1), hidden=None, activation="gelu", seed=s) for s in range(8)]
+    how = {"channels": (1, 1), "hidden": None, "activation": "gelu"}
+    narrow = [gl.models.build("convnet", pair, seed=number, **how) for number in range(8)]
     one, many = gl.audit.Meter(pair), gl.audit.Meter(pair)
     for number, state in enumerate(narrow):
         stays, moves = one.add(narrow[0], client(40, number)), many.add(state, client(40, number))

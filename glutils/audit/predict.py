@@ -116,7 +116,8 @@ def predict(
     rounds = _validate.integer("rounds", rounds, at_least=1)
     told = one_message(model, protocol, batch)
     notes = ["labels are taken to be known, and all rounds are counted at the present state"]
-    return expected(told.gram, told.noise, protocol.directions * rounds, batch, prior_of(batch, public), notes + told.notes)
+    count, prior = protocol.directions * rounds, prior_of(batch, public)
+    return expected(told.gram, told.noise, count, batch, prior, notes + told.notes)
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class Told:
 
 
 def one_message(model: nn.Module, protocol: Protocol, batch: Batch) -> Told:
-    """What one message of ``protocol`` at this state of the model would tell about ``batch``; refuses as :func:`predict`."""
+    """What a message of ``protocol`` at this state of the model would tell of ``batch``; refuses as :func:`predict`."""
     _validate.instance("protocol", protocol, Protocol)
     _validate.instance("batch", batch, Batch)
     if protocol.kind != "scalars" or not protocol.undefended.answers_slopes:
