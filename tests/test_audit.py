@@ -12,6 +12,7 @@ import torch
 
 import glutils as gl
 from glutils.audit import verdicts
+from glutils.audit.page import page
 from glutils.audit.verdicts import INCONCLUSIVE, LEAKS, NOT_FOUND, UNFINISHED, Planted
 
 SHAPE = (1, 1, 8, 8)
@@ -68,6 +69,10 @@ def test_scalars_leak_and_with_directions_of_another_law_they_are_inconclusive(d
     right = gl.audit.run(model, sent, protocol, **how)
     wrong = gl.audit.run(model, sent, replace(protocol, law="decomfl"), **how)
     assert (right.verdict, wrong.verdict) == (LEAKS, INCONCLUSIVE)
+    (found,) = (row for row in right.rows if row.attack == "zerogla")
+    assert found.certificate.certified and found.certificate.held == 19 and found.certificate.rank == 64
+    assert found.certified.startswith("certified: ") and found.certified in page(right)
+    assert all(row.certificate is None and row.certified == "" for row in wrong.rows)
     assert "unexplained" in wrong.reason and "law" in wrong.advice
 
 

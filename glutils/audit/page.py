@@ -69,7 +69,7 @@ def page(report: Report) -> str:
     parts += ["<h2>Attacks</h2>", _attacks(ran) if ran else "<p>No attack was run to its end.</p>"]
     for row in ran:
         parts += [f"<h3>{_text(row.title)}</h3>", f"<p>{_text(row.verdict)}: {_text(row.reason)}</p>"]
-        parts += [f"<p>{_text(note)}</p>" for note in row.notes]
+        parts += [f"<p>{_text(note)}</p>" for note in (row.certified, *row.notes) if note]
         parts += [_shown(row, name, report) for name in WORDS if name in row.pictures]
     left = [[row.title, row.reason] for row in report.rows if row.verdict == verdicts.NOT_RUN]
     if left:
@@ -94,6 +94,8 @@ READING = (
     f"found by these attacks</strong>: all positive controls were passed, what was found explains at most "
     f"{verdicts.NOTHING:.0%} of that of each, and stated noise or round-off the rest, or the message holds next to "
     "nothing. <strong>inconclusive</strong>: neither can be said.",
+    "<strong>certified</strong>: the attack was run once more on four fifths of the scalars, and what it found "
+    "predicts the fifth that it had not seen, to rounding. Nothing else would have.",
     "The rules are this book's own, and not peer-reviewed. An attack that is not in the table may find more.",
 )
 

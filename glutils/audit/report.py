@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from .. import _files, _validate
+from ..attacks.zerogla.verified import VerifiedLeak
 from ..data.vocabulary import Vocabulary
 from ..runs import records
 from . import verdicts
@@ -34,6 +35,8 @@ class Row:
         psnr: in dB, where the auditor gave the truth.
         pictures: what was found, of the message and of the controls, by name, each (B, ...).
         notes: the attack's own.
+        certificate: of an exact attack on scalars that leaks: whether the same attack on four fifths of them predicts
+            the fifth that it has not seen, see :func:`glutils.attacks.certify`; None where there is none.
     """
 
     attack: str
@@ -48,6 +51,20 @@ class Row:
     psnr: tuple[float, ...] = ()
     pictures: dict[str, torch.Tensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    certificate: VerifiedLeak | None = None
+
+    @property
+    def certified(self) -> str:
+        """What the certificate says, in a sentence; empty where there is none."""
+        if self.certificate is None:
+            return ""
+        held = self.certificate
+        head = "certified" if held.certified else "not certified"
+        return (
+            f"{head}: fitted to the other scalars, the attack predicts {held.held} that it has not seen with a misfit "
+            f"of {held.misfit:.1g} (rounding: up to {held.tolerance:.1g}), and those it was fitted to determine "
+            f"{held.rank} of {held.unknowns} numbers"
+        )
 
     @property
     def planted(self) -> Planted | None:
@@ -165,6 +182,9 @@ def _row(row: Row) -> dict[str, Any]:
     found: dict[str, Any] = {name: getattr(row, name) for name in kept}
     found |= {"control misfits": row.controls, "psnr": list(row.psnr), "notes": list(row.notes), "planted": None}
     found["plants"] = []
+    if row.certificate is not None:
+        kept = ("certified", "misfit", "tolerance", "held", "error", "rank", "unknowns", "within")
+        found["certificate"] = {name: getattr(row.certificate, name) for name in kept}
     if row.planted is not None:
         names = ("misfit", "reached", "level", "unit", "passed")
         told = {id(one): {name: getattr(one, name) for name in names} for one in row.plants}
