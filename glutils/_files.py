@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,3 +102,26 @@ def project_root(start: str | Path | None = None) -> Path:
     """
     here = Path.cwd() if start is None else Path(start)
     return next((folder for folder in (here, *here.parents) if (folder / "pyproject.toml").is_file()), here)
+
+
+def own_place(*parts: str) -> Path:
+    """A folder for results for which nobody chose one: ``parts`` below the project's root.
+
+    A course's or a package's folder may be read-only. Then the same ``parts`` below ``leaky-scalars`` in the user's own
+    folder take its place, and a warning says where that is.
+    """
+    here = project_root().joinpath(*parts)
+    if _writable(next(folder for folder in (here, *here.parents) if folder.exists())):
+        return here
+    there = Path.home().joinpath("leaky-scalars", *parts)
+    warnings.warn(f"{here} cannot be written; results go to {there}", stacklevel=3)
+    return there
+
+
+def _writable(folder: Path) -> bool:
+    """Whether a file can be made there: tried, since permissions do not tell of a read-only disk."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False

@@ -61,6 +61,39 @@ def test_a_project_begins_where_its_pyproject_lies(tmp_path, monkeypatch):
     assert _files.project_root(tmp_path) == tmp_path, "no project: the place itself"
 
 
+def unwritable(tmp_path, monkeypatch):
+    """A project on a disk that nobody, root included, can write to; and a home."""
+    real = _files.project_root
+    monkeypatch.setattr(_files, "project_root", lambda start=None: real(start) if start else Path("/proc/sys"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path / "leaky-scalars"
+
+
+def test_results_go_elsewhere_where_the_project_cannot_be_written_and_a_warning_says_where(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    assert _files.own_place("data", "sweeps", "x") == tmp_path / "data" / "sweeps" / "x"
+    assert not (tmp_path / "data").exists() and os.listdir(tmp_path) == ["pyproject.toml"]
+    own = unwritable(tmp_path, monkeypatch)
+    with pytest.warns(UserWarning, match="/proc/sys/data/sweeps cannot be written; results go to .*leaky-scalars"):
+        assert _files.own_place("data", "sweeps") == own / "data" / "sweeps"
+
+
+def test_experiments_and_records_of_a_read_only_checkout_are_kept_and_go_on(tmp_path, monkeypatch):
+    own = unwritable(tmp_path, monkeypatch)
+    monkeypatch.delenv("GLUTILS_RECORDS", raising=False)
+    how = {"size": 8, "reconstruct_num": 1, "exp_name": "one", "max_iteration": 2, "progress": False}
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="cannot be written; results go to"):
+            found = gl.experiments.reconstruct("ig", "digits", **how)
+        assert found.folder == own / "data" / "reconstruct" / "one" and (found.folder / "results.csv").is_file()
+    with pytest.warns(UserWarning, match="cannot be written; results go to"):
+        path = gl.runs.record("mine", parameters={}, rows=[])
+    assert path == own / "_build" / "records" / "mine.json"
+    with pytest.warns(UserWarning, match="cannot be written; results go to"):
+        assert gl.runs.load("mine").name == "mine"
+
+
 @pytest.mark.parametrize("wrong", ["", "../up", "a/b", ".hidden", "-x", "a b", "a\n", 3, None])
 def test_names_of_files_are_no_paths(wrong):
     assert _validate.file_name("exp_name", "My.exp-1_b") == "My.exp-1_b"

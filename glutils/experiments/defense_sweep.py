@@ -106,7 +106,8 @@ def defense_sweep(
         seeds: repetitions: images, weights, noise and starting points of seeds 0, 1, ...
         options: further options of the defence.
         exp_name: letters, digits, ``.``, ``_`` and ``-``.
-        folder: where the experiment's folder goes; default ``data/defense_sweep`` under the project's root.
+        folder: where the experiment's folder goes; default ``data/defense_sweep`` under the project's
+            root, or below ``~/leaky-scalars``, with a warning, where that cannot be written.
         cluster, workers, progress: as in :func:`glutils.runs.sweep`.
         scene: the rest of :class:`glutils.experiments.defended.Scene`, such as ``rounds``, ``images``, ``evaluations``.
 
@@ -128,7 +129,7 @@ def defense_sweep(
         whole.protocol(defended.defense_of(defense, strength, **options))
     _validate.integer("seeds", seeds, at_least=1)
     _validate.file_name("exp_name", exp_name)
-    where = (Path(folder) if folder is not None else _files.project_root() / "data" / "defense_sweep") / exp_name
+    where = (Path(folder) if folder is not None else _files.own_place("data", "defense_sweep")) / exp_name
     asked = dataclasses.asdict(whole) | {"defence": defense, "options": options, "exp_name": exp_name}
     asked |= {"strengths": list(strengths), "seeds": seeds}
     with _files.held(where, "exp_name"):

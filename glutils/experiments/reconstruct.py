@@ -98,7 +98,8 @@ def reconstruct(
         generator_weights: path of a trained generator, for attacks that take one.
         misled: a way of :func:`glutils.tamper`; the attack runs again on the spoiled update, as one more control.
         exp_name: letters, digits, ``.``, ``_`` and ``-``.
-        folder: where the experiment's folder goes; default ``data/reconstruct`` under the project's root.
+        folder: where the experiment's folder goes; default ``data/reconstruct`` under the project's root, or
+            below ``~/leaky-scalars``, with a warning, where that cannot be written.
         device: default: a GPU where there is one.
         seed: of the images, of the network's weights, of the directions, and of the attack.
         progress: see :func:`glutils.solvers.search`.
@@ -119,7 +120,7 @@ def reconstruct(
         if name in ("iterations", "seconds"):
             raise TypeError(f"{name} is not an option here: use max_iteration; got {name}={options[name]!r}")
     asked["options"] = records.encode("options", options)
-    where = (Path(folder) if folder is not None else _files.project_root() / "data" / "reconstruct") / exp_name
+    where = (Path(folder) if folder is not None else _files.own_place("data", "reconstruct")) / exp_name
     with _files.held(where, "exp_name"):
         return _continued(where, asked, options, _device.resolve(device), progress)
 

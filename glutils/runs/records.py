@@ -276,7 +276,7 @@ def _metrics(measured: metrics.Metrics, index: int) -> dict[str, float]:
 def _folder(folder: str | Path | None) -> Path:
     """Where records are: as told, as the environment says, or below the project that the caller works in."""
     told = folder if folder is not None else os.environ.get(FOLDER)
-    return Path(told) if told else _files.project_root() / "_build" / "records"
+    return Path(told) if told else _files.own_place("_build", "records")
 
 
 def _device(device: str | torch.device | None) -> str:

@@ -113,7 +113,7 @@ def sweep(
         if cluster is not None:
             raise ValueError(f"workers must be None where a cluster is given, which has its own; got {workers}")
     _validate.number("timeout", timeout, above=0)
-    where = Path(folder) if folder is not None else _files.project_root() / "data" / "sweeps" / asked.name
+    where = Path(folder) if folder is not None else _files.own_place("data", "sweeps", asked.name)
     with _files.held(where, "folder"):
         return _continued(asked, points, where, cluster, workers, timeout, progress)
 

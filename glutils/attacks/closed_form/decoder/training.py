@@ -46,7 +46,7 @@ class Training:
 def folder(exp_name: Any, root: Any = None) -> Path:
     """``<root>/train_generator/<exp_name>``; the root is ``$GLUTILS_DATA``, else ``data`` under the project's root."""
     _validate.file_name("exp_name", exp_name)
-    root = root or os.environ.get("GLUTILS_DATA") or _files.project_root() / "data"
+    root = root or os.environ.get("GLUTILS_DATA") or _files.own_place("data")
     return Path(root) / "train_generator" / exp_name
 
 
