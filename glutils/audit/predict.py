@@ -36,7 +36,7 @@ class Prediction:
 
     Attributes:
         psnr: (B,) float64, the expected PSNR of each record by the best linear estimate under the prior, in dB, with
-            pixels clamped to their range as scores do.
+            pixels clamped to their range as scores do. A mean over directions: one message may be decibels off.
         bound: (B,) float64, the PSNR that no attacker exceeds on average over records of the prior, in dB; ``inf``
             without noise, where it says nothing. One message may lie a decibel or two above an average.
         bits: what the scalars tell about the records, in bits, of an attacker with this prior.
