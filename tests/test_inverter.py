@@ -131,7 +131,7 @@ def test_the_inverter_refuses_what_it_cannot_do(monkeypatch):
         gl.attack("inverter", observed(same))
     seen = observed(private(0))
     several = dataclasses.replace(seen, rounds=seen.rounds * 2)
-    with pytest.raises(ValueError, match=r"one message about the whole batch.*'ig', which takes several"):
+    with pytest.raises(ValueError, match=r"reads one gradient, got 2: .* several are read by .*'ig'"):
         gl.attack("inverter", several)
     photos = gl.data.public("photos", size=8, count=20, device="cpu")
     with pytest.raises(ValueError, match=r"public must hold images of shape \(1, 8, 8\), got \(3, 8, 8\)"):

@@ -196,7 +196,7 @@ WORDS = ("simulates", "variable", "distance", "prior", "solver", "labels")
 def test_a_card_holds_words_for_a_table_and_no_sentence(name):
     card = ATTACKS.get(name)
     assert card.takes in (OBSERVATION, "clients") and card.adversary in ADVERSARIES
-    assert set(card.kinds) <= set(KINDS) and bool(card.kinds) == (card.takes == OBSERVATION)
+    assert set(card.several) <= set(card.kinds) <= set(KINDS) and bool(card.kinds) == (card.takes == OBSERVATION)
     for field in dataclasses.fields(card):
         value = getattr(card, field.name)
         if field.name == "run":
@@ -205,7 +205,7 @@ def test_a_card_holds_words_for_a_table_and_no_sentence(name):
         for words in value if isinstance(value, tuple) else [value]:
             assert isinstance(words, str) and words.strip() == words and words, field.name
             assert len(words) <= 45 and not re.search(r"\w\(|\. |\.$|\bcall\b|\bgl\.", words), f"{field.name}: {words}"
-    assert set(WORDS) | {"title", "kinds", "source", "adversary", "takes", "records", "losses", "run"} == {
+    assert set(WORDS) | {"title", "kinds", "several", "source", "adversary", "takes", "records", "losses", "run"} == {
         field.name for field in dataclasses.fields(card)
     }
 

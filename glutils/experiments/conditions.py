@@ -15,6 +15,7 @@ from ..attacks.base import ATTACKS
 from ..attacks.closed_form import decoder
 from ..attacks.closed_form.inverse_map import train_inverter
 from ..attacks.malicious import fishing, imprint, loki
+from ..data import tables, texts
 from ..observation import Observation
 from ..priors import latent
 
@@ -26,6 +27,8 @@ SENT = {"average": "delta", "estimate": "scalars", "short estimate": "scalars"}
 """What the client sends where the attack is given a stand-in for the gradient."""
 SCALARS_PER_PIXEL = 1.25
 """Directions per unknown pixel where nothing else is said, enough for ZeroGLA's equations to have one solution."""
+SCALARS_PER_PIECE = 16
+"""Directions per piece of a text: a search from left to right needs more than the unknowns hold."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,22 @@ def update_of(attack: str, update: str | None = None) -> str:
     return update
 
 
+def check_records(attack: str, dataset: str, size: int | None) -> None:
+    """Refuse records of a kind that the attack does not reconstruct, and name sets that it does and attacks on them."""
+    sets = {"tables": tuple(tables.TABLES), "tokens": tuple(texts.names())}
+    kind = next((name for name, known in sets.items() if dataset in known), "images")
+    able = ATTACKS.get(attack).records
+    if kind not in able:
+        fit = [known for name in able for known in sets.get(name, ("digits", "photos", "..."))]
+        others = [name for name in CONDITIONS if kind in ATTACKS.get(name).records]
+        raise ValueError(
+            f"dataset must be one of {' and '.join(able)} for {attack!r} ({', '.join(fit)}), got {dataset!r}; its "
+            f"{kind} are reconstructed by {', '.join(others)}"
+        )
+    if kind != "images" and size is not None:
+        raise ValueError(f"size must be None for {dataset!r}, which holds no images, got {size}")
+
+
 def protocol_of(update: str, batch: data.Batch, *, directions: int | None = None, seed: int = 0) -> protocols.Protocol:
     """The protocol that sends an update of this kind."""
     update = SENT.get(update, update)
@@ -194,7 +213,8 @@ def protocol_of(update: str, batch: data.Batch, *, directions: int | None = None
     if update == "delta":
         return protocols.FedAvg(epochs=1, batch_size=max(1, len(batch) // 2), lr=0.01)
     if directions is None:
-        directions = int(SCALARS_PER_PIXEL * batch.images.numel())
+        each = SCALARS_PER_PIXEL if batch.images.is_floating_point() else SCALARS_PER_PIECE
+        directions = int(each * batch.images.numel())
     return protocols.ZerothOrder(directions=directions, mu=1e-4, dtype="float64", seed=seed)
 
 

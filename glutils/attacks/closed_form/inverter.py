@@ -80,10 +80,10 @@ def inverter(
         >>> bool(gl.metrics.psnr(result.images, batch.images) > 25)
         True
     """
-    if len(seen.rounds) != 1 or seen.local_batch not in (None, seen.shape[0]):
+    if seen.local_batch not in (None, seen.shape[0]):
         raise ValueError(
-            "attack 'inverter' reads one message about the whole batch; of a transcript, observe(..., rounds=[t]), or "
-            "'ig', which takes several"
+            f"attack 'inverter' reads a message about the whole batch, got one about {seen.local_batch} of its "
+            f"{seen.shape[0]} records; 'ig' takes it for one about all, and says so"
         )
     labels, notes = labels_of(seen)
     order = distinct(labels, seen.shape[0]).argsort()

@@ -45,6 +45,7 @@ networks with pooling say less about fine detail than shallow ones, on which 1e-
     Card(
         title="STG (GradInversion)",
         kinds=("gradient",),
+        several=("gradient",),
         simulates="FedSGD",
         variable="pixels",
         distance="squared",

@@ -25,6 +25,7 @@ FITS, ROUND_OFF = 10.0, 1e-6
     Card(
         title="TabLeak",
         kinds=("gradient", "delta"),
+        several=("gradient", "delta"),
         simulates="FedSGD or FedAvg",
         variable="numbers, and logits of levels",
         distance="cosine",

@@ -53,6 +53,7 @@ class Options(TypedDict, total=False):
     Card(
         title="ZeroGLA",
         kinds=("scalars",),
+        several=("scalars",),
         simulates="ZerothOrder",
         variable="pixels",
         distance="squared, on scalars",
