@@ -1,9 +1,9 @@
 """TabLeak on the shipped tables: cells that are right, table by table, beside those who read no message.
 
 The gradient of one batch of eight records, through a network of one hidden layer; labels told. Settings were chosen on
-public records. Controls: the same search on a
-gradient that was spoiled, the public means and commonest levels, and the nearest of the public records, which is chosen
-by somebody who knows the private ones. Seventeen batches: so many all right exclude a share below 0.8 at 95 %. Rows that are in the record already are kept.
+public records. Controls: the same search on a gradient that was spoiled, the public means and commonest levels, and the
+nearest of the public records, which is chosen by somebody who knows the private ones. Seventeen batches, because so
+many that are all right exclude a share below 0.8 at 95 %. Rows that are in the record already are kept.
 
     python benchmarks/tables.py [--seeds 17]
 
