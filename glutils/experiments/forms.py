@@ -43,6 +43,10 @@ FORMS: dict[str, tuple[str, str]] = {
     "rgap": (EXTENDED, "any number of classes"),
     "fc_inversion": (AS_PUBLISHED, ""),
     "spear": (AS_PUBLISHED, ""),
+    "sme": (OWN, "the share inside a sigmoid; steps, box and total variation are IG's"),
+    "april": (AS_PUBLISHED, "the closed form alone"),
+    "fishing": (AS_PUBLISHED, "by classes alone, behind a fully connected first layer"),
+    "loki": (AS_PUBLISHED, "clients kept apart by biases in place of convolutional kernels"),
     "rtf": (EXTENDED, "the block has two sides"),
     "zerogla": (EXTENDED, "Gauss-Newton in place of Adam"),
 }

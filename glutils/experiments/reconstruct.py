@@ -146,6 +146,8 @@ def _continued(
             asked["dataset"], count=wanted * size, size=asked["size"], seed=seed, root=root, device=device
         )
         public = _public(every, root, seed)
+        if (task := conditions.of(asked["algorithm"]).task) is not None:
+            every, public = task(every), task(public)
     for k in todo:
         batch = every[slice(k * size, (k + 1) * size)]
         try:
