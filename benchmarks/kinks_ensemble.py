@@ -22,6 +22,7 @@ It goes on where it was stopped.
 from __future__ import annotations
 
 import argparse
+import functools
 
 import torch
 from common import arguments, measure
@@ -96,19 +97,19 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[*NETWORKS, "digits"], choices=[*NETWORKS, "digits"])
     options = arguments(parser)
     cells = [
-        {"network": network, "way": way, "ratio": ratio, "seed": seed, "seconds": options.seconds}
+        {"network": network, "way": way, "ratio": ratio, "seed": seed}
         for network in NETWORKS
         for ratio in RATIOS[network]
         for seed in range(options.seeds)
         for way in ("ensemble", "smooth networks", "permuted scalars")
         if way == "ensemble" or ((network, ratio) == ("narrow", 4.0) and seed < 3)
     ]
-    common = {"network": "digits", "ratio": ROUNDS * SCALARS / 784, "seconds": options.seconds}
+    common = {"network": "digits", "ratio": ROUNDS * SCALARS / 784}
     for way in ("public digits", "ensemble"):
         cells += [common | {"way": way, "seed": seed} for seed in range(options.digits)]
     cells = [cell for cell in cells if cell["network"] in options.only]
     setting = {"size": SIZE, "content": CONTENT, "rounds": ROUNDS, "lr": LR, "mu": MU}
-    measure("kinks_ensemble_cpu", cells, search, setting)
+    measure("kinks_ensemble_cpu", cells, functools.partial(search, seconds=options.seconds), setting)
 
 
 if __name__ == "__main__":
