@@ -23,8 +23,7 @@ Records in benchmarks/results (OMP_NUM_THREADS=1):
     frontier_cpu: python benchmarks/frontier.py
     frontier_names_cpu: python benchmarks/frontier.py --names
 
-Of epsilon 2 and of collusion it has the first seed of scalars, of epsilon 4 and 128 nothing yet; of names at epsilon 2
-the first seed of gradients. In strong noise the search hardly moves from its start; the posterior is the attack that
+Of epsilon 2 and of collusion it has the first seed of scalars, of epsilon 4 and 128 nothing yet. In strong noise the search hardly moves from its start; the posterior is the attack that
 counts. Rounds and step size of gradients were chosen on seeds 100 to 103, by accuracy alone, among 50 to 400 rounds,
 steps of 0.5 to 4 and bounds of 0.2 to 2; on the same test digits, which flatters the defence a little.
 """

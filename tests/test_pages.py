@@ -405,7 +405,7 @@ def test_the_index_holds_every_record_with_a_script_that_exists_and_its_readers(
     readers = index.readers()
     assert set(readers) == set(made), "claims and pages name records that exist"
     assert readers["zo_objective_cpu"] == ["notebooks/benchmarks.ipynb", "book/claims/1_zerogla.yaml"]
-    assert readers["kinks_near_cpu"] == ["notebooks/04_how_many_scalars.ipynb"]
+    assert readers["kinks_near_cpu"] == ["notebooks/what_the_network_lets_through.ipynb"]
     table = pages.records_table()
     assert all(f"| `{name}` |" in table for name in made)
 

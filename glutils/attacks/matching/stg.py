@@ -50,7 +50,7 @@ networks with pooling say less about fine detail than shallow ones, on which 1e-
         variable="pixels",
         distance="squared",
         prior="TV, l2, BN statistics, group",
-        solver="Adam + noise",
+        solver="Adam, through surrogate kinks (ours)",
         labels="zero-shot",
         source="yin2021stg",
     ),
