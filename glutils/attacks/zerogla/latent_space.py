@@ -89,7 +89,7 @@ def latent_gauss_newton(
             return (full.flatten(),)
 
         equations = equations.with_decode(*_unknowns_of(used, seen, labels))
-        centre = torch.zeros_like(start)
+        centre, options = torch.zeros_like(start), dict(how)
         if count:
             drawn = {"count": count, "generator": generator, "spread": 1.0}
             start, equations = through_kinks(
@@ -97,7 +97,8 @@ def latent_gauss_newton(
             )
             if trace.ending:
                 return Solution(start, equations.noise, equations, trace.ending)
-        return gauss_newton(equations, start, trace.stage(lift), iterations=iterations, centre=centre, **how)
+            options["damping"] = 1e-6  # the prior has done its part: more of it would lead away again
+        return gauss_newton(equations, start, trace.stage(lift), iterations=iterations, centre=centre, **options)
 
     def solve(trace, generator):
         z, now = equations.targets.new_zeros(shape), equations
