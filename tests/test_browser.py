@@ -142,7 +142,7 @@ def test_wide_tables_are_cards_on_a_phone_and_as_wide_as_the_text_on_a_desk(size
         opened(sized, path)
         if sized.viewport_size == DESK:
             scrolled += [f"{path.name}: {table}" for table in sized.evaluate(SCROLLS)]
-        for table in sized.evaluate(CARDS) if 'class="table stack"' in text else []:
+        for table in sized.evaluate(CARDS) if 'class="table stack' in text else []:
             seen += 1
             if sized.viewport_size == PHONE:
                 here = not table["wide"] and table["head"] <= 1 and len(table["says"]) > 3

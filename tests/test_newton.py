@@ -12,6 +12,7 @@ import glutils as gl
 from glutils.attacks.zerogla import attack, gauss_newton
 from glutils.attacks.zerogla import coarse_to_fine as pyramid
 from glutils.models import relu
+from glutils.models.switches import has_switches
 from glutils.solvers import Trace
 
 
@@ -54,18 +55,16 @@ def test_kinks_resist_until_smooth_networks_lead_around_them():
 def test_a_smoothed_network_comes_to_be_the_network():
     batch = gl.data.sample("digits", seed=0)
     model = gl.models.build("convnet", batch)
-    soft = relu.smooth_relu(model)
-    assert relu.has_kinks(model) and not relu.has_kinks(soft)
-    assert not relu.has_kinks(gl.models.build("mlp", batch))
-    torch.testing.assert_close(soft(batch.images), model(batch.images), rtol=0, atol=0)
     apart = []
     for sharpness in (1.0, 16.0, 256.0):
-        relu.sharpen(soft, sharpness)
+        soft = relu.smooth_relu(model, sharpness)
+        assert has_switches(model, batch.images) and not has_switches(soft, batch.images)
         apart.append((soft(batch.images) - model(batch.images)).abs().max().item())
     assert apart == sorted(apart, reverse=True) and 0 < apart[-1] < 0.05 * apart[0]
-    relu.sharpen(soft, math.inf)
+    soft = relu.smooth_relu(model, math.inf)
     torch.testing.assert_close(soft(batch.images), model(batch.images), rtol=0, atol=0)
     assert dict(soft.named_parameters()).keys() == dict(model.named_parameters()).keys()
+    assert all(a is b for a, b in zip(soft.parameters(), model.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("option", [{"prior": "smooth"}, {"prior": "none"}])

@@ -35,8 +35,31 @@ def test_the_network_sends_the_same_gradient_and_is_left_alone(digit):
     assert list(found) == list(wanted)
     for name in wanted:
         torch.testing.assert_close(found[name], wanted[name])
-    assert any(isinstance(m, SurrogateReLU) for m in other.modules())
-    assert not any(isinstance(m, SurrogateReLU) for m in model.modules())
+    assert moved(other, digit) > 1.1 * moved(model, digit) > 0
+
+
+def moved(model, batch):
+    """Length of the derivative of the gradient's square in the pixels."""
+    images = batch.images.clone().requires_grad_()
+    found = models.gradient(model, None, images, batch.labels, create_graph=True)
+    return float(torch.autograd.grad(models.flatten(found).square().sum(), images)[0].norm())
+
+
+@pytest.mark.parametrize("relu", [torch.nn.ReLU(inplace=True), torch.relu, torch.nn.functional.relu, torch.Tensor.relu])
+def test_it_does_not_matter_how_relu_is_called(relu):
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = torch.nn.Linear(64, 32), torch.nn.Linear(32, 10)
+
+        def forward(self, x):
+            return self.last(relu(self.first(x.flatten(1))))
+
+    torch.manual_seed(0)
+    model, batch = Own(), gl.data.sample("digits", seed=0, device="cpu")
+    other = with_surrogates(model, 1.0)
+    torch.testing.assert_close(other(batch.images), model(batch.images), rtol=0, atol=0)
+    assert moved(other, batch) != pytest.approx(moved(model, batch), rel=0.01)
 
 
 def test_it_foresees_how_the_gradient_moves():
@@ -63,7 +86,8 @@ def test_it_foresees_how_the_gradient_moves():
 
 def test_a_network_without_relu_stays_what_it_is(digit):
     model = models.build("mlp", digit, seed=0, hidden=(8,), activation="tanh")
-    assert str(with_surrogates(model, 1.0)) == str(model)
+    other = with_surrogates(model, 1.0)
+    assert str(other) == str(model) and moved(other, digit) == moved(model, digit)
 
 
 def test_stg_leaves_the_observed_network_alone(digit):

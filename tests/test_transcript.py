@@ -1,11 +1,15 @@
 """Transcripts that do not hold together: noticed by replay, or, where replay is blind, by the misfit of rounds."""
 
+import itertools
+import math
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 
 import glutils as gl
+from glutils.attacks.zerogla import consistency, gauss_newton
 from glutils.attacks.zerogla.consistency import check_rounds
 
 
@@ -134,6 +138,24 @@ def test_rounds_of_another_client_are_named_and_left_out(transcript, clients):
     cleaned = check_rounds(spoiled, seen)
     assert "left out rounds [2, 11, 17]" in cleaned.notes[-1] and cleaned.diagnostics["left out"] == 3
     assert cleaned.loss < 1e-12 < spoiled.loss
+
+
+def test_rounds_are_compared_only_while_there_is_time(transcript, monkeypatch):
+    seen = gl.observe(exchanged(transcript, [2, 11, 17]), client=0, knows={"labels"})
+    spoiled = attacked(seen)
+    late = check_rounds(spoiled, seen, deadline=-math.inf)
+    assert late.images is spoiled.images and late.evaluations == spoiled.evaluations
+    assert late.notes[-2] == consistency.UNCHECKED and "not explained" in late.notes[-1]
+    ticks = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(ticks)))
+    short = check_rounds(spoiled, seen, deadline=3.0)  # the first refit ends after three steps
+    assert short.images is spoiled.images and consistency.UNCHECKED in short.notes
+    assert spoiled.evaluations < short.evaluations < check_rounds(spoiled, seen).evaluations
+    deadlines = []
+    monkeypatch.setattr(gauss_newton, "check_rounds", lambda result, seen, end: deadlines.append(end) or result)
+    begin = next(ticks)
+    gl.attack("zerogla", seen, seconds=100, iterations=1)
+    assert 100 + begin < deadlines[0] <= 110 + begin
 
 
 def test_a_consistent_transcript_accuses_nobody(transcript):

@@ -16,7 +16,7 @@ from torch import nn
 
 from .. import _validate, models, zo
 from ..data.batch import Batch
-from ..models.relu import has_kinks
+from ..models.switches import has_switches
 from ..protocols import Protocol
 from .gram import gradient_gram
 
@@ -163,7 +163,7 @@ def one_message(model: nn.Module, protocol: Protocol, batch: Batch) -> Told:
     added = protocol.noise(payload, len(batch))
     noise = math.hypot(_roundoff(model, tried, batch, payload.scalars, directions), added)
     kinks = "the network has kinks, which an attack may stick at: the prediction is for one that does not"
-    return Told(gram, noise, [kinks] if has_kinks(model) else [])
+    return Told(gram, noise, [kinks] if has_switches(model, batch.images) else [])
 
 
 def expected(

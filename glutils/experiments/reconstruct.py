@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,8 @@ def _continued(
             asked["dataset"], count=wanted * size, size=asked["size"], seed=seed, root=root, device=device
         )
         public = _public(every, root, seed)
+        if (task := conditions.of(asked["algorithm"]).task) is not None:
+            every, public = task(every), task(public)
     for k in todo:
         batch = every[slice(k * size, (k + 1) * size)]
         try:
@@ -250,7 +252,10 @@ def _attacked(asked, batch, public, options, learned, progress):
     more = {}
     if asked["misled"] is not None:
         spoiled = observation.tamper(seen, asked["misled"], seed=seed)
-        more[f"misled: {asked['misled']}"] = attacks.attack(algorithm, spoiled, seed=seed, **options)
+        try:
+            more[f"misled: {asked['misled']}"] = attacks.attack(algorithm, spoiled, seed=seed, **options)
+        except ValueError as error:  # an attack that sees the spoiling, and finds nothing
+            result = replace(result, notes=(*result.notes, f"refuses the spoiled message: {error}"))
         if any(note.startswith("interrupted") for other in more.values() for note in other.notes):
             raise KeyboardInterrupt
     return result, metrics.score(result, batch, public=public, controls=more)

@@ -3,27 +3,23 @@ whose derivative says how a gradient moves when neurons switch on and off."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
-
-def has_kinks(model: nn.Module) -> bool:
-    """Whether the model has ReLU layers."""
-    return any(isinstance(module, nn.ReLU) for module in model.modules())
+from .calls import within
 
 
-def replace_relu(model: nn.Module, make: Callable[[], nn.Module]) -> nn.Module:
-    """A copy of ``model`` with what ``make`` returns in the place of every ReLU layer; parameters keep their names."""
-    model = copy.deepcopy(model)
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.ReLU):
-                setattr(module, name, make())
-    return model
+def replace_relu(model: nn.Module, replacement: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+    """A copy of ``model`` that calls ``replacement`` wherever it would call ReLU: as a layer, function or method."""
+
+    def handler(name: str, function: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        return replacement(args[0]) if name == "relu" else function(*args, **named)
+
+    return within(model, lambda: handler)
 
 
 class SmoothReLU(nn.Module):
@@ -41,16 +37,9 @@ class SmoothReLU(nn.Module):
         return x.relu() if math.isinf(self.sharpness) else x * torch.sigmoid(2 * self.sharpness * x)
 
 
-def smooth_relu(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` with every ReLU layer replaced by a :class:`SmoothReLU`; parameters keep their names."""
-    return replace_relu(model, SmoothReLU)
-
-
-def sharpen(model: nn.Module, sharpness: float) -> None:
-    """Set the sharpness of every :class:`SmoothReLU` in ``model``; ``math.inf`` is ReLU itself."""
-    for module in model.modules():
-        if isinstance(module, SmoothReLU):
-            module.sharpness = sharpness
+def smooth_relu(model: nn.Module, sharpness: float) -> nn.Module:
+    """A copy of ``model`` with a :class:`SmoothReLU` of this sharpness in ReLU's place; ``math.inf`` is ReLU itself."""
+    return replace_relu(model, SmoothReLU(sharpness))
 
 
 class SurrogateReLU(nn.Module):
@@ -76,8 +65,8 @@ class SurrogateReLU(nn.Module):
 
 
 def with_surrogates(model: nn.Module, width: float) -> nn.Module:
-    """A copy of ``model`` with every ReLU layer replaced by a :class:`SurrogateReLU`; parameters keep their names."""
-    return replace_relu(model, lambda: SurrogateReLU(width))
+    """A copy of ``model`` with a :class:`SurrogateReLU` in ReLU's place."""
+    return replace_relu(model, SurrogateReLU(width))
 
 
 class _ReLU(torch.autograd.Function):

@@ -235,7 +235,7 @@ def search(
     restarts = _validate.integer("restarts", restarts, at_least=1)
     seed = _validate.integer("seed", seed, at_least=0)
     _validate.choice("keep", keep, ("lowest", "last"))
-    deadline = math.inf if seconds is None else time.monotonic() + _validate.number("seconds", seconds, above=0)
+    deadline = deadline_after(seconds)
     show = show_progress(progress)
     best: Trace | None = None
     finals: list[float] = []
@@ -270,6 +270,11 @@ def search(
         stopped = diverged  # keep="last", and no restart came to its end
     history = best.history()
     return Found(best.best, best.loss, History(**{**history.__dict__, "restarts": tuple(finals)}), stopped)
+
+
+def deadline_after(seconds: float | int | None) -> float:
+    """When a budget that begins now is spent, on the clock :func:`time.monotonic`; None: never."""
+    return math.inf if seconds is None else time.monotonic() + _validate.number("seconds", seconds, above=0)
 
 
 def show_progress(progress: bool | None) -> bool:

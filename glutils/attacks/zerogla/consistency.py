@@ -8,6 +8,7 @@ and leave out those that do not fit.
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import replace
 
 import torch
@@ -28,6 +29,9 @@ MOST, REFIT_STEPS = 0.3, 20
 
 FLOOR = 1e-6
 """Misfit relative to the scalars' spread that counts as none where the expected noise is even smaller."""
+
+UNCHECKED = "time was up before the rounds had been compared with each other"
+"""The note on a transcript in which rounds of another client may not have been found."""
 
 
 def misfits(seen: Observation, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
@@ -107,8 +111,9 @@ def without_strangers(
 
 
 def _without_strangers(
-    seen: Observation, images: torch.Tensor, labels: torch.Tensor, most: float, iterations: int, tally: Tally
-) -> tuple[torch.Tensor, list[int]]:
+    seen: Observation, images: torch.Tensor, labels: torch.Tensor, most: float, iterations: int, tally: Tally,
+    deadline: float = math.inf,
+) -> tuple[torch.Tensor, list[int]]:  # fmt: skip
     equations = _equations(seen, labels, tally)
     u = images.detach().to(equations.targets).flatten()
     if equations.count <= len(u):
@@ -127,7 +132,7 @@ def _without_strangers(
         if sum(len(message.payload) for message in rest) <= len(u) or (~kept).sum() > most * len(kept):
             return images, []
         some = _equations(replace(seen, rounds=rest), labels, tally)
-        trace = Trace(iterations, "last")
+        trace = Trace(iterations, "last", deadline)
         solution = gauss_newton(some, best, trace, iterations=iterations, prior=prior, centre=blank)
         if solution.ending:
             return images, []
@@ -139,18 +144,24 @@ def _without_strangers(
     return best.view(seen.shape), sorted({seen.rounds[i].number for i in strange.nonzero()[:, 0].tolist()})
 
 
-def check_rounds(result: Reconstruction, seen: Observation) -> Reconstruction:
+def check_rounds(result: Reconstruction, seen: Observation, deadline: float = math.inf) -> Reconstruction:
     """A reconstruction that explains all rounds as it is; another with a note that names the rounds that do not fit.
 
     For the end of an attack on a transcript. Where a consistent majority of rounds was found, the images are those that
     explain it, and the loss is that of the consistent rounds. Where none was found, only the note is added. What this
     computes is added to the reconstruction's evaluations.
+
+    Args:
+        deadline: of :func:`time.monotonic`. After it nothing more is computed: a note says that the rounds were not
+            compared, or not to the end.
     """
     unknowns, scalars = result.images.numel(), seen.scalars
     if scalars <= unknowns:
         return result
     if len(seen.rounds) < 3 or seen.local_batch is not None:
         return _judged_by_its_loss(result, scalars)
+    if time.monotonic() > deadline:
+        return _judged_by_its_loss(replace(result, notes=(*result.notes, UNCHECKED)), scalars)
     tally = Tally(result.evaluations or 0, result.pullbacks or 0)
     equations = _equations(seen, result.labels, tally)
     found, noise = _misfits(equations, seen, result.images)
@@ -159,8 +170,10 @@ def check_rounds(result: Reconstruction, seen: Observation) -> Reconstruction:
     total = float(found.square().mean().sqrt())
     images, rounds = result.images, []
     if total < 0.7 * math.sqrt(1 - unknowns / scalars):  # better than random numbers in place of scalars are explained
-        images, rounds = _without_strangers(seen, result.images, result.labels, MOST, REFIT_STEPS, tally)
+        images, rounds = _without_strangers(seen, result.images, result.labels, MOST, REFIT_STEPS, tally, deadline)
     if not rounds:
+        if time.monotonic() > deadline:
+            result = replace(result, notes=(*result.notes, UNCHECKED))
         return _counting(_unexplained(result, total, f"{noise:.1g} expected from round-off"), tally)
     found, _ = _misfits(equations, seen, images)
     fits = torch.tensor([message.number not in rounds for message in seen.rounds])

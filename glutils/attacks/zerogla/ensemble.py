@@ -27,7 +27,7 @@ from ...models.switches import has_switches, with_expected_switching
 from ...observation import Observation
 from ...solvers import Stage
 from .equations import ScalarEquations
-from .rounds import Block
+from .rounds import Block, directional_derivative
 
 IMAGES = 400
 """Drawn around each guess, by default."""
@@ -43,24 +43,28 @@ PATIENCE = 8
 """Steps in a row that bring nothing, after which the search is given up."""
 NEAR = 1e-5
 """r at which plain Gauss-Newton takes over."""
+DRIFT = 0.05
+"""Most that parameters may change within a block, relative to their length, for one state to stand for all of it."""
 GRADIENTS = 2**24
 """Most entries of the gradients that are computed at a time."""
 
 
-def ensemble_size(seen: Observation, asked: int | None, soften: bool | None) -> int:
+def ensemble_size(seen: Observation, asked: int | None, soften: bool | None = None, unknowns: int | None = None) -> int:
     """How many images are drawn around each guess; 0: none.
 
-    By default :data:`IMAGES` if the network has switches, ``soften`` is left alone, and the ensemble can be carried:
-    labels are told, batches full, slopes not cut, and the Jacobian fits into memory.
+    By default :data:`IMAGES` if the network has switches (:func:`~glutils.models.switches.has_switches`), ``soften`` is
+    left alone, and the ensemble can be carried: labels are told, batches full, slopes not cut, and the Jacobian fits
+    into memory. ``unknowns``: by default pixels.
 
     Raises:
         ValueError: an ensemble is asked for that cannot be carried, or together with ``soften``.
     """
     plain = seen.labels is not None and seen.local_batch in (None, seen.shape[0]) and seen.record.neighbours
     uncut = plain and all(e.protocol.image_bound is e.protocol.mean_bound is None for e in seen.rounds)
-    possible = uncut and seen.scalars * torch.Size(seen.shape).numel() <= LARGEST
+    unknowns = torch.Size(seen.shape).numel() if unknowns is None else unknowns
+    possible = uncut and seen.scalars * unknowns <= LARGEST
     if asked is None:
-        return IMAGES if possible and soften is None and has_switches(seen.model) else 0
+        return IMAGES if possible and soften is None and has_switches(seen.model, seen.blank) else 0
     asked = _validate.integer("ensemble", asked, at_least=0)
     if asked and (soften or not possible):
         why = "soften is another way" if soften else "only images may be unknown, in full batches, and not too large"
@@ -85,18 +89,20 @@ def through_kinks(
     centre: torch.Tensor,
     count: int,
     generator: torch.Generator,
+    spread: float = SPREAD,
 ) -> tuple[torch.Tensor, ScalarEquations]:
     """From ``start`` to where plain Gauss-Newton can go on: the mean there, and the equations as last calibrated.
 
     Args:
-        equations: for images alone.
+        equations: for images alone, or for the numbers of a latent that they are made of.
         prior: u to the sparse matrix R(u) (D, D); its weight is set such that the images are as likely as they can be.
         centre: m (D,).
         count: images drawn at each step, at least 2.
+        spread: standard deviation of the unknowns before anything is known.
     """
     u, bias, noise, least, idle = start, math.inf, equations.noise, math.inf, 0
     shape = _dense(prior(centre))
-    believed = shape * (float(torch.linalg.inv(shape).diagonal().mean()) / SPREAD**2)
+    believed = shape * (float(torch.linalg.inv(shape).diagonal().mean()) / spread**2)
     guess = _Guess(u, torch.linalg.inv(believed))
     rms = _rms(equations.residual(u))
     ending = stage.report(0, rms**2, (u,))
@@ -186,7 +192,32 @@ def _expected_rows(equations: ScalarEquations, u: torch.Tensor, away: torch.Tens
     images = torch.stack([equations.decode(v)[0] for v in u + away]).float()
     params = {name: p.float() for name, p in equations.blocks[0].one_state()[0].items()}
     afar = equations.with_model(with_expected_switching(equations.model, params, images))
-    return torch.cat(list(afar.jacobian_rows(u))).double()
+    if len(u) >= equations.count or any(_drift(block) > DRIFT for block in equations.blocks):
+        return torch.cat(list(afar.jacobian_rows(u))).double()
+    return torch.cat([_columns(block, u) for block in afar.blocks]).double() / equations.scale
+
+
+def _drift(block: Block) -> float:
+    """How far the model is from the state in the block's middle, root mean square, relative to its length."""
+    middle, every = block.one_state()[0], block.params
+    moved = sum(float((every[name] - p).square().sum() * p.numel() / every[name].numel()) for name, p in middle.items())
+    return math.sqrt(moved / sum(float(p.square().sum()) for p in middle.values()))
+
+
+def _columns(block: Block, u: torch.Tensor) -> torch.Tensor:
+    """J (K, D) of a block, one column for each unknown instead of one row for each scalar, at the state in its middle,
+    in float32."""
+    params, directions = block.one_state()
+    params, u = {name: p.float() for name, p in params.items()}, u.float()
+
+    def gradient(v: torch.Tensor) -> torch.Tensor:
+        images, labels = block.decode(v)
+        return models.flatten(torch.func.grad(lambda p: block.loss(p, images, labels))(params))
+
+    size = max(1, GRADIENTS // sum(p.numel() for p in params.values()))
+    along = models.vectorised(block.model, lambda v: directional_derivative(gradient, u, v))
+    moved = torch.cat([along(some) for some in torch.eye(len(u), device=u.device).split(size)])
+    return torch.cat([rows.float() @ moved.T for rows in directions()])
 
 
 def _dense(matrix: torch.Tensor) -> torch.Tensor:

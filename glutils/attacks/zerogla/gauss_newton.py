@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from ... import _validate
-from ...models.relu import has_kinks, sharpen, smooth_relu
+from ...models.relu import smooth_relu
+from ...models.switches import switches_of
 from ...observation import Observation
 from ...priors import latent, smoothness
 from ...solvers import Solution, Trace, gauss_newton, search
 from ...solvers.boxed import boxed
+from ...solvers.engine import deadline_after
 from ..base import Reconstruction, reconstruction
 from ..matching.objective import start as start_of
 from .coarse_to_fine import DAMPING, STEPS, climb, halvings
@@ -77,10 +76,12 @@ def gauss_newton_attack(
             simulation of the client; no truth enters. Priors learned from public images, which the adversary must hold,
             replace the pixels as unknowns: a :class:`~glutils.priors.latent.Latent` or the name of one, see
             :func:`~glutils.attacks.zerogla.latent_space.latent_gauss_newton`; ``components`` is theirs.
-        soften: whether to come to a network with ReLU layers through smooth ones (swish of sharpness 1 to 4,096, a few
+        soften: whether to come to a network with ReLU through smooth ones (swish of sharpness 1 to 4,096, a few
             steps each, every one starting where the last one ended). Default: where no ensemble can be carried.
         ensemble: images drawn around every guess, to step by what the scalars do on average over them. Default: 400 for
-            ReLU or max-pooling where it can be done, :func:`~glutils.attacks.zerogla.ensemble.ensemble_size`; else 0.
+            a network with kinks (:func:`~glutils.models.switches.has_switches`) where it can be done,
+            :func:`~glutils.attacks.zerogla.ensemble.ensemble_size`; else 0. With a prior learned from public images
+            they are drawn from that.
         box: at the end, drop the prior and keep the pixels within [0, 1] instead
             (:func:`~glutils.solvers.boxed.boxed`). It helps where noisy scalars determine the pixels, but barely, and
             many of them are black: float32 clients with several images of a class.
@@ -88,7 +89,7 @@ def gauss_newton_attack(
             and doubles it again (:func:`~glutils.attacks.zerogla.coarse_to_fine.climb`). Default: for one image of
             more than 4,096 unknowns as often as leaves 16 pixels a side, else 0.
         check: of a transcript, test whether the images explain every round; if not, look for rounds of another client
-            and leave them out.
+            and leave them out, as far as ``seconds`` allow.
 
     Returns:
         The reconstruction, with ``diagnostics["noise"]``: root mean square of the noise that the attacker finds in the
@@ -99,22 +100,22 @@ def gauss_newton_attack(
     for entry in seen.protocol.defenses:
         if not entry.keeps_linearity:
             raise ValueError(f"solver must be 'lbfgs' or 'adam' for scalars behind {entry}: Gauss-Newton needs slopes")
-    prior = _prior(seen, prior)
+    prior, deadline = _prior(seen, prior), deadline_after(seconds)
     if isinstance(prior, latent.Latent) or latent.choice("prior", prior, (*PRIORS, *LEARNED)) in LEARNED:
         if soften:
             raise ValueError(f"soften does nothing with the learned prior {prior!r}; got {soften!r}")
         how = {"seed": seed, "restarts": restarts, "spread": spread, "seconds": seconds, "progress": progress}
-        return latent_gauss_newton(seen, prior, components=components, iterations=iterations, **how)
+        return latent_gauss_newton(seen, prior, components=components, iterations=iterations, ensemble=ensemble, **how)
     if components is not None:
         raise ValueError(f"components belongs to 'pca' and generators, not to prior={prior!r}; got {components!r}")
-    kinks, ensemble = has_kinks(seen.model), ensemble_size(seen, ensemble, soften)
-    if soften and not kinks:
-        raise ValueError("soften needs a model with ReLU layers, which this one has not; got True")
-    soften = kinks and soften is not False and not ensemble
+    kinks, ensemble = switches_of(seen.model, seen.blank), ensemble_size(seen, ensemble, soften)
+    if soften and "relu" not in kinks:
+        raise ValueError("soften needs a model that calls ReLU, which this one does not; got True")
+    soften = "relu" in kinks and soften is not False and not ensemble
     several = seen.shape[0] > 1 or seen.labels is None
     spread = (0.1 if several else 0.01) if spread is None else _validate.number("spread", spread, at_least=0)
     box = box and seen.record.box(box)
-    search_for = _Search(seen, prior, iterations, soften, box, coarse, ensemble)
+    search_for = _Search(seen, prior, iterations, soften, box, coarse, ensemble, bool(kinks))
     notes, extra = count_equations(seen, search_for.unknowns)
     if box and seen.scalars < search_for.unknowns:
         raise ValueError(f"box needs at least as many scalars as unknowns; {notes[0]}")
@@ -130,7 +131,7 @@ def gauss_newton_attack(
     found = search(
         solve,
         iterations=search_for.steps,
-        restarts=_restarts(seen, several, kinks) if restarts is None else restarts,
+        restarts=_restarts(seen, several, bool(kinks)) if restarts is None else restarts,
         seed=seed,
         seconds=seconds,
         keep="last",  # the weight of the prior changes on the way, so losses of different steps do not compare
@@ -142,7 +143,7 @@ def gauss_newton_attack(
     images, labels = found.variables
     tally = search_for.equations.tally
     result = reconstruction(found, images.view(seen.shape), labels, *notes, tally=tally, **extra, **state)
-    return check_rounds(result, seen) if check else result
+    return check_rounds(result, seen, deadline) if check else result
 
 
 def _prior(seen: Observation, asked: str | latent.Latent | None) -> str | latent.Latent:
@@ -178,7 +179,7 @@ class _Search:
     """
 
     def __init__(self, seen: Observation, prior: str, iterations: int, soften: bool, box: bool, coarse: int | None,
-                 ensemble: int = 0):  # fmt: skip
+                 ensemble: int = 0, kinks: bool = False):  # fmt: skip
         self.seen, self.iterations, self.prior, self.box = seen, iterations, prior, box
         self.soften, self.ensemble = soften, ensemble
         self.drawn = seen.local_batch if seen.local_batch not in (None, seen.shape[0]) else 0
@@ -187,12 +188,11 @@ class _Search:
         self.weights = len(seen.rounds) * seen.shape[0] if self.drawn else 0
         self.unknowns = self.pixels + self.scores + self.weights
         joint = bool(self.scores) or bool(self.weights)
-        self.coarse = halvings(seen, coarse, pixels_alone=not (joint or has_kinks(seen.model)))
+        self.coarse = halvings(seen, coarse, pixels_alone=not (joint or kinks))
         self.steps = iterations + soften * SMOOTH_STEPS * len(SHARPNESS) + JOINT_STEPS * joint + BOX_STEPS * box
         self.steps += STEPS * self.coarse + ENSEMBLE_STEPS * bool(ensemble)
-        observed = dataclasses.replace(seen, model=smooth_relu(seen.model)) if soften else seen
         decode = self.decoder(seen.labels, None)
-        self.equations = ScalarEquations(observed, decode, self.unknowns, weighted=bool(self.drawn))
+        self.equations = ScalarEquations(seen, decode, self.unknowns, weighted=bool(self.drawn))
 
     def decoder(self, labels: torch.Tensor | None, memberships: torch.Tensor | None) -> Decode:
         """u to images; labels: told, taken as known, or soft (None); for mini-batches the weights of images in
@@ -221,7 +221,7 @@ class _Search:
             return _Outcome(known.noise) if trace.ending else self._pixels_alone(known, u, trace, damping=1e-6)
         u = torch.cat([start, start.new_zeros(self.scores + self.weights)])
         for sharpness in SHARPNESS if self.soften else ():
-            smooth = self.equations.with_model(_sharpened(self.equations.model, sharpness))
+            smooth = self.equations.with_model(smooth_relu(self.equations.model, sharpness))
             solution = self._stage(smooth, u, trace, SMOOTH_STEPS, calibrate=False)
             u = solution.u
             if solution.ending:
@@ -290,11 +290,3 @@ class _Search:
             return u  # the identity
         pixels = u[: self.pixels].view(self.seen.shape) if self.prior == "tv" else None
         return smoothness(self.seen.shape, pixels, others=len(u) - self.pixels).to(u.device)
-
-
-def _sharpened(model: nn.Module, sharpness: float) -> nn.Module:
-    """Another network of this sharpness, with the same parameters and buffers."""
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    model = copy.deepcopy(model, shared)
-    sharpen(model, sharpness)
-    return model

@@ -10,6 +10,7 @@ from ...priors import latent
 from ...priors.latent import Affine, Latent, ResidualLatent
 from ...solvers import Solution, gauss_newton, search
 from ..base import Reconstruction, need_labels, reconstruction
+from .ensemble import STEPS, ensemble_size, through_kinks
 from .equations import ScalarEquations
 from .rank import count_equations
 
@@ -32,6 +33,7 @@ def latent_gauss_newton(
     iterations: int = 40,
     restarts: int | None = None,
     spread: float | int | None = None,
+    ensemble: int | None = None,
     seconds: float | int | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
@@ -40,6 +42,9 @@ def latent_gauss_newton(
     Of ``"pca"`` and ``"generator"`` the residual is solved for, too, and counts as noise: the latent becomes the
     :class:`~glutils.priors.latent.ResidualLatent` of itself that reports the latent's part alone, so that this part is
     not bent to explain what it cannot make. A latent that is given is taken as it is.
+
+    Through a network with kinks an ensemble of images leads, as in pixels, but it is drawn from what public images look
+    like: all of its members are images that the attacker holds possible.
 
     A latent with a residual is solved twice: with the residual at zero, then with all of z, from there. Of several
     starts the one with the largest posterior probability is kept: the attacker's loss is ``mean r^2 + sigma^2 |z|^2 /
@@ -55,6 +60,8 @@ def latent_gauss_newton(
         restarts: default 1 where images are an affine function of z, else 8.
         spread: of the starts after the first, which is z = 0: standard deviation of z, default 1.
 
+        ensemble: images drawn around every guess, see :func:`~glutils.attacks.zerogla.ensemble.ensemble_size`.
+
     Returns:
         The reconstruction; ``diagnostics["surprise"]``: ``|z|^2`` over its expected value. Well above 1, what the
         scalars say and what public images look like do not go together.
@@ -66,12 +73,13 @@ def latent_gauss_newton(
     shape = (seen.shape[0], whole.size)
     equations = ScalarEquations(seen, *_unknowns_of(whole, seen, labels))
     notes, extra = count_equations(seen, equations.unknowns)
+    count = ensemble_size(seen, ensemble, unknowns=equations.unknowns)
     determined = min(equations.count, equations.unknowns)
     state, pixels = {"starts": 0}, labels.new_empty(seen.shape).numel()
     exact = EXACT if equations.count >= pixels else ROUGH
     how = {} if equations.count >= equations.unknowns else {"accuracy": exact}
 
-    def stage(equations, used, z, trace) -> Solution:
+    def stage(equations, used, z, trace, generator) -> Solution:
         """Solve for the first numbers of z, as many as the latent has. The trace gets all of z."""
         start = z[:, : used.size].flatten()
 
@@ -81,8 +89,16 @@ def latent_gauss_newton(
             return (full.flatten(),)
 
         equations = equations.with_decode(*_unknowns_of(used, seen, labels))
-        centre = torch.zeros_like(start)
-        return gauss_newton(equations, start, trace.stage(lift), iterations=iterations, centre=centre, **how)
+        centre, options = torch.zeros_like(start), dict(how)
+        if count:
+            drawn = {"count": count, "generator": generator, "spread": 1.0}
+            start, equations = through_kinks(
+                equations, start, trace.stage(lift), prior=torch.ones_like, centre=centre, **drawn
+            )
+            if trace.ending:
+                return Solution(start, equations.noise, equations, trace.ending)
+            options["damping"] = 1e-6  # the prior has done its part: more of it would lead away again
+        return gauss_newton(equations, start, trace.stage(lift), iterations=iterations, centre=centre, **options)
 
     def solve(trace, generator):
         z, now = equations.targets.new_zeros(shape), equations
@@ -90,11 +106,11 @@ def latent_gauss_newton(
             z[:, : part.size] = spread * torch.randn(shape[0], part.size, generator=generator).to(z)
         state["starts"] += 1
         if part is not whole:
-            first = stage(now, part, z, trace)
+            first = stage(now, part, z, trace, generator)
             if first.ending:
                 return
             z, now = trace.best[0].view(shape), first.problem
-        last = stage(now, whole, z, trace)
+        last = stage(now, whole, z, trace, generator)
         if last.ending:
             return
         state["noise"] = sigma = max(last.noise, 0.0)
@@ -104,7 +120,7 @@ def latent_gauss_newton(
 
     found = search(
         solve,
-        iterations=iterations * (1 if part is whole else 2),
+        iterations=(iterations + (STEPS if count else 0)) * (1 if part is whole else 2),
         restarts=(1 if isinstance(part, Affine) else 8) if restarts is None else restarts,
         seed=seed,
         seconds=seconds,
