@@ -11,7 +11,7 @@ root of d, and so is the difference that round-off has to spare.
 
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
-    client_arithmetic_cpu: python benchmarks/client_arithmetic.py --seeds 2
+    client_arithmetic_cpu: python benchmarks/client_arithmetic.py --seeds 3
 """
 
 from __future__ import annotations

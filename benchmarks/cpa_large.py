@@ -14,10 +14,7 @@ Record in benchmarks/results (OMP_NUM_THREADS=1):
 
 from __future__ import annotations
 
-import argparse
-
-import torch
-from common import arguments, measure
+from common import measure, seeds
 
 import glutils as gl
 
@@ -47,13 +44,9 @@ def read(photos: int, attack: str, seed: int) -> dict:
 
 def main() -> None:
     """Measure what is missing."""
-    torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
-    options = arguments(parser)
     cells = [
         {"photos": photos, "attack": attack, "seed": seed}
-        for seed in range(options.seeds)
+        for seed in seeds(__doc__, 5)
         for photos in SIZES
         for attack in ATTACKS
     ]

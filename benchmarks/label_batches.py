@@ -15,12 +15,11 @@ Record in benchmarks/results (OMP_NUM_THREADS=1):
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 
 import torch
-from common import arguments, measure
+from common import measure, seeds
 
 import glutils as gl
 
@@ -90,13 +89,9 @@ def count(state: str, classes: int, images: int, rule: str, seed: int) -> dict:
 
 def main() -> None:
     """Measure what is missing."""
-    torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
-    options = arguments(parser)
     cells = [
         {"state": state, "classes": classes, "images": images, "rule": rule, "seed": seed}
-        for seed in range(options.seeds)
+        for seed in seeds(__doc__, 5)
         for state, classes in CASES
         for images in SIZES
         for rule in RULES

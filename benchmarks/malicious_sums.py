@@ -14,12 +14,11 @@ Record in benchmarks/results (OMP_NUM_THREADS=1):
 
 from __future__ import annotations
 
-import argparse
 import functools
 from collections.abc import Sequence
 
 import torch
-from common import arguments, measure
+from common import measure, seeds
 
 import glutils as gl
 from glutils.attacks.malicious import inconsistency
@@ -121,13 +120,9 @@ def read(attack: str, case: str, seed: int) -> dict:
 
 def main() -> None:
     """Measure what is missing."""
-    torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=20)
-    options = arguments(parser)
     cells = [
         {"attack": attack, "case": case, "seed": seed}
-        for seed in range(options.seeds)
+        for seed in seeds(__doc__, 20)
         for attack in ATTACKS
         for case in CASES
     ]

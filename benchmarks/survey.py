@@ -26,7 +26,7 @@ Record in benchmarks/results (OMP_NUM_THREADS=1):
         --players
 
     survey_later_cpu: python benchmarks/survey.py --record survey_later_cpu --attacks fedleak sme \
-        --varied fedleak sme --seeds 2 --players
+        --varied fedleak sme --seeds 8 --players
 
 The first was stopped after 85 of 134 rows, before DMGAN. The second is its base setting again: ten clients, each of a
 federation of its own, and five times the steps. The third puts two attacks that the survey does not have beside the

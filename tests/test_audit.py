@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from dataclasses import replace
 
@@ -60,7 +61,7 @@ def test_an_open_message_leaks_and_the_record_is_the_one_that_was_sent(model, di
     assert "reads scalars" in reasons["zerogla"] and "malicious server" in reasons["rtf"]
 
 
-def test_scalars_leak_and_with_directions_of_another_law_they_are_inconclusive(digit):
+def test_scalars_leak_and_with_directions_of_another_law_they_are_inconclusive(digit, tmp_path):
     model = gl.models.build("mlp", digit, hidden=(16,), activation="tanh", seed=0)
     protocol = gl.protocols.ZerothOrder(directions=96, mu=1e-3, dtype="float64", law="gaussian", seed=3)
     sent = protocol.transmit(model, digit.images, digit.labels).scalars
@@ -72,6 +73,10 @@ def test_scalars_leak_and_with_directions_of_another_law_they_are_inconclusive(d
     (found,) = (row for row in right.rows if row.attack == "zerogla")
     assert found.certificate.certified and found.certificate.held == 19 and found.certificate.rank == 64
     assert found.certified.startswith("certified: ") and found.certified in page(right)
+    kept = json.loads((right.save(tmp_path / "right.html").parent / "right.json").read_text(encoding="utf-8"))
+    (line,) = (row for row in kept["rows"] if row["attack"] == "zerogla")
+    assert {name: line["certificate"][name] for name in ("certified", "held", "rank", "unknowns")} == {
+        "certified": True, "held": 19, "rank": 64, "unknowns": 64}  # fmt: skip
     assert all(row.certificate is None and row.certified == "" for row in wrong.rows)
     assert "unexplained" in wrong.reason and "law" in wrong.advice
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from glutils import defenses
-from glutils.defenses.discrete_gaussian import _rounded_length
+from glutils.defenses.discrete_gaussian import _most_squared_steps
 
 
 @pytest.mark.parametrize("variance", [0.3, 2.0, Fraction(81, 4)])
@@ -55,12 +56,44 @@ def test_a_secure_sum_carries_the_noise_and_no_rounding_of_its_own():
 
 
 def test_rounded_vectors_are_never_longer_than_accounted_for():
-    longest = 0.0
+    most = 0
     for seed in range(40):
         vector = torch.randn(30, generator=torch.Generator().manual_seed(seed)) * 10  # far above the clip
         share = defenses.noisy_share(vector, clip=1.0, sigma=1e-9, step=0.1, seed=seed)  # noise far below a step
-        longest = max(longest, float((share / 0.1).norm()))
-    assert 10.0 < longest <= _rounded_length(10.0, 30)
+        most = max(most, int((share / 0.1).round().square().sum()))
+    assert 100 < most <= _most_squared_steps(10.0, 30)
+
+
+def reachable(clip, size, most):
+    """Whole vectors, largest entry first, that a rounding of a vector of length ``clip`` (in steps) may be."""
+    for whole in itertools.combinations_with_replacement(range(math.isqrt(most), -1, -1), size):
+        if sum(w * w for w in whole) <= most and sum(max(w - 1, 0) ** 2 for w in whole) < clip**2:
+            yield whole
+
+
+@pytest.mark.parametrize(("clip", "size"), [(2, 4), (3, 4), (2, 7), (5, 4), (1, 6), (2.5, 5)])
+def test_the_sensitivity_of_rounded_sums_is_the_calibrated_one_exactly(clip, size):
+    """Brute force in whole numbers over a client that is there or not: equal, and the client itself gets there."""
+    most = _most_squared_steps(clip, size)
+    step = 2.0**-6
+    squares = {whole: sum(w * w for w in whole) for whole in reachable(clip, size, most)}
+    assert max(squares.values()) == most
+
+    def moves(vector, seed):
+        """Squared steps by which a secure sum differs with this client and without it; the noise is no step."""
+        how = {"clip": clip * step, "sigma": 1e-9, "step": step}
+        others = [defenses.noisy_share(torch.ones(size), seed=k, **how) for k in (1, 2)]
+        mine = defenses.noisy_share(vector, seed=seed, **how)
+        coding = defenses.FixedPoint(step=step)
+        sums = [defenses.secure_sum(s, coding=coding, seed=0).total for s in ([*others, mine], others)]
+        return int(((sums[0] - sums[1]) / step).square().sum())
+
+    longest = max(squares, key=lambda w: (squares[w], -sum(max(v - 1, 0) ** 2 for v in w)))
+    low = torch.tensor([max(w - 1.0, 0.0) for w in longest]).double()
+    up = torch.tensor([float(w > 0) for w in longest]).double()
+    within = max(t / 1000 for t in range(1000) if float((low + t / 1000 * up).norm()) <= clip)
+    found = [moves((low + within * up) * step, seed) for seed in range(60)]
+    assert max(found) == most
 
 
 def test_epsilon_approaches_the_gaussian_and_counts_collusion():

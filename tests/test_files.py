@@ -87,6 +87,11 @@ def test_experiments_and_records_of_a_read_only_checkout_are_kept_and_go_on(tmp_
         with pytest.warns(UserWarning, match="cannot be written; results go to"):
             found = gl.experiments.reconstruct("ig", "digits", **how)
         assert found.folder == own / "data" / "reconstruct" / "one" and (found.folder / "results.csv").is_file()
+    few = {"clients": 2, "per_client": 2, "images": 1, "rounds": 1, "evaluations": 2, "practice": 0, "workers": 0}
+    for fresh in (2, 0):
+        with pytest.warns(UserWarning, match="cannot be written; results go to"):
+            swept = gl.experiments.defense_sweep("ig", "topk", [0.5], seeds=1, exp_name="two", device="cpu", **few)
+        assert swept.runs.fresh == fresh and (own / "data" / "defense_sweep" / "two" / "results.csv").is_file()
     with pytest.warns(UserWarning, match="cannot be written; results go to"):
         path = gl.runs.record("mine", parameters={}, rows=[])
     assert path == own / "_build" / "records" / "mine.json"

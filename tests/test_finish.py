@@ -37,6 +37,12 @@ def test_a_table_of_few_columns_is_wide_if_its_rows_are_long(finish):
     assert ' stack"' in finish.mended(gl.show.table_html([{"name": "a", "what it is": "a long sentence " * 5}]))
 
 
+@pytest.mark.parametrize("columns, small", [(4, False), (7, False), (8, True), (15, True)])
+def test_a_table_of_many_columns_is_set_small(finish, columns, small):
+    page = gl.show.table_html([{f"column {n}": 1.0 for n in range(columns)}])
+    assert (' stack many"' in finish.mended(page)) == small
+
+
 @pytest.mark.parametrize(
     "page",
     [

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import glutils as gl
-from glutils.attacks.closed_form import inverse_map, inverter
+from glutils.attacks.closed_form import denoiser, inverse_map, inverter
 from glutils.protocols import FedAvg, FedSGD
 
 pytestmark = pytest.mark.usefixtures("no_lpips")
@@ -131,7 +131,7 @@ def test_the_inverter_refuses_what_it_cannot_do(monkeypatch):
         gl.attack("inverter", observed(same))
     seen = observed(private(0))
     several = dataclasses.replace(seen, rounds=seen.rounds * 2)
-    with pytest.raises(ValueError, match=r"one message about the whole batch.*'ig', which takes several"):
+    with pytest.raises(ValueError, match=r"reads one gradient, got 2: .* several are read by .*'ig'"):
         gl.attack("inverter", several)
     photos = gl.data.public("photos", size=8, count=20, device="cpu")
     with pytest.raises(ValueError, match=r"public must hold images of shape \(1, 8, 8\), got \(3, 8, 8\)"):
@@ -151,3 +151,28 @@ def test_a_map_for_other_labels_is_refused():
     trained = gl.attacks.train_inverter(observed(one), examples=40)
     with pytest.raises(ValueError, match="trained must be for labels"):
         gl.attack("inverter", observed(other), trained=trained)
+
+
+def test_a_denoiser_learns_from_images_that_no_map_saw_and_belongs_to_one_network():
+    seen = dataclasses.replace(observed(private(0)), public=PUBLIC[:120])
+    how = {"bins": 64, "examples": 80, "seed": 3}
+    found, truth = denoiser.pairs(seen, seen.public, **how)
+    own = {tuple(image.flatten().tolist()) for image in seen.public.images}
+    assert found.shape == truth.shape == (120, 1, 8, 8) and {tuple(t.flatten().tolist()) for t in truth} == own
+    trained = inverse_map.train_inverter(seen, **how)  # it saw them, and fits them better
+    with torch.no_grad():
+        fitted = trained.images(inverse_map.caused(seen, truth[:, None], seen.labels))[:, 0]
+    assert gl.metrics.psnr(fitted, truth).mean() > gl.metrics.psnr(found, truth).mean() + 1
+    idle, taught = (gl.attacks.train_denoiser(seen, epochs=epochs, **how) for epochs in (0, 6))
+    assert torch.equal(idle(found), found.clamp(0, 1)) and taught.found == idle.found == idle.cleaned
+    assert taught.cleaned > taught.found
+    plain, same = (gl.attack("inverter", seen, trained=trained, denoiser=one).images for one in (None, idle))
+    assert torch.equal(plain, same)
+    assert not torch.equal(plain, gl.attack("inverter", seen, trained=trained, denoiser=taught).images)
+    taught.made_for = ("other", taught.made_for[1])
+    with pytest.raises(ValueError, match="denoiser must be for this network and protocol"):
+        gl.attack("inverter", seen, trained=trained, denoiser=taught)
+    with pytest.raises(ValueError, match="public must hold at least 8 images for 4 folds, got 5"):
+        gl.attacks.train_denoiser(seen, seen.public[:5])
+    with pytest.raises(ValueError, match="it learns from images alone"):
+        gl.attacks.train_denoiser(dataclasses.replace(seen, public=None, knows=frozenset({"labels"})))

@@ -66,3 +66,14 @@ def test_runs_to_its_record_on_own_data(name, build, tmp_path, monkeypatch, no_l
     executed(name, dataset=build.__name__, root=str(tmp_path / "own"))
     (record,) = (tmp_path / "records").glob("*.json")
     assert record.stem == name and json.loads(record.read_text("utf-8"))["rows"]
+
+
+@pytest.mark.filterwarnings("ignore")  # of scores without LPIPS
+@pytest.mark.parametrize(("algorithm", "dataset"), [("tableak", "wine"), ("tag", "messages")])
+def test_the_laboratory_of_attacks_shows_records_and_texts(algorithm, dataset, tmp_path, monkeypatch, no_lpips, capsys):
+    monkeypatch.setenv("GLUTILS_RECORDS", str(tmp_path / "records"))
+    space = executed("lab_reconstruct", algorithm=algorithm, dataset=dataset, reconstruct_num=1, misled=None)
+    ((truth, found),) = space["experiment"].said(0)
+    said = capsys.readouterr().out
+    assert space["words"](truth)[:20] in said and space["words"](found)[:10] in said
+    assert space["unit"] in said and (tmp_path / "records" / "lab_reconstruct.json").is_file()

@@ -196,7 +196,7 @@ WORDS = ("simulates", "variable", "distance", "prior", "solver", "labels")
 def test_a_card_holds_words_for_a_table_and_no_sentence(name):
     card = ATTACKS.get(name)
     assert card.takes in (OBSERVATION, "clients") and card.adversary in ADVERSARIES
-    assert set(card.kinds) <= set(KINDS) and bool(card.kinds) == (card.takes == OBSERVATION)
+    assert set(card.several) <= set(card.kinds) <= set(KINDS) and bool(card.kinds) == (card.takes == OBSERVATION)
     for field in dataclasses.fields(card):
         value = getattr(card, field.name)
         if field.name == "run":
@@ -205,7 +205,7 @@ def test_a_card_holds_words_for_a_table_and_no_sentence(name):
         for words in value if isinstance(value, tuple) else [value]:
             assert isinstance(words, str) and words.strip() == words and words, field.name
             assert len(words) <= 45 and not re.search(r"\w\(|\. |\.$|\bcall\b|\bgl\.", words), f"{field.name}: {words}"
-    assert set(WORDS) | {"title", "kinds", "source", "adversary", "takes", "records", "losses", "run"} == {
+    assert set(WORDS) | {"title", "kinds", "several", "source", "adversary", "takes", "records", "losses", "run"} == {
         field.name for field in dataclasses.fields(card)
     }
 
@@ -405,7 +405,7 @@ def test_the_index_holds_every_record_with_a_script_that_exists_and_its_readers(
     readers = index.readers()
     assert set(readers) == set(made), "claims and pages name records that exist"
     assert readers["zo_objective_cpu"] == ["notebooks/benchmarks.ipynb", "book/claims/1_zerogla.yaml"]
-    assert readers["kinks_near_cpu"] == ["notebooks/04_how_many_scalars.ipynb"]
+    assert readers["kinks_near_cpu"] == ["notebooks/what_the_network_lets_through.ipynb"]
     table = pages.records_table()
     assert all(f"| `{name}` |" in table for name in made)
 

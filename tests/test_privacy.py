@@ -183,6 +183,28 @@ def test_sensitivity_is_what_the_noise_is_calibrated_for(number, relation, pool,
         assert most == pytest.approx(calibrated, abs=1e-9)
 
 
+@pytest.mark.parametrize("expected", [None, 3.0])
+def test_opposite_gradients_reach_the_bound_of_an_exchange(expected):
+    """With two classes a record and the same record under the other label pull exactly opposite ways."""
+    two = gl.data.sample("digits", count=4, seed=1)
+    two = replace(two, images=two.images[[0, 1, 2, 3, 0]], labels=torch.tensor([0, 1, 1, 0, 1]), classes=("no", "yes"))
+    model = gl.models.build("mlp", two, hidden=(4,), activation="tanh", seed=0)
+    defense = defenses.get("dpsgd", clip=1e-3, sigma=0.5, expected=expected)
+    protected = gl.defenses.Defended(gl.protocols.FedSGD(), defense)
+    one, other = (defense.shares(protected.protocol, model, two.images.double(), two.labels)[k] for k in (0, 4))
+    assert float((one + other).abs().max()) < 1e-12
+    statement = defenses.privacy_statement(protected, records=3, rounds=1, delta=1e-2, relation="replace_one")
+    calibrated = statement.sensitivity * 1e-3 / (expected or 3)
+    sums = {c: noiseless(protected, model, two[list(c)]) for c in itertools.combinations(range(5), 3)}
+    moved = [
+        float((sums[a] - sums[tuple(sorted(b))]).norm())
+        for a in sums
+        for b in ({*a} - {k} | {n} for k in a for n in {*range(5)} - {*a})
+    ]
+    assert max(moved) == pytest.approx(calibrated, abs=1e-9, rel=0)
+    assert min(moved) < 0.9 * calibrated  # other exchanges move the sum less
+
+
 def test_a_mean_over_those_who_are_there_moves_twice_as_far(pool, model):
     """Why add/remove is refused without a public number: the others' shares move, too."""
     protected = gl.defenses.Defended(SCALARS, defenses.get("dp_scalars", clip=1e-3, sigma=0.5))

@@ -240,6 +240,31 @@ def formulas(text):
     return re.findall(r"\$\$(.*?)\$\$", text, flags=re.S) + re.findall(r"(?<!\$)\$([^$\n]+)\$(?!\$)", text)
 
 
+MEANINGS = {  # a letter of the table, and a word of its meaning: a page that uses the one says the other
+    r"\\lambda": "damping",
+    r"\\alpha": "prior",
+    r"\\eta": "step",
+    r"(?<![\\A-Za-z])R(?![A-Za-z])": "prior",
+    r"(?<![\\A-Za-z])G(?![A-Za-z])": "generator|decoder",
+    r"(?<![\\A-Za-z])v(?![A-Za-z])": "direction",
+    r"(?<![\\A-Za-z])z_": "generator|recipe",
+}
+
+
+@pytest.mark.parametrize("letter", MEANINGS)
+def test_a_letter_stands_where_its_meaning_is_told(letter):
+    """The letters that once had two meanings, outside words of formulas such as ``\\mathrm{...}``."""
+    strangers, found = [], 0
+    for path in NOTEBOOKS:
+        text = prose(path)
+        plain = [re.sub(r"\\(?:mathrm|text|operatorname|mathbb)\{[^}]*\}", "", formula) for formula in formulas(text)]
+        used = [formula for formula in plain if re.search(letter, formula)]
+        found += len(used)
+        if used and not re.search(MEANINGS[letter], text):
+            strangers.append(f"{path.name}: {used[0]}")
+    assert found and not strangers, strangers
+
+
 def test_a_symbol_means_the_same_in_every_chapter():
     """The Greek letters that once had two meanings; the table of symbols in ``book/how_to_use.md`` has them."""
     listed = formulas(prose(ROOT / "book" / "how_to_use.md").partition("## Notation")[2])

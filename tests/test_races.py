@@ -81,7 +81,7 @@ def test_every_attack_in_the_records_has_a_form():
         names = {r["attack"] for r in gl.runs.load(path).rows if "refused" not in r}
         assert names <= set(forms.FORMS), path.stem
     assert forms.FORMS.keys() <= set(gl.attacks.names())
-    lines = forms.listed(["stg", "dlg", "loki"])
+    lines = forms.listed(["stg", "dlg", "dager"])
     assert [line["in the leaderboard"] for line in lines] == [forms.AS_PUBLISHED, forms.EXTENDED, forms.UNKNOWN]
 
 

@@ -214,6 +214,32 @@ def test_zerogla_gets_scalars_and_solves_them(run):
     )
 
 
+SHORT = {"iterations": 2, "polish": 0, "ensemble": 1, "samples": 500, "examples": 40, "targets": (3,), "width": 2}
+SHORT |= {"rounds": 1, "restarts": 1}
+NEWER = [
+    "april", "dager", "fedleak", "fishing", "inverter", "lamp", "loki", "rog", "sme", "spear", "tableak", "tag",
+    "zerogla_label_word", "zerogla_text",
+]  # fmt: skip
+"""Of 2022 and later, and on other records than images; the leaderboard's tests run the others."""
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_an_attack_runs_as_the_laboratory_calls_it(name, run):
+    """With a spoiled message as one more control, or a note that the attack refuses it."""
+    card, own = gl.attacks.base.ATTACKS.get(name), conditions.of(name)
+    dataset = {"images": "digits", "tables": "wine", "tokens": "messages"}[card.records[0]]
+    asked = {"dataset": "photos", "size": 8} if name in ("loki", "rtf", "april") else {"dataset": dataset}
+    takes = conditions.options_of(name)
+    asked |= {option: value for option, value in SHORT.items() if option in takes and option != "iterations"}
+    asked |= {"max_iteration": SHORT["iterations"] if "iterations" in takes else None, "misled": "wrong_gradient"}
+    asked |= {"num_pert": 24} if name.startswith("zerogla_") else {}
+    found = run(name, reconstruct_num=1, batch_size=1 if own.largest == 1 or dataset == "messages" else 2, **asked)
+    (row, *_) = found.rows
+    assert "misled: wrong_gradient" in row["controls"] or "refuses the spoiled message" in row["notes"]
+    truth, made = found.images(0)
+    assert made.shape == truth.shape and (found.folder / "results.csv").is_file()
+
+
 def test_every_attack_has_its_conditions():
     missing = [name for name in gl.attacks.names() if name not in conditions.CONDITIONS | conditions.PLAYERS]
     assert not missing, f"add an entry to CONDITIONS in glutils/experiments/conditions.py for {missing}"

@@ -6,7 +6,7 @@ import torch
 import glutils as gl
 from glutils.protocols import FedSGD
 
-QUICK = {"iterations": 250, "ensemble": 2, "progress": False}
+QUICK = {"iterations": 250, "polish": 0, "ensemble": 2, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_levels_are_shares(seen_and_batch, result):
 
 def test_the_pool_is_median_and_mean_and_one_search_is_itself(seen_and_batch):
     seen, batch = seen_and_batch
-    few = {"iterations": 5, "progress": False, "seed": 3}
+    few = {"iterations": 5, "polish": 0, "progress": False, "seed": 3}
     alone = gl.attack("tableak", seen, ensemble=1, **few)
     assert alone.diagnostics["disagreement"] == 0 and alone.evaluations == 6
     torch.testing.assert_close(alone.records, gl.attack("tableak", seen, ensemble=1, pooling=False, **few).records)
@@ -50,13 +50,21 @@ def test_the_pool_is_median_and_mean_and_one_search_is_itself(seen_and_batch):
 
 def test_a_search_that_fits_far_worse_has_no_vote(seen_and_batch, monkeypatch):
     seen, _ = seen_and_batch
-    few = {"iterations": 5, "progress": False, "ensemble": 3}
+    few = {"iterations": 5, "polish": 0, "progress": False, "ensemble": 3}
     all_vote = gl.attack("tableak", seen, **few)
     monkeypatch.setattr(gl.attacks.matching.tableak, "FITS", 1.0)
     alone = gl.attack("tableak", seen, **few)
     assert all_vote.diagnostics["voters"] == 3 and alone.diagnostics["voters"] == 1
     torch.testing.assert_close(alone.records, gl.attack("tableak", seen, **few, pooling=False).records)
     assert alone.diagnostics["disagreement"] == all_vote.diagnostics["disagreement"] > 0  # of all searches
+
+
+def test_the_polish_goes_on_where_adam_ended_and_its_evaluations_count(seen_and_batch):
+    seen, batch = seen_and_batch
+    rough, fine = (gl.attack("tableak", seen, **QUICK | {"ensemble": 1, "iterations": 60, "polish": n}) for n in (0, 4))
+    assert rough.evaluations == 61 and 61 < fine.evaluations <= 61 + 1 + 4 * 25 * 2
+    assert fine.loss < 0.1 * rough.loss and fine.records.dtype == rough.records.dtype
+    assert float(gl.score(fine, batch).cells.mean()) >= float(gl.score(rough, batch).cells.mean())
 
 
 def test_tableak_refuses_what_it_cannot_do(seen_and_batch):
@@ -68,7 +76,7 @@ def test_tableak_refuses_what_it_cannot_do(seen_and_batch):
     images = gl.observe(model, FedSGD(), FedSGD().transmit(model, digits.images, digits.labels), digits)
     with pytest.raises(ValueError, match="reconstructs tables, got images; it is read by .*'ig'"):
         gl.attack("tableak", images)
-    for option, value in {"ensemble": 0, "lr": 0, "iterations": -1}.items():
+    for option, value in {"ensemble": 0, "lr": 0, "iterations": -1, "polish": -1}.items():
         with pytest.raises(ValueError, match=option):
             gl.attack("tableak", seen, **QUICK | {option: value})
     with pytest.raises(TypeError, match="pooling"):

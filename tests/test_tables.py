@@ -243,7 +243,29 @@ def test_records_are_shown_in_their_units(person, capsys):
         gl.show.records(digit, digit.records)
 
 
-def test_experiments_that_store_pictures_refuse_a_table(tmp_path):
-    with pytest.raises(ValueError, match="dataset must be a set of images.*got 'wine'"):
-        gl.experiments.reconstruct("zerogla", "wine", folder=tmp_path)
+def test_an_experiment_on_a_table_keeps_records_in_the_units_of_their_columns(tmp_path, no_lpips):
+    how = {"reconstruct_num": 1, "batch_size": 2, "folder": tmp_path, "device": "cpu", "misled": "wrong_gradient"}
+    found = gl.experiments.reconstruct("tableak", "wine", **how, max_iteration=2, ensemble=1)
+    truth, made = found.images(0)
+    batch = data.sample("wine", count=2, seed=0, device="cpu")
+    assert torch.equal(truth, batch.records) and made.shape == truth.shape
+    assert found.said(0)[1][0] == batch.columns.rows(batch.records)[1]
+    text = (found.folder / "results.csv").read_text(encoding="utf-8")
+    assert "cells" in text.splitlines()[0] and "exact" not in text and found.rows[0]["cells"] < 1
+    with pytest.raises(ValueError, match="size must be None for 'wine', which holds no images, got 8"):
+        gl.experiments.reconstruct("tableak", "wine", size=8, **how)
+
+
+@pytest.mark.parametrize(
+    ("attack", "dataset", "said"),
+    [
+        ("stg", "wine", r"images for 'stg' \(digits, photos, ...\), got 'wine'; its tables are .*tableak"),
+        ("tableak", "digits", r"tables for 'tableak' \(wine, .*\), got 'digits'; its images are .*zerogla"),
+        ("dager", "photos", r"tokens for 'dager' \(messages\), got 'photos'; its images are .*ig, "),
+        ("ig", "messages", r"got 'messages'; its tokens are reconstructed by dager, tag, lamp, zerogla_text"),
+    ],
+)
+def test_an_experiment_on_another_kind_of_records_is_refused_with_who_can(attack, dataset, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        gl.experiments.reconstruct(attack, dataset, folder=tmp_path)
     assert not list(tmp_path.iterdir())

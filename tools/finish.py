@@ -22,6 +22,8 @@ TABLE = re.compile(
 )
 WIDE, LONG = 4, 60
 """Columns, and letters in a row, from which a table is one that a phone cannot show."""
+MANY = 8
+"""Columns from which a desk has room for them in small print only."""
 ROLES = {"thead": "rowgroup", "tbody": "rowgroup", "tr": "row"}
 
 
@@ -55,7 +57,8 @@ def stacked(found: re.Match) -> str:
         parts[place] += f' role="{role}" data-label="{html.escape(titles[column])}"'
     body = re.sub(r"<th\b", '<th role="columnheader"', head) + "</thead>" + "".join(parts)
     body = re.sub(r"<(thead|tbody|tr)\b", lambda tag: f'{tag[0]} role="{ROLES[tag[1]]}"', body)
-    return f'<table role="table" class="{found["kind"]} stack"{found["rest"]}>{body}</table>'
+    kind = f"{found['kind']} stack" + (" many" if len(titles) >= MANY else "")
+    return f'<table role="table" class="{kind}"{found["rest"]}>{body}</table>'
 
 
 def words(markup: str) -> str:

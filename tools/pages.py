@@ -287,8 +287,11 @@ def threat_table() -> str:
             told = "sees every global model" if ours is None else ", ".join(ours.knows).replace("_", " ") or "nothing"
             most = "" if ours is None else ours.largest or "any"
             reads = ", ".join(card.kinds) or NO_MESSAGE
-            rows.append((chapter(name, card.title), card.adversary, reads, told, most))
-    header = ["Attack", "Adversary", "Reads", "Is told, in the laboratory", "Images at most"]
+            count = "any" if card.kinds and card.several == card.kinds else "1"
+            if card.several and count == "1":
+                count = ", ".join(f"{kind}: {'any' if kind in card.several else 1}" for kind in card.kinds)
+            rows.append((chapter(name, card.title), card.adversary, reads, count if card.kinds else "", told, most))
+    header = ["Attack", "Adversary", "Reads", "Messages at most", "Is told, in the laboratory", "Images at most"]
     return f":::{{div}} wide\n{table(header, rows)}\n:::"
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+import torch
+
 from glutils.runs import provenance
 
 
@@ -21,6 +23,19 @@ def arguments(parser: argparse.ArgumentParser, given: Sequence[str] | None = Non
                        "with --dirty, and the record says that the tree was not clean.\n")  # fmt: skip
     del options.dirty  # no parameter of the measurement
     return options
+
+
+def seeds(doc: str | None, default: int) -> range:
+    """The seeds of a benchmark whose only option is their number, on one thread of the processor.
+
+    Args:
+        doc: of the script; ``--help`` shows its first line.
+        default: seeds where ``--seeds`` says nothing; 0 and what follows.
+    """
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=str(doc).splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=default)
+    return range(arguments(parser).seeds)
 
 
 def trouble(tree: provenance.Tree) -> str | None:

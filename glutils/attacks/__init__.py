@@ -3,6 +3,7 @@
 from .base import Card, Reconstruction, attack, names, table
 from .closed_form import april, cpa, dager, fc, fgla, inverter, rgap, spear
 from .closed_form.chains import rank_analysis
+from .closed_form.denoiser import train_denoiser
 from .closed_form.inverse_map import train_inverter
 from .generative import ggl, gias, gifd, grnn, igims, rog
 from .malicious import rtf
@@ -31,5 +32,6 @@ __all__ = [
     "certify", "cpa", "dager", "dlf", "dlg", "dmgan", "dmgan_protocol", "fc", "fedleak", "fgla", "fish", "ggl", "gias",
     "gifd", "gradient_rank_bound", "grnn", "hold_out", "ig", "igims", "inconsistent_rounds", "inverter", "loki_models",
     "misfits", "names", "rank_analysis", "rgap", "rog", "rtf", "singular_values", "sme", "spear", "stg", "table",
-    "tableak", "train_inverter", "with_extra_class", "without_class", "without_strangers", "zerogla", "zerogla_text",
+    "tableak", "train_denoiser", "train_inverter", "with_extra_class", "without_class", "without_strangers", "zerogla",
+    "zerogla_text",
 ]  # fmt: skip

@@ -39,6 +39,7 @@ class Card:
         solver: how it searches.
         labels: where it has them from.
         source: key in the bibliography.
+        several: of ``kinds``, those of which several messages are put together; of others several are refused.
         takes: what ``run`` is called with: "an observation", or "clients" for an adversary that takes part in
             the rounds, whose attack is called by its own name and not through :func:`attack`.
         records: kinds of records that it reconstructs.
@@ -56,6 +57,7 @@ class Card:
     solver: str
     labels: str
     source: str
+    several: tuple[str, ...] = ()
     adversary: str = "honest-but-curious server"
     takes: str = OBSERVATION
     records: tuple[str, ...] = ("images",)
@@ -206,6 +208,11 @@ def attack(name: str, seen: Observation, *, device=None, seed: int = 0, **option
         raise ValueError(
             f"attack {name!r} reconstructs {' and '.join(card.records)}, got {seen.record.name}; {_others(seen)}"
         )
+    if len(seen.rounds) > 1 and seen.kind not in card.several:
+        raise ValueError(
+            f"attack {name!r} reads one {seen.kind}, got {len(seen.rounds)}: observe(..., rounds=[t]) picks one; "
+            + _others(seen, "several")
+        )
     _check_clients(name, card, seen)
     mode = models.batchnorm_mode(seen.model)
     if mode != seen.batchnorm:
@@ -222,6 +229,8 @@ def attack(name: str, seen: Observation, *, device=None, seed: int = 0, **option
     begin = time.perf_counter()
     result = card.run(seen, seed=seed, **options)
     notes = result.notes + seen.notes
+    if seen.kind != "scalars" and seen.local_batch not in (None, seen.shape[0]):  # who reads scalars sees to it
+        notes += (f"each message is about {seen.local_batch} of {seen.shape[0]}, and was read as one about all",)
     if seen.beyond_protocol:
         notes += (f"uses {', '.join(sorted(seen.beyond_protocol))}, which this protocol never sends",)
     how: dict[str, Any] = {"attack": name, "seconds": time.perf_counter() - begin, "notes": notes}
@@ -230,11 +239,12 @@ def attack(name: str, seen: Observation, *, device=None, seed: int = 0, **option
     return dataclasses.replace(result, **how)
 
 
-def _others(seen: Observation) -> str:
-    """Who reads such a message, for an attack that does not."""
+def _others(seen: Observation, field: str = "kinds") -> str:
+    """Who reads such a message, or several of them, for an attack that does not."""
     cards = {name: ATTACKS.get(name) for name in names()}
-    fit = [name for name, card in cards.items() if seen.kind in card.kinds and seen.record.name in card.records]
-    return "it is read by " + ", ".join(map(repr, fit)) if fit else "no attack reads such a message"
+    fit = [n for n, card in cards.items() if seen.kind in getattr(card, field) and seen.record.name in card.records]
+    what, none = ("it is", "such a message") if field == "kinds" else ("several are", "several of these")
+    return f"{what} read by " + ", ".join(map(repr, fit)) if fit else f"no attack reads {none}"
 
 
 def _model_guess(seen: Observation) -> dict[str, torch.Tensor]:

@@ -8,20 +8,22 @@ peer-reviewed; the parts are textbook (Wishart matrices, Gaussian inference).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from .. import _validate, models, zo
-from ..attacks.zerogla.equations import gradients_jacobian
 from ..data.batch import Batch
 from ..models.switches import has_switches
 from ..protocols import Protocol
+from .gram import gradient_gram
 
 LARGEST = 2**31
 """Bytes of the derivative G at most, in float64."""
+TRIED = 256
+"""Directions, at most, along which a message is tried for its noise: enough for a root mean square to 5 %."""
 WHITE = 12**-0.5
 """Standard deviation of a pixel of which nothing is known but that it lies between 0 and 1."""
 NAMING = 1.5
@@ -34,7 +36,7 @@ class Prediction:
 
     Attributes:
         psnr: (B,) float64, the expected PSNR of each record by the best linear estimate under the prior, in dB, with
-            pixels clamped to their range as scores do.
+            pixels clamped to their range as scores do. A mean over directions: one message may be decibels off.
         bound: (B,) float64, the PSNR that no attacker exceeds on average over records of the prior, in dB; ``inf``
             without noise, where it says nothing. One message may lie a decibel or two above an average.
         bits: what the scalars tell about the records, in bits, of an attacker with this prior.
@@ -153,12 +155,13 @@ def one_message(model: nn.Module, protocol: Protocol, batch: Batch) -> Told:
             f"batch must be small enough for a derivative of 2 GiB: {unknowns} numbers times {size} parameters are "
             f"{8 * size * unknowns / 2**30:.1f} GiB; take fewer records"
         )
-    directions = protocol.draw(model)
-    payload = protocol.undefended.transmit(model, batch.images, batch.labels, directions=directions)
+    tried = replace(protocol.undefended, directions=min(protocol.directions, TRIED))
+    directions = tried.draw(model)
+    payload = tried.transmit(model, batch.images, batch.labels, directions=directions)
     sample = directions.rows(0, min(8, directions.count), torch.float64)
-    gram = _gram(model, protocol, batch) * float(sample.square().mean())
+    gram = gradient_gram(model, protocol, batch) * float(sample.square().mean())
     added = protocol.noise(payload, len(batch))
-    noise = math.hypot(_roundoff(model, protocol, batch, payload.scalars, directions), added)
+    noise = math.hypot(_roundoff(model, tried, batch, payload.scalars, directions), added)
     kinks = "the network has kinks, which an attack may stick at: the prediction is for one that does not"
     return Told(gram, noise, [kinks] if has_switches(model, batch.images) else [])
 
@@ -246,13 +249,6 @@ def _at_the_edge(batch: Batch) -> torch.Tensor:
     if batch.kind != "images":
         return torch.zeros(batch.images.shape, dtype=torch.bool)
     return (batch.images <= 0) | (batch.images >= 1)
-
-
-def _gram(model: nn.Module, protocol: Protocol, batch: Batch) -> torch.Tensor:
-    """G' G, (D, D) float64: one directional derivative of the gradient for each number of the records."""
-    here = [models.parameters(model, torch.float64)]
-    rows = gradients_jacobian(model, here, batch.images.double(), batch.labels, protocol.criterion).detach()
-    return rows @ rows.T
 
 
 def _roundoff(model, protocol, batch, scalars, directions) -> float:

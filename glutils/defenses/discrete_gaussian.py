@@ -115,11 +115,11 @@ def noisy_share(
     flat = flat * min(1.0, clip / max(float(flat.norm()), 1e-300)) / step
     draw = torch.Generator()
     draw.seed() if seed is None else draw.manual_seed(_validate.integer("seed", seed, at_least=0) + 1)
-    longest = _rounded_length(clip / step, flat.numel())
+    longest = _most_squared_steps(clip / step, flat.numel())
     for _ in range(1000):
         up = torch.rand(flat.shape, generator=draw, dtype=torch.float64) < flat - flat.floor()
         whole = flat.floor() + up
-        if float(whole.norm()) <= longest:
+        if float(whole.square().sum()) <= longest:  # sums of whole numbers: exact
             break
     else:  # all of a thousand were too long; a rounding towards zero never is
         whole = flat.trunc()
@@ -127,10 +127,14 @@ def noisy_share(
     return ((whole + noise) * step).view(vector.shape)
 
 
-def _rounded_length(clip: float, size: int) -> float:
-    """Greatest length of a rounded vector, in steps (proposition on conditional rounding of the paper)."""
+def _most_squared_steps(clip: float, size: int) -> int:
+    """Greatest squared length of a rounded vector, in steps (proposition on conditional rounding of the paper).
+
+    A whole number, as the vector's entries are: what is accounted for is what a rounding can reach, not a bound of it.
+    """
     extra = math.sqrt(2 * math.log(1 / BIAS)) * (clip + math.sqrt(size) / 2)
-    return min(clip + math.sqrt(size), math.sqrt(clip**2 + size / 4 + extra))
+    bound = min((clip + math.sqrt(size)) ** 2, clip**2 + size / 4 + extra)
+    return math.floor(bound * (1 + 1e-12))  # a bound that is whole but for round-off stays; both sides use the result
 
 
 def distributed_epsilon(
@@ -177,7 +181,7 @@ def distributed_epsilon(
     size, clients = _validate.integer("size", size, at_least=1), _validate.integer("clients", clients, at_least=2)
     honest = clients - _validate.integer("colluding", colluding, at_least=0, at_most=clients - 1)
     rounds = _validate.integer("rounds", rounds, at_least=1)
-    one, length = sigma * clip / step, _rounded_length(clip / step, size)
+    one, length = sigma * clip / step, math.sqrt(_most_squared_steps(clip / step, size))
     tau = 10 * sum(math.exp(-2 * math.pi**2 * one**2 * k / (k + 1)) for k in range(1, honest))
     ratio = length / (math.sqrt(honest) * one)
     spent = min(math.sqrt(ratio**2 + tau * size / 2), ratio + tau * math.sqrt(size))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from ..attacks.base import ATTACKS
 from ..attacks.closed_form import decoder
 from ..attacks.closed_form.inverse_map import train_inverter
 from ..attacks.malicious import fishing, imprint, loki
+from ..data import tables, texts
 from ..observation import Observation
 from ..priors import latent
 
@@ -26,6 +27,8 @@ SENT = {"average": "delta", "estimate": "scalars", "short estimate": "scalars"}
 """What the client sends where the attack is given a stand-in for the gradient."""
 SCALARS_PER_PIXEL = 1.25
 """Directions per unknown pixel where nothing else is said, enough for ZeroGLA's equations to have one solution."""
+SCALARS_PER_PIECE = 16
+"""Directions per piece of a text: a search from left to right needs more than the unknowns hold."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Conditions:
         learn: observation and seed to options, where something is learned from public data before the attack.
         fits_any: whether what is learned is about images alone, and not about the network.
         load: path of trained weights and observation to the same options.
+        task: private or public batch to what clients of this attack's kind train on; None: the batch as it is.
     """
 
     model: str
@@ -54,6 +58,7 @@ class Conditions:
     learn: Callable[[Observation, int], dict[str, Any]] | None = None
     fits_any: bool = False
     load: Callable[[str, Observation], dict[str, Any]] | None = None
+    task: Callable[[data.Batch], data.Batch] | None = None
 
 
 def _every(evaluations: int) -> dict[str, Any]:
@@ -109,6 +114,22 @@ def _own_block(model: nn.Module, public: data.Batch, seed: int) -> nn.Module:
     return loki.loki_models(model, public, 1, seed=seed)[0]
 
 
+def _label_word(batch: data.Batch) -> data.Batch:
+    """The first pieces of each text and a word behind them, which alone has a loss: a classifier's prompt."""
+    word = _words(batch.vocabulary)[0]
+    tokens = torch.cat([batch.images[:, : PROMPT + 1], torch.full_like(batch.images[:, :1], word)], 1)
+    labels = torch.full_like(tokens, -100)
+    labels[:, -1] = word
+    return replace(batch, images=tokens, labels=labels)
+
+
+def _words(vocabulary: Any) -> list[int]:
+    """Two pieces that stand for classes."""
+    return [vocabulary.encode(word)[0] for word in ("yes", "no")]
+
+
+PROMPT = 4
+"""Pieces of a text in front of a label word."""
 LATENT = 32
 """Numbers in z of a generator."""
 PLAYERS = {"dmgan": "it takes part in the training as a client and reads no client's update (chapter 12)"}
@@ -137,7 +158,7 @@ CONDITIONS: dict[str, Conditions] = {
     "gifd": Conditions(**KINKED, knows=PUBLIC, budget=_every, **GENERATIVE),
     "igims": Conditions(**KINKED, knows=PUBLIC, budget=_steps, **GENERATIVE),
     "rog": Conditions(**LINEAR, knows=PUBLIC, budget=_every),
-    "tableak": Conditions(**LINEAR, budget=lambda evaluations: {"iterations": max(1, evaluations // 5)}),
+    "tableak": Conditions(**LINEAR, budget=lambda n: {"iterations": max(1, n // 3), "polish": 0}),
     "dlf": Conditions(**KINKED, budget=_every),
     "fedleak": Conditions(**KINKED, budget=lambda evaluations: {"iterations": max(1, evaluations // 2), "restarts": 1}),
     "sme": Conditions(**KINKED, budget=_every),
@@ -147,7 +168,10 @@ CONDITIONS: dict[str, Conditions] = {
     "tag": Conditions(**LANGUAGE, knows=(), budget=_every, largest=1),
     "lamp": Conditions(**LANGUAGE, knows=(), largest=1, budget=lambda n: {"rounds": max(1, n // 50)}),
     "zerogla_text": Conditions(**LANGUAGE, knows=(), budget=_own),
-    "zerogla_label_word": Conditions(**LANGUAGE, knows=(), budget=_own, largest=1),
+    "zerogla_label_word": Conditions(
+        **LANGUAGE, knows=(), budget=_own, largest=1, task=_label_word,
+        learn=lambda seen, seed: {"words": _words(seen.vocabulary)},
+    ),
     "cpa": Conditions(**LINEAR, budget=_own),
     "spear": Conditions(**LINEAR, knows=(), budget=_own),
     "cpa_fi": Conditions(**KINKED, budget=lambda evaluations: {"inversion": evaluations}),
@@ -186,6 +210,22 @@ def update_of(attack: str, update: str | None = None) -> str:
     return update
 
 
+def check_records(attack: str, dataset: str, size: int | None) -> None:
+    """Refuse records of a kind that the attack does not reconstruct, and name sets that it does and attacks on them."""
+    sets = {"tables": tuple(tables.TABLES), "tokens": tuple(texts.names())}
+    kind = next((name for name, known in sets.items() if dataset in known), "images")
+    able = ATTACKS.get(attack).records
+    if kind not in able:
+        fit = [known for name in able for known in sets.get(name, ("digits", "photos", "..."))]
+        others = [name for name in CONDITIONS if kind in ATTACKS.get(name).records]
+        raise ValueError(
+            f"dataset must be one of {' and '.join(able)} for {attack!r} ({', '.join(fit)}), got {dataset!r}; its "
+            f"{kind} are reconstructed by {', '.join(others)}"
+        )
+    if kind != "images" and size is not None:
+        raise ValueError(f"size must be None for {dataset!r}, which holds no images, got {size}")
+
+
 def protocol_of(update: str, batch: data.Batch, *, directions: int | None = None, seed: int = 0) -> protocols.Protocol:
     """The protocol that sends an update of this kind."""
     update = SENT.get(update, update)
@@ -194,7 +234,8 @@ def protocol_of(update: str, batch: data.Batch, *, directions: int | None = None
     if update == "delta":
         return protocols.FedAvg(epochs=1, batch_size=max(1, len(batch) // 2), lr=0.01)
     if directions is None:
-        directions = int(SCALARS_PER_PIXEL * batch.images.numel())
+        each = SCALARS_PER_PIXEL if batch.images.is_floating_point() else SCALARS_PER_PIECE
+        directions = int(each * batch.images.numel())
     return protocols.ZerothOrder(directions=directions, mu=1e-4, dtype="float64", seed=seed)
 
 

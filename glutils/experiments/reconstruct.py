@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .. import _device, _files, _png, _validate, attacks, data, metrics, observation
-from ..data import tables, texts
+from .. import _device, _files, _validate, attacks, data, metrics, observation
 from ..runs import records
-from . import conditions
+from . import conditions, kept
 
 STORED = "experiment.json"
 TABLE = "results.csv"
 COLUMNS = (
-    "batch", "image", "psnr", "ssim", "mse", "lpips", "label_true", "label_found", "label_right", "loss", "seconds",
-    "notes",
+    "batch", "image", "psnr", "ssim", "mse", "lpips", "cells", "numeric_error", "exact", "token_accuracy", "secrets",
+    "edit_distance", "label_true", "label_found", "label_right", "loss", "seconds", "notes",
 )  # fmt: skip
+"""Of the table: those that the kind of records has."""
 MISLED = ("wrong_seed", "permuted", "wrong_gradient", "zero")
 PUBLIC = 256
 """Most public images that are drawn of an embedded set: for controls, and for attacks that learn from them. Of an
@@ -44,14 +44,21 @@ class Experiment:
     stopped: str | None = None
 
     def images(self, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Truth and reconstruction of a batch from its files, each (B, C, H, W) in [0, 1], in the truth's order."""
+        """Truth and reconstruction of a batch from its files, each (B, C, H, W) in [0, 1], in the truth's order; of a
+        table (B, columns), of texts (B, L)."""
+        truth, found = ([kept.read(self.folder, stem) for stem in self._stems(batch, w)] for w in ("truth", "found"))
+        return torch.stack(truth), torch.stack(found)
+
+    def said(self, batch: int) -> list[tuple[Any, Any]]:
+        """Truth and reconstruction of every record of a batch in words: texts, or mappings from variable to value."""
+        pairs = zip(self._stems(batch, "truth"), self._stems(batch, "found"), strict=True)
+        return [(kept.says(self.folder, truth), kept.says(self.folder, found)) for truth, found in pairs]
+
+    def _stems(self, batch: int, what: str) -> list[str]:
         count = sum(row["batch"] == batch for row in self.rows)
         if not count:
             raise ValueError(f"batch must be one of those finished, got {batch}")
-        return tuple(
-            torch.stack([_png.decode((self.folder / _file(batch, image, what)).read_bytes()) for image in range(count)])
-            for what in ("truth", "found")
-        )
+        return [_file(batch, image, what) for image in range(count)]
 
 
 def reconstruct(
@@ -78,7 +85,8 @@ def reconstruct(
     """Attack batches of private images, one after the other, and store everything in ``data/reconstruct/<exp_name>``.
 
     The folder gets ``experiment.json`` (the parameters), ``results.csv`` (one row per image: scores, controls), and for
-    every batch a record (JSON) and truth and reconstruction of each image (PNG, in the truth's order). A batch counts
+    every batch a record (JSON) and truth and reconstruction of each image (PNG, in the truth's order; of a table or a
+    text JSON). A batch counts
     once its record is written. Called again with the same parameters, an experiment goes on where it stopped, and
     nothing that is there is written again; ``reconstruct_num`` may grow. Ctrl-C drops the batch that is being attacked.
 
@@ -138,6 +146,8 @@ def _continued(
             asked["dataset"], count=wanted * size, size=asked["size"], seed=seed, root=root, device=device
         )
         public = _public(every, root, seed)
+        if (task := conditions.of(asked["algorithm"]).task) is not None:
+            every, public = task(every), task(public)
     for k in todo:
         batch = every[slice(k * size, (k + 1) * size)]
         try:
@@ -151,7 +161,7 @@ def _continued(
             break
         _store(where, asked, k, batch, *found)
         rows = _finished(where, asked)
-    records.write_table(where / TABLE, rows, COLUMNS)
+    records.write_table(where / TABLE, rows, [name for name in COLUMNS if not rows or name in rows[0]])
     return Experiment(where, asked, rows, stopped)
 
 
@@ -161,8 +171,7 @@ def _checked(asked: Mapping[str, Any]) -> str:
     takes = conditions.options_of(algorithm)
     for name in ("batch_size", "reconstruct_num"):
         _validate.integer(name, asked[name], at_least=1)
-    if asked["dataset"] in (*tables.TABLES, *texts.names()):
-        raise ValueError(f"dataset must be a set of images, which this stores as pictures; got {asked['dataset']!r}")
+    conditions.check_records(algorithm, asked["dataset"], asked["size"])
     _validate.integer("seed", asked["seed"], at_least=0)
     if asked["num_pert"] is not None:
         _validate.integer("num_pert", asked["num_pert"], at_least=1)
@@ -243,7 +252,10 @@ def _attacked(asked, batch, public, options, learned, progress):
     more = {}
     if asked["misled"] is not None:
         spoiled = observation.tamper(seen, asked["misled"], seed=seed)
-        more[f"misled: {asked['misled']}"] = attacks.attack(algorithm, spoiled, seed=seed, **options)
+        try:
+            more[f"misled: {asked['misled']}"] = attacks.attack(algorithm, spoiled, seed=seed, **options)
+        except ValueError as error:  # an attack that sees the spoiling, and finds nothing
+            result = replace(result, notes=(*result.notes, f"refuses the spoiled message: {error}"))
         if any(note.startswith("interrupted") for other in more.values() for note in other.notes):
             raise KeyboardInterrupt
     return result, metrics.score(result, batch, public=public, controls=more)
@@ -254,11 +266,12 @@ def _store(where: Path, asked: Mapping[str, Any], number: int, batch: data.Batch
     where.mkdir(parents=True, exist_ok=True)
     _files.write(where / STORED, json.dumps(asked, indent=1) + "\n")
     for image in range(len(batch)):
-        _files.write(where / _file(number, image, "truth"), _png.encode(batch.images[image]))
-        _files.write(where / _file(number, image, "found"), _png.encode(result.images[score.matching[image]]))
+        kept.write(where, _file(number, image, "truth"), batch, batch.records[image])
+        kept.write(where, _file(number, image, "found"), batch, result.records[score.matching[image]])
     rows = records.rows_from(result, score, batch=number)
     for row, label in zip(rows, batch.labels.tolist(), strict=True):
-        row |= {"label_true": label, "notes": "; ".join([*result.notes, *score.notes])}
+        row |= {} if isinstance(label, list) else {"label_true": label}
+        row["notes"] = "; ".join([*result.notes, *score.notes])
     records.record(
         f"batch_{number:04d}", parameters=asked, rows=rows, seeds=asked["seed"], seconds=result.seconds,
         device=batch.images.device, folder=where,
@@ -268,7 +281,7 @@ def _store(where: Path, asked: Mapping[str, Any], number: int, batch: data.Batch
 def _finished(where: Path, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows of the stored batches, in order; a batch that was made with other parameters is refused."""
     rows, now = [], json.loads(json.dumps(dict(asked)))
-    for path in sorted(where.glob("batch_*.json")):
+    for path in sorted(where.glob("batch_????.json")):
         found = records.load(path)
         apart = [name for name in now if found.parameters.get(name) != now[name] and name != "reconstruct_num"]
         if apart:
@@ -281,4 +294,4 @@ def _finished(where: Path, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _file(batch: int, image: int, what: str) -> str:
-    return f"batch_{batch:04d}_image_{image:03d}_{what}.png"
+    return f"batch_{batch:04d}_image_{image:03d}_{what}"

@@ -182,14 +182,16 @@ def record(
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Rows as from `rows_from` as CSV: these columns, the PSNR of every control, and what a row loses to."""
+    """Rows as from `rows_from` as CSV: these columns, the PSNR of every control (of texts, its share of tokens in
+    place), and what a row loses to."""
     names = list(dict.fromkeys(name for row in rows for name in row["controls"]))
     lines = io.StringIO(newline="")
-    writer = csv.DictWriter(lines, [*columns, *(f"psnr of {name}" for name in names), "beaten_by"])
+    lead = "psnr" if all("psnr" in row for row in rows) else "token_accuracy"
+    writer = csv.DictWriter(lines, [*columns, *(f"{lead} of {name}" for name in names), "beaten_by"])
     writer.writeheader()
     for row in rows:
         line = {column: row[column] for column in columns} | {"beaten_by": "; ".join(row["beaten_by"])}
-        writer.writerow(line | {f"psnr of {name}": four["psnr"] for name, four in row["controls"].items()})
+        writer.writerow(line | {f"{lead} of {name}": own[lead] for name, own in row["controls"].items()})
     _files.write(path, lines.getvalue())
 
 

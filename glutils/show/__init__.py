@@ -10,11 +10,12 @@ from .frames import frames_html, scrubber, strengths
 from .heat import heat
 from .images import gallery
 from .lines import curves
+from .palette import Look, look, looks
 from .records import records
 from .tables import table, table_html
 from .texts import text_scrubber, texts
 
 __all__ = [
-    "Frame", "choice", "choice_html", "curves", "decibels", "figure", "frame", "frames_html", "gallery", "heat",
-    "records", "scrubber", "strengths", "style", "table", "table_html", "text_scrubber", "texts",
+    "Frame", "Look", "choice", "choice_html", "curves", "decibels", "figure", "frame", "frames_html", "gallery", "heat",
+    "look", "looks", "records", "scrubber", "strengths", "style", "table", "table_html", "text_scrubber", "texts",
 ]  # fmt: skip

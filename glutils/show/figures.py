@@ -13,12 +13,14 @@ from typing import Any, SupportsFloat
 import matplotlib.style
 from matplotlib.figure import Figure
 
+from .palette import cycle
+
 STYLE = Path(__file__).parent.parent / "glutils.mplstyle"
 
 
 def style() -> AbstractContextManager[None]:
     """The book's look as a context: ``with gl.show.style(): fig, axes = plt.subplots()``. Undone on leaving."""
-    return matplotlib.style.context(["default", str(STYLE)])
+    return matplotlib.style.context(["default", str(STYLE), {"axes.prop_cycle": cycle()}])
 
 
 def figure(fig: Figure, alt: str, caption: str | None = None) -> None:

@@ -13,9 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import ArrayLike
 
+from .. import _validate
 from .figures import check_text, figure, style
+from .palette import GREY, looks
+from .panels import Series, draw, level_of, panels
 
-REFERENCE = "#555555"
+MOST = 7
+"""Lines that one panel may hold."""
 
 
 @runtime_checkable
@@ -37,10 +41,11 @@ def curves(
     logx: bool = False,
     logy: bool = False,
     references: Mapping[str, SupportsFloat] | None = None,
+    apart: bool | None = None,
     alt: str | None = None,
     caption: str | None = None,
 ) -> None:
-    """Display lines, each named at its right end.
+    """Display lines, each named at its right end, in the look that its name has in all figures (`look`).
 
     Args:
         lines: name to ``(x, y)``, or to a Reconstruction (its loss over its steps). ``x`` has shape (N,), ``y`` shape
@@ -49,6 +54,8 @@ def curves(
         logx, logy: logarithmic axes. Points that cannot be drawn (not finite, or not positive on a logarithmic axis)
             are left out.
         references: name to a height at which a horizontal line is drawn, such as a control's PSNR.
+        apart: a panel for each line, with all others pale behind it; None: where there are more than seven lines, which
+            nobody can follow in one panel.
         alt: alt text; by default the axes, and where each line starts and ends, in words.
         caption: the line below the figure.
 
@@ -66,26 +73,34 @@ def curves(
     check_text("ylabel", ylabel)
     series = {check_text("a line's name", name): _series(name, value, logx, logy) for name, value in lines.items()}
     levels = {check_text("a reference's name", name): float(level) for name, level in (references or {}).items()}
+    apart = len(series) > MOST if apart is None else _validate.instance("apart", apart, bool)
     with style():
-        fig = Figure()
-        axes = fig.add_subplot(xlabel=xlabel, ylabel=ylabel)
-        axes.set_xscale("log" if logx else "linear")
-        axes.set_yscale("log" if logy else "linear")
-        ends = []
-        for name, (x, low, middle, high) in series.items():
-            (line,) = axes.plot(x, middle, marker="o" if len(x) <= 16 else None)
-            if not np.array_equal(low, high, equal_nan=True):
-                axes.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
-            last = np.flatnonzero(np.isfinite(middle))[-1]
-            ends.append((name, line.get_color(), float(x[last]), float(middle[last])))
-        for name, level in levels.items():
-            axes.axhline(level, color=REFERENCE, linewidth=1, linestyle=(0, (1, 1.5)))
-            ends.append((name, REFERENCE, None, level))
-        _name_ends(fig, axes, ends)
+        scales = {"xscale": "log" if logx else "linear", "yscale": "log" if logy else "linear"}
+        made = panels if apart else _together
+        fig = made(series, levels, xlabel, ylabel, scales)
     figure(fig, _alt_text(series, levels, xlabel, ylabel) if alt is None else alt, caption)
 
 
-def _series(name: str, value: Line, logx: bool, logy: bool) -> tuple[np.ndarray, ...]:
+def _together(
+    series: Mapping[str, Series], levels: Mapping[str, float], xlabel: str, ylabel: str, scales: Mapping[str, str]
+) -> Figure:
+    """All lines in one panel, named at their ends."""
+    fig = Figure()
+    axes = fig.add_subplot(xlabel=xlabel, ylabel=ylabel, **scales)
+    ends = []
+    for name, found in looks(series).items():
+        x, _, middle, _ = series[name]
+        draw(axes, series[name], found)
+        last = np.flatnonzero(np.isfinite(middle))[-1]
+        ends.append((name, found.color, float(x[last]), float(middle[last])))
+    for name, level in levels.items():
+        axes.axhline(level, **level_of(name))
+        ends.append((name, GREY, None, level))
+    _name_ends(fig, axes, ends)
+    return fig
+
+
+def _series(name: str, value: Line, logx: bool, logy: bool) -> Series:
     """x, lower edge, middle and upper edge of one line; what cannot be drawn is NaN."""
     history = getattr(value, "history", None)
     if history is not None:
@@ -104,7 +119,7 @@ def _series(name: str, value: Line, logx: bool, logy: bool) -> tuple[np.ndarray,
         raise ValueError(f"line {name!r} has no point to draw: NaN, infinite, or not positive on a log axis")
     edges = np.full((3, len(x)), np.nan)
     edges[:, seen] = np.nanmin(y[:, seen], 0), np.nanmedian(y[:, seen], 0), np.nanmax(y[:, seen], 0)
-    return x, *edges
+    return x, edges[0], edges[1], edges[2]
 
 
 def _name_ends(fig: Figure, axes: Axes, ends: list[tuple[str, str, float | None, float]]) -> None:
@@ -139,7 +154,7 @@ def _spread(wanted: list[float], heights: list[float], bottom: float, top: float
 
 
 def _alt_text(
-    series: Mapping[str, tuple[np.ndarray, ...]], levels: Mapping[str, float], xlabel: str, ylabel: str
+    series: Mapping[str, Series], levels: Mapping[str, float], xlabel: str, ylabel: str
 ) -> str:
     parts = []
     for name, (x, _, middle, _) in series.items():

@@ -10,6 +10,7 @@ from torch import nn
 from ... import _validate, labels, models
 from ...observation import Observation
 from ..base import Card, Reconstruction, register
+from .held import gradient_of
 
 LEAST = 1e-5
 """Smallest singular value of the positions' gradient, in units of the largest: below, float32 does not tell patches
@@ -64,16 +65,15 @@ def april(seen: Observation, *, seed: int = 0) -> Reconstruction:
             "does not"
         )
     key = f"{name}.weight" if name else "weight"
-    if not {key, position} <= set(seen.payload):
-        raise ValueError(f"the payload holds no gradient of {key!r} and {position!r}: they are frozen")
-    delta = seen.payload[position].double().flatten(0, 1)[-tokens:].mT  # class tokens come first
+    by_patch, by_position = (gradient_of(seen, "april", name) for name in (key, position))
+    delta = by_position.double().flatten(0, 1)[-tokens:].mT  # class tokens come first
     values = torch.linalg.svdvals(delta)
     if not float(values[-1]) > LEAST * float(values[0]):
         raise ValueError(
             f"attack 'april' needs positions whose gradient tells {tokens} patches apart: singular values from "
             f"{float(values[0]):.2g} down to {float(values[-1]):.2g}; 'ig' has other parts of the gradient"
         )
-    wanted = seen.payload[key].double().flatten(1)
+    wanted = by_patch.double().flatten(1)
     patches = torch.linalg.lstsq(delta, wanted).solution
     residual = float((delta @ patches - wanted).norm() / wanted.norm())
     rows, columns = (length // side for length, side in zip(seen.shape[2:], embed.kernel_size, strict=True))
@@ -113,7 +113,7 @@ def _position(seen: Observation, tokens: int, width: int) -> str:
     found = [n for n, s in shapes.items() if len(s) == 3 and s[0] == 1 and s[2] == width and s[1] >= tokens]
     if len(found) != 1:
         raise ValueError(
-            f"attack 'april' needs learned positions, one parameter of shape (1, {tokens} or more, {width}), got "
-            f"{', '.join(found) or 'none'}; 'ig' needs none"
+            f"attack 'april' needs learned positions that are trained, one parameter of shape (1, {tokens} or more, "
+            f"{width}), got {', '.join(found) or 'none'}; 'ig' needs none"
         )
     return found[0]

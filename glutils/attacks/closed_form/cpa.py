@@ -15,6 +15,7 @@ from ...priors import tv
 from ...solvers import adam, search
 from ..base import Card, Reconstruction, reconstruction, register
 from ..matching.objective import normal_start
+from .held import gradient_of
 from .unmixing import Weights, White, separate, sources_of, whiten
 
 
@@ -79,7 +80,7 @@ def cpa(
     _validate.instance("negentropy", negentropy, bool)
     numbers = _validate_weights(mi_weight=mi_weight, temperature=temperature, tv_weight=tv_weight)
     weights = Weights(float(negentropy), *numbers)
-    weight, bias = _layer_gradient(seen, name, layer)
+    weight, bias = _layer_gradient(seen, "cpa", name, layer)
     white = whiten(weight, count)
     images = lambda mixer: sources_of(mixer, weight, bias, scale).view(seen.shape)  # noqa: E731
     mixer, found = separate(
@@ -149,7 +150,7 @@ def cpa_fi(
         tv_weight=tv_weight, mi_weight=mi_weight, temperature=temperature, nv_weight=nv_weight, l1_weight=l1_weight
     )
     weights = Weights(float(negentropy), independence, heat, 0.0, one_sign, sparsity)
-    weight, bias = _layer_gradient(seen, name, layer)
+    weight, bias = _layer_gradient(seen, "cpa_fi", name, layer)
     white = whiten(weight, seen.shape[0])
     begin = time.monotonic()
     mixer, first = separate(
@@ -217,11 +218,12 @@ def _validate_weights(**given: float | int) -> list[float]:
     return [_validate.number(name, value, at_least=0) for name, value in given.items()]
 
 
-def _layer_gradient(seen: Observation, name: str, layer: nn.Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _layer_gradient(
+    seen: Observation, attack: str, name: str, layer: nn.Linear
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     prefix = f"{name}." if name else ""
-    if prefix + "weight" not in seen.payload:
-        raise ValueError(f"the payload holds no gradient of {prefix + 'weight'!r}: that layer is frozen")
-    return seen.payload[prefix + "weight"], None if layer.bias is None else seen.payload.get(prefix + "bias")
+    weight = gradient_of(seen, attack, prefix + "weight")
+    return weight, None if layer.bias is None else seen.payload.get(prefix + "bias")
 
 
 def _labels_and_notes(seen: Observation, white: White) -> tuple[torch.Tensor, tuple[str, ...]]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ... import _validate, data, models
 from ...observation import Observation
 from ..base import Card, Reconstruction, register
+from .held import gradient_of
 
 NEAR = 1e-2
 """Share of an input's length that may stick out of the span, beside what the gradient's round-off explains."""
@@ -165,7 +166,10 @@ class _Reader:
         blind = [name for name in layers if bool((held[name][0, 1] == held[name][1, 1]).all())]
         sees = [name for name in layers if name not in blind]
         if not blind or not sees or layers[0] != blind[0]:
-            raise ValueError("attack 'dager' needs a causal model with linear layers before and behind attention")
+            raise ValueError(
+                "attack 'dager' needs a causal model with linear layers that are trained before and behind attention; "
+                "'tag' and 'lamp' take others"
+            )
         shapes = {name: seen.payload[f"{name}.weight"].shape for name in layers}
         like = [name for name in sees if shapes[name] == shapes[blind[0]]]  # of the next block, as the paper has it
         return cls(model, blind[0], (like or sees)[0], last, seen.classes)
@@ -210,7 +214,8 @@ def _grown(reader: _Reader, span: Span, pieces: list[Tensor], most: int) -> list
         if len(tried) > most:
             raise ValueError(
                 f"attack 'dager' finds {len(tried)} beginnings of texts, more than most={most}: the gradient's span "
-                "says too little, with noise in it or with almost as many positions as the model is wide"
+                "says too little, with noise in it or with almost as many positions as the model is wide; 'tag' and "
+                "'lamp' need no span"
             )
         if not tried:
             break
@@ -229,7 +234,7 @@ def _ended(reader: _Reader, tree: list[tuple[int, ...]], seen: Observation) -> t
     """
     if not tree:
         return [], ("no beginning of a text lies in the gradient's span",)
-    gradient = seen.payload[f"{reader.last}.weight"].double().cpu()
+    gradient = gradient_of(seen, "dager", f"{reader.last}.weight", "'tag' and 'lamp' use what there is").double().cpu()
     h, p = _last_inputs(reader, tree)
     for _ in range(seen.shape[1]):
         slopes = torch.linalg.lstsq(h.T, gradient.T, driver="gelsd").solution * (seen.targets or 1)

@@ -8,6 +8,7 @@ from torch import nn
 from ... import _validate, labels, models
 from ...observation import Observation
 from ..base import ANY, Card, Reconstruction, register
+from .held import gradient_of
 
 
 @register(
@@ -50,7 +51,7 @@ def fc_inversion(seen: Observation, *, seed: int = 0) -> Reconstruction:
             f"got {layer.out_features}"
         )
     prefix = f"{name}." if name else ""
-    weight, bias = seen.payload[prefix + "weight"].double(), seen.payload[prefix + "bias"].double()
+    weight, bias = (gradient_of(seen, "fc_inversion", prefix + part).double() for part in ("weight", "bias"))
     rows = bias.abs().argsort(descending=True)[: seen.shape[0]]
     images = (weight[rows] / bias[rows, None]).nan_to_num(0.0, 0.0, 0.0).view(seen.shape)
     notes = () if len(rows) == 1 else ("a batch: each row is a weighted mean of the images that activate its neuron",)

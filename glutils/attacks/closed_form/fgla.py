@@ -147,9 +147,10 @@ def fgla(
             "Batch of public images, or the path of its weights"
         )
     _validate.instance("train_mode", train_mode, bool)
-    if len(seen.rounds) != 1 or seen.local_batch not in (None, seen.shape[0]):
+    if seen.local_batch not in (None, seen.shape[0]):
         raise ValueError(
-            "attack 'fgla' reads one message about the whole batch; of a transcript, observe(..., rounds=[t])"
+            f"attack 'fgla' reads a message about the whole batch, got one about {seen.local_batch} of its "
+            f"{seen.shape[0]} records; 'ig' takes it for one about all, and says so"
         )
     device = next(seen.model.parameters()).device
     decoder = _load_decoder(decoder, seen, device)

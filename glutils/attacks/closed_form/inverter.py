@@ -11,6 +11,7 @@ from torch import Tensor
 from ... import _validate
 from ...observation import Observation
 from ..base import Card, Reconstruction, register
+from .denoiser import Denoiser
 from .inverse_map import BINS, EXAMPLES, Inverter, caused, distinct, labels_of, subject, train_inverter
 
 KEPT = 16
@@ -39,6 +40,7 @@ def inverter(
     trained: Inverter | None = None,
     bins: int = BINS,
     examples: int = EXAMPLES,
+    denoiser: Denoiser | None = None,
 ) -> Reconstruction:
     """Images by one linear map of the message, learned beforehand from what public images would have caused.
 
@@ -59,6 +61,7 @@ def inverter(
     Args:
         trained: what ``gl.attacks.train_inverter(seen, public)`` returned.
         bins, examples: see :func:`glutils.attacks.closed_form.inverse_map.train_inverter`.
+        denoiser: what ``gl.attacks.train_denoiser(seen)`` returned; cleans what the map found, as GUIDE does.
         seed: of the hash and of the draws.
 
     Deviations: one linear map for each set of labels, by ridge regression, in place of a perceptron of three layers for
@@ -80,10 +83,10 @@ def inverter(
         >>> bool(gl.metrics.psnr(result.images, batch.images) > 25)
         True
     """
-    if len(seen.rounds) != 1 or seen.local_batch not in (None, seen.shape[0]):
+    if seen.local_batch not in (None, seen.shape[0]):
         raise ValueError(
-            "attack 'inverter' reads one message about the whole batch; of a transcript, observe(..., rounds=[t]), or "
-            "'ig', which takes several"
+            f"attack 'inverter' reads a message about the whole batch, got one about {seen.local_batch} of its "
+            f"{seen.shape[0]} records; 'ig' takes it for one about all, and says so"
         )
     labels, notes = labels_of(seen)
     order = distinct(labels, seen.shape[0]).argsort()
@@ -102,8 +105,14 @@ def inverter(
         trained = _KNOWN[key]
     _validate.instance("trained", trained, Inverter)
     _check(trained, seen, labels[order])
+    if denoiser is not None and _validate.instance("denoiser", denoiser, Denoiser).made_for != subject(seen):
+        raise ValueError(
+            "denoiser must be for this network and protocol, got one for others; gl.attacks.train_denoiser(seen)"
+        )
     sent = seen.payload.flat.to(labels.device).float()
     found = trained.images(sent[None])[0]
+    if denoiser is not None:
+        found = denoiser(found)
     with torch.no_grad():
         again = caused(seen, found[None], labels[order])[0]
     loss = 1 - float(torch.cosine_similarity(again.double(), sent.double(), dim=0))

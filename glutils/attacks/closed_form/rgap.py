@@ -13,6 +13,7 @@ from ...protocols import FedSGD
 from ..base import Card, Reconstruction, register
 from ..matching.objective import size, squared
 from .chains import Layer, convolve, layer_chain
+from .held import gradient_of
 
 NEAR = 1e-12
 """How close to the end of its range the output of tanh, sigmoid or softplus may be."""
@@ -71,6 +72,8 @@ def rgap(seen: Observation, *, seed: int = 0, rcond: float | int = 1e-8) -> Reco
                 f"layer {layer.name!r} has {layer.unknowns} unknowns, and 'rgap' solves for at most {LARGEST}; "
                 "'ig' and 'dlg' take larger images"
             )
+        for part in ("weight",) if layer.module.bias is None else ("weight", "bias"):
+            gradient_of(seen, "rgap", f"{layer.name}.{part}")
     payload = {name: t.detach().cpu().double() for name, t in seen.payload.items()}
     weights = {name: t.detach().cpu().double() for name, t in models.parameters(seen.model).items()}
     starts, notes = _last_layer_candidates(chain[-1], weights, payload)

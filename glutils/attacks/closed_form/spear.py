@@ -13,6 +13,7 @@ from ... import _validate, models
 from ...observation import Observation
 from ..base import ANY, Card, Reconstruction, register
 from .chains import modules_in_order
+from .held import gradient_of
 from .sparse_directions import Problem, Separation, problem, separate
 
 
@@ -79,15 +80,13 @@ def spear(
     if seconds is not None:
         _validate.number("seconds", seconds, above=0)
     prefix = f"{name}." if name else ""
-    if not {prefix + "weight", prefix + "bias"} <= set(seen.payload):
-        raise ValueError(f"the payload holds no gradient of {prefix + 'weight'!r}: that layer is frozen")
     generator = torch.Generator().manual_seed(seed)
     mix = torch.linalg.qr(torch.randn(count, count, generator=generator, dtype=torch.float64))[0]
-    gradient = (seen.payload[prefix + "weight"], seen.payload[prefix + "bias"])
+    gradient = [gradient_of(seen, "spear", prefix + part) for part in ("weight", "bias")]
     known = (layer.weight, cast("torch.Tensor", layer.bias))
     given = problem(*(t.detach().cpu().double() for t in (*gradient, *known)), count, mix)
     found = separate(given, samples, generator, seconds)
-    device = seen.payload[prefix + "weight"].device
+    device = gradient[0].device
     images = given.images(found.directions).view(seen.shape).to(device)
     notes: tuple[str, ...] = ()
     if not given.explained(found.agreement):

@@ -21,6 +21,7 @@ SOLVERS = ("cma", "turbo")
     Card(
         title="GGL",
         kinds=("gradient",),
+        several=("gradient",),
         simulates="FedSGD, assumed defence",
         variable="generator's latent",
         distance="squared or cosine",

@@ -22,6 +22,7 @@ from .common import add_penalty, divergence, known_or_inferred_labels, resolve_l
     Card(
         title="GIAS",
         kinds=("gradient", "delta"),
+        several=("gradient", "delta"),
         simulates="FedSGD or FedAvg",
         variable="generator's latent, then its weights",
         distance="cosine",

@@ -38,6 +38,7 @@ def onto_l1_ball(x: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
     Card(
         title="GIFD",
         kinds=("gradient", "delta"),
+        several=("gradient", "delta"),
         simulates="FedSGD or FedAvg",
         variable="generator's latent, then its hidden features",
         distance="cosine",

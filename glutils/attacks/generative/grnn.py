@@ -28,6 +28,7 @@ PROJECTIONS = 64
     Card(
         title="GRNN",
         kinds=("gradient",),
+        several=("gradient",),
         simulates="FedSGD",
         variable="generator weights",
         distance="squared + Wasserstein",

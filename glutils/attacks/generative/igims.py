@@ -23,6 +23,7 @@ from .gias import own_weights, sizes, validate_options
     Card(
         title="IGIMS",
         kinds=("gradient", "delta"),
+        several=("gradient",),
         simulates="FedSGD, or AGA",
         variable="generator's latent and its weights, in turn",
         distance="cosine",

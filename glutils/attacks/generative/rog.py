@@ -28,6 +28,7 @@ SPREAD = 0.3
     Card(
         title="ROG",
         kinds=("gradient", "delta"),
+        several=("gradient", "delta"),
         simulates="FedSGD or FedAvg, and the defence",
         variable="few numbers of an encoder",
         distance="cosine",

@@ -88,7 +88,7 @@ def dmgan_protocol() -> FedAvg:
         simulates="nothing: takes part in FedAvg",
         variable="generator weights",
         distance="cross entropy to the tracked class",
-        prior="generator",
+        prior="generator, judged by old models too (ours)",
         solver="Adam (GAN)",
         labels="chosen",
         source="hitaj2017dmgan",

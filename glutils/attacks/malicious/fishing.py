@@ -11,6 +11,7 @@ from torch import nn
 from ... import _validate, models
 from ...observation import Observation
 from ..base import Card, Reconstruction, register
+from ..closed_form.held import gradient_of
 
 STRENGTH = 1000.0
 """What the logits of other classes are raised by: a softmax in float32 is exactly zero from about 100 on."""
@@ -102,7 +103,7 @@ def fishing(seen: Observation, *, seed: int = 0) -> Reconstruction:
             "this head 'ig' takes a single image's gradient of any network"
         )
     prefix = f"{name}." if name else ""
-    weight, bias = seen.payload[prefix + "weight"].double(), seen.payload[prefix + "bias"].double()
+    weight, bias = (gradient_of(seen, "fishing", prefix + part).double() for part in ("weight", "bias"))
     if not bool(bias.any()):
         raise ValueError(f"attack 'fishing' caught nothing: no image of class {loud[0]} makes a neuron fire")
     one = weight[bias.abs().argmax()] / bias[bias.abs().argmax()]

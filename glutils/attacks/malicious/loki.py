@@ -12,6 +12,7 @@ from ... import _validate
 from ...data.batch import Batch
 from ...observation import Observation
 from ..base import Card, Reconstruction, register
+from ..closed_form.held import gradient_of
 from . import imprint
 
 SILENT = -1e6
@@ -107,8 +108,8 @@ def loki(seen: Observation, *, seed: int = 0, threshold: float | int = 1e-6) -> 
         )
     _validate.number("threshold", threshold, at_least=0, at_most=1)
     prefix = "" if block is seen.model else "0."
-    parts = [seen.payload[f"{prefix}encode.{name}"].chunk(clients) for name in ("weight", "bias")]
-    loudest = seen.payload[f"{prefix}encode.bias"].abs().max()
+    whole = [gradient_of(seen, "loki", f"{prefix}encode.{name}") for name in ("weight", "bias")]
+    parts, loudest = [part.chunk(clients) for part in whole], whole[1].abs().max()
     found = []
     for weight, bias in zip(*parts, strict=True):
         weight, bias, hits = imprint.read_bins(weight, bias, False, threshold)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ... import _validate
 from ...observation import Observation
 from ..base import Card, Reconstruction, register
+from ..closed_form.held import gradient_of
 from . import imprint
 
 
@@ -50,7 +51,7 @@ def rtf(seen: Observation, *, seed: int = 0, threshold: float | int = 1e-6) -> R
         )
     _validate.number("threshold", threshold, at_least=0, at_most=1)
     prefix = "" if block is seen.model else "0."
-    weight, bias = (seen.payload[f"{prefix}encode.{name}"] for name in ("weight", "bias"))
+    weight, bias = (gradient_of(seen, "rtf", f"{prefix}encode.{name}") for name in ("weight", "bias"))
     weight, bias, hits = imprint.read_bins(weight, bias, block.two_sided, threshold)
     rows, sizes = weight[hits] / bias[hits, None], weight[hits].norm(dim=1)
     found = {"hits": float(len(hits)), "bins": float(block.bins)}

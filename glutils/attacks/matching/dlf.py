@@ -40,6 +40,7 @@ class Unrolled(FedAvg):
     Card(
         title="DLF",
         kinds=("delta",),
+        several=("delta",),
         simulates="FedAvg, unrolled",
         variable="pixels per epoch",
         distance="squared, weighted by layer",

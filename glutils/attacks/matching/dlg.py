@@ -24,6 +24,7 @@ HOPELESS = 1e-2
 CARD = Card(
     title="DLG",
     kinds=("gradient",),
+    several=("gradient",),
     simulates="FedSGD",
     variable="pixels, soft labels",
     distance="squared",

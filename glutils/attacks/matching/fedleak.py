@@ -22,6 +22,7 @@ RULES = {"gradient": "zero_shot", "delta": "dlf"}
     Card(
         title="FedLeak",
         kinds=("gradient", "delta"),
+        several=("gradient", "delta"),
         simulates="FedSGD or FedAvg",
         variable="pixels",
         distance="cosine, of a part",

@@ -26,6 +26,7 @@ LOCAL = ("exact", "epochs")
     Card(
         title="IG",
         kinds=("gradient", "delta"),
+        several=("gradient", "delta"),
         simulates="FedSGD or FedAvg",
         variable="pixels",
         distance="cosine",

@@ -140,11 +140,6 @@ def surrogate(moved: torch.Tensor, first: float, rate: float) -> torch.Tensor:
 
 def _client(seen: Observation) -> FedAvg:
     """The FedAvg client behind one undefended difference."""
-    if len(seen.rounds) != 1:
-        raise ValueError(
-            f"attack 'sme' reads one message, got {len(seen.rounds)}: observe(..., rounds=[t]) picks one; attacks "
-            "'ig' and 'dlf' read several"
-        )
     client = seen.protocol.undefended
     if client is not seen.protocol:
         raise ValueError(

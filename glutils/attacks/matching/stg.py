@@ -45,11 +45,12 @@ networks with pooling say less about fine detail than shallow ones, on which 1e-
     Card(
         title="STG (GradInversion)",
         kinds=("gradient",),
+        several=("gradient",),
         simulates="FedSGD",
         variable="pixels",
         distance="squared",
         prior="TV, l2, BN statistics, group",
-        solver="Adam + noise",
+        solver="Adam, through surrogate kinks (ours)",
         labels="zero-shot",
         source="yin2021stg",
     ),

@@ -34,6 +34,7 @@ UNFINISHED = 2.0
     Card(
         title="ZeroGLA on texts",
         kinds=("scalars",),
+        several=("scalars",),
         simulates="ZerothOrder",
         variable="tokens",
         distance="likelihood of the scalars left over",

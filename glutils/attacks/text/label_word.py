@@ -36,6 +36,7 @@ FITS = 1e-3
     Card(
         title="ZeroGLA on one label word",
         kinds=("scalars",),
+        several=("scalars",),
         simulates="ZerothOrder",
         variable="vectors of tokens, then the tokens",
         distance="squared difference of scalars",

@@ -53,11 +53,12 @@ class Options(TypedDict, total=False):
     Card(
         title="ZeroGLA",
         kinds=("scalars",),
+        several=("scalars",),
         simulates="ZerothOrder",
         variable="pixels",
         distance="squared, on scalars",
         prior="TV, l2, BN statistics (optional)",
-        solver="Gauss-Newton, L-BFGS, Adam",
+        solver="Gauss-Newton (ours), L-BFGS, Adam",
         labels="given, or solved jointly",
         source="zheng2025zerogla",
         records=ANY,

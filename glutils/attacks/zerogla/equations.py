@@ -20,12 +20,12 @@ from ...observation.transcripts import Round
 from ...protocols import Protocol
 from ...solvers import Calibration, Tally
 from .clipped_rounds import ClippedRounds
+from .derivatives import gradients_jacobian
 from .rounds import (
     Block,
     Decode,
     StackedRounds,
     StreamedRound,
-    directional_derivative,
     linearisation_state,
     received,
 )
@@ -250,25 +250,6 @@ def _gradients_jacobian(seen: Observation, u: torch.Tensor) -> torch.Tensor:
     states = [linearisation_state(seen.model, entry) for entry in seen.rounds]
     images = u.view(seen.shape)
     return gradients_jacobian(seen.model, states, images, seen.labels, seen.protocol.criterion)
-
-
-def gradients_jacobian(
-    model: nn.Module,
-    states: Sequence[models.Parameters],
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    criterion: models.losses.Loss,
-) -> torch.Tensor:
-    """The derivative of the gradients at all ``states``, one after the other, in every number of ``images``, (D, N)."""
-    u = images.flatten()
-
-    def gradients(v: torch.Tensor) -> torch.Tensor:
-        shown = v.view(images.shape)
-        of = torch.func.grad(lambda params: models.loss(model, params, shown, labels, criterion=criterion))
-        return torch.cat([models.flatten(of(state)) for state in states])
-
-    unit = torch.eye(len(u), dtype=u.dtype, device=u.device)
-    return models.vectorised(model, lambda v: directional_derivative(gradients, u, v), chunk_size=64)(unit)
 
 
 def add_gram(total: torch.Tensor, rows: torch.Tensor, blocks: int = 16) -> None:

@@ -287,8 +287,8 @@ def _scalar_weights(entry: Round) -> torch.Tensor | None:
     return entry.protocol.scalar_weights(entry.payload)
 
 
-def directional_derivative(function: Callable[[Any], torch.Tensor], u: Any, v: Any) -> torch.Tensor:
-    """The derivative of ``function`` at u along v, both a tensor or named tensors, by forward mode."""
+def directional_derivative(function: Callable[[Any], Any], u: Any, v: Any) -> Any:
+    """The derivative of ``function`` at u along v, both a tensor or named tensors, by forward mode; like its value."""
     with warnings.catch_warnings():  # forward mode loads decompositions that torch itself calls deprecated
         warnings.filterwarnings("ignore", "`torch.jit.script`", DeprecationWarning)
         return jvp(function, (u,), (v,))[1]
