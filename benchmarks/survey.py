@@ -30,7 +30,7 @@ Record in benchmarks/results (OMP_NUM_THREADS=1):
 
 The first was stopped after 85 of 134 rows, before DMGAN. The second is its base setting again: ten clients, each of a
 federation of its own, and five times the steps. The third puts two attacks that the survey does not have beside the
-first, with as many gradients.
+first, with as many gradients; it was stopped within its eighth client.
 """
 
 from __future__ import annotations
