@@ -531,7 +531,7 @@ def test_impossible_observations_are_refused_before_any_work(digit, digits, no_w
     for attack, seen, options in blind:
         with pytest.raises(ValueError, match=f"'{attack}' needs the labels: observe"):
             gl.attack(attack, seen, **options)
-    with pytest.raises(ValueError, match="soften needs a model with ReLU layers"):
+    with pytest.raises(ValueError, match="soften needs a model that calls ReLU"):
         gl.attack("zerogla", told, soften=True)
     with pytest.raises(ValueError, match="'idlg' reads the label of one image, got a batch of 5"):
         gl.attack("idlg", several)

@@ -193,22 +193,26 @@ def test_recorded_canaries_stay_below_the_accountant():
     assert sum(broken) > len(broken) / 2
 
 
-def test_the_recommended_setting_hides_every_record():
-    """At epsilon 8, both attacks of who knows all other records: at most 1 dB, or 1 % of the cells, above controls."""
+def test_attacks_on_the_recommended_setting_work_once_its_noise_is_removed():
+    """At epsilon 8, of who knows all other records: what reads nothing under noise reads the same messages without."""
     record = gl.runs.load(SOURCE / "benchmarks" / "results" / "frontier_cpu.json")
     rows = [row for row in record.rows if row["strength"] == 8.0]
-    seen = dict.fromkeys((row["case"] for row in rows), 0)
-    for row in rows:
-        near = 0.01 if "table" in row["case"] else 1.0
-        for attack in ("search", "posterior"):
-            for batch in row[attack]:
-                assert all(f <= b + near for f, b in zip(batch["found"], batch["blank"], strict=True))
-        seen[row["case"]] += sum(len(batch["found"]) for batch in row["search"])
-    assert min(seen.values()) >= 12
+    assert {row["case"] for row in rows} == set(record.parameters["cases"])
+    rows = [row for row in rows if "search, noise removed" in row]  # others have no such control, and the page says so
+    assert rows
     plain = {(r["case"], r["seed"]): r["accuracy"] for r in record.rows if r["strength"] == "none"}
-    lost = {(r["case"], r["seed"]): plain[r["case"], r["seed"]] - r["accuracy"] for r in rows}
-    assert all(points <= 0.03 for (case, _), points in lost.items() if "scalars" in case)
-    read = [f for r in record.rows if r["strength"] == "none" for batch in r["search"] for f in batch["found"]]
-    assert min(read) > 0.9  # cells, or decibels: the positive control
-    assert min(f for r in record.rows if (r["case"], r["strength"]) == ("digits, scalars", "none")
-               for batch in r["search"] for f in batch["found"]) > 100  # fmt: skip
+    for row in rows:
+
+        def above(attack, row=row):
+            """Share of records more than 1 dB above their control, and the median gain."""
+            pairs = [pair for batch in row[attack] for pair in zip(batch["found"], batch["blank"], strict=True)]
+            found = torch.tensor([f - b for f, b in pairs])
+            return float((found > 1).double().mean()), float(found.median())
+
+        assert above("search, noise removed")[0] >= 0.75
+        assert above("posterior")[1] < 1 > above("posterior, permuted")[1]
+        if "table" not in row["case"]:  # records of one class are alike to a linear estimate
+            assert above("posterior, noise removed")[0] >= 0.75
+            assert above("posterior, collude")[1] > above("posterior")[1]
+    for row in (row for row in record.rows if row["strength"] == 8.0):
+        assert plain[row["case"], row["seed"]] - row["accuracy"] <= 0.03

@@ -240,6 +240,15 @@ def formulas(text):
     return re.findall(r"\$\$(.*?)\$\$", text, flags=re.S) + re.findall(r"(?<!\$)\$([^$\n]+)\$(?!\$)", text)
 
 
+def test_an_equation_that_is_named_has_a_number():
+    """Every reference to an equation finds the one label of that name; no label stands twice."""
+    texts = {path.name: prose(path) for path in NOTEBOOKS}
+    labels = [name for text in texts.values() for name in re.findall(r"\$\$\s*\((eq-[a-z-]+)\)", text)]
+    named = {name for text in texts.values() for name in re.findall(r"\{eq\}`([^`]+)`", text)}
+    assert named and named <= set(labels), named - set(labels)
+    assert len(labels) == len(set(labels)), "a label stands twice"
+
+
 MEANINGS = {  # a letter of the table, and a word of its meaning: a page that uses the one says the other
     r"\\lambda": "damping",
     r"\\alpha": "prior",

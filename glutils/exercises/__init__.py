@@ -15,7 +15,7 @@ from .attacks import (
     photos_from_rows,
 )
 from .base import EXERCISES, Case, Exercise, Verdict
-from .counting import paired_interval, permute, replay, rounds_needed, unseen_change
+from .counting import paired_interval, permute, replay, rounds_needed, states_needed, unseen_change
 from .defenses import (
     clip_and_average,
     combine_neurons,
@@ -42,6 +42,6 @@ __all__ = [
     "least_scalars", "masked_distance",
     "masked_messages", "mean_gradient", "names", "nearest_image", "noise_needed", "noise_share",
     "paired_interval", "permute", "photos_from_rows", "replay", "residuals_and_jacobian", "rounds_needed",
-    "scalars_to_name", "share_of_cells", "solve_active", "steps_allowed",
+    "scalars_to_name", "share_of_cells", "solve_active", "states_needed", "steps_allowed",
     "token_contributions", "topk", "unseen_change",
 ]  # fmt: skip

@@ -79,6 +79,36 @@ def rounds_needed(draw: torch.Generator) -> Iterator[Case]:
 
 
 @exercise(
+    "A state of the model tells no more than its scalars, and no more than its gradient holds: the smaller of the two. "
+    "Divide the pixel values by it, and round up.",
+    {
+        "Scalars beyond what the gradient holds repeat each other.": lambda held, shape, K: (
+            math.ceil(math.prod(shape) / K)
+        ),
+        "A gradient is not sent, scalars are. Count no more of them than there are.": lambda held, shape, K: (
+            math.ceil(math.prod(shape) / held)
+        ),
+        "The shape counts channels, too.": lambda held, shape, K: math.ceil(math.prod(shape[1:]) / min(held, K)),
+        "Rounding down leaves some pixel values without an equation.": lambda held, shape, K: (
+            math.prod(shape) // min(held, K)
+        ),
+    },
+)
+def states_needed(draw: torch.Generator) -> Iterator[Case]:
+    """states_needed(held, shape, per_state): from how many states of the model a client has to send per_state scalars
+    until they can hold a photograph of shape (channels, height, width), if a gradient holds so many independent
+    numbers; a whole number."""
+    for few, channels in ((True, 3), (False, 3), (True, 1), (False, 1)):
+        side, least = integer(draw, 6, 16), integer(draw, 5, 15)
+        D = channels * side**2
+        less = next(n for n in range(least, D) if D % n)  # so that rounding matters
+        more = 2 * less + integer(draw, 0, 9)
+        held, K = (more, less) if few else (less, more)
+        about = f"{channels} x {side} x {side} pixels, {K} scalars a state, gradients that hold {held} numbers"
+        yield Case(about, (held, (channels, side, side), K), sum(1 for told in range(D) if told % less == 0))
+
+
+@exercise(
     "Average the scalars over the clients, turn them into the unbiased estimate of chapter 2, and step against it.",
     {
         "The scalars of the clients are summed. The server averages them.": lambda theta, scalars, directions, lr: (

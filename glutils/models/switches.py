@@ -180,7 +180,7 @@ def _along_channels(jump: Any, x: torch.Tensor) -> Any:
 def _compared(name: str, x: torch.Tensor, *args: Any, **named: Any) -> torch.Tensor | None:
     """What each output of a function in :data:`LARGEST` is chosen from, (..., n); None: from all images at once."""
     if name == "max_pool1d":
-        return _compared("max_pool2d", x[..., None, :], *args, flat=True, **named)[..., 0, :, :]
+        return _windows(x[..., None, :], *args, flat=True, **named)[..., 0, :, :]
     if name == "max_pool2d":
         return _windows(x, *args, **named)
     if name == "adaptive_max_pool2d":

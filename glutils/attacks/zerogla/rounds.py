@@ -60,7 +60,7 @@ class StreamedRound(Block):
 
     def one_state(self) -> tuple[models.Parameters, Callable[[], Iterator[torch.Tensor]]]:
         """A state of the model that stands for the block, and its directions, a few rows at a time."""
-        return self.params, lambda: (self.directions.rows(*span) for span in self.directions.blocks())
+        return self.params, lambda: (self.directions.rows(*span) for span in self.directions.blocks(self.chunk))
 
     def evaluate(self, u: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """r = V g(u) - target, shape (K,), and its pullback to u, shape (D,)."""
