@@ -11,6 +11,8 @@ images of seeds 100 to 105. Seconds are processor seconds of one core. Rows that
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
     inverter_cpu: python benchmarks/inverter.py
+
+Stopped after seven of the twelve denoisers.
 """
 
 from __future__ import annotations
