@@ -13,7 +13,7 @@ its class.
 
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
-    cut_and_noise_cpu: python benchmarks/cut_and_noise.py --sigmas 0.5
+    cut_and_noise_cpu: python benchmarks/cut_and_noise.py
 
 The first seed was looked at while this was written.
 """
