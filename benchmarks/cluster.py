@@ -120,8 +120,8 @@ def main() -> None:
         from distributed import Client, LocalCluster
     except ImportError:
         parser.exit(2, f"{parser.prog}: needs the package 'distributed' (dask), which is not installed\n")
-    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):  # dask's own make every large matrix a new mapping
-        os.environ.setdefault(name, str(2**27))
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
+        os.environ.setdefault(name, str(2**25))  # dask's own gives every large matrix back, to be mapped again
     most, settings = max(options.workers), {"size": options.size, "rounds": options.rounds, "ratio": RATIO}
     how = {"n_workers": most, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     problem, point = equations(options.size, options.rounds)
