@@ -194,25 +194,42 @@ def test_recorded_canaries_stay_below_the_accountant():
 
 
 def test_attacks_on_the_recommended_setting_work_once_its_noise_is_removed():
-    """At epsilon 8, of who knows all other records: what reads nothing under noise reads the same messages without."""
+    """Who knows all other records: what reads nothing under noise reads the messages without, and more with less."""
     record = gl.runs.load(SOURCE / "benchmarks" / "results" / "frontier_cpu.json")
-    rows = [row for row in record.rows if row["strength"] == 8.0]
-    assert {row["case"] for row in rows} == set(record.parameters["cases"])
-    rows = [row for row in rows if "search, noise removed" in row]  # others have no such control, and the page says so
-    assert rows
     plain = {(r["case"], r["seed"]): r["accuracy"] for r in record.rows if r["strength"] == "none"}
-    for row in rows:
 
-        def above(attack, row=row):
-            """Share of records more than 1 dB above their control, and the median gain."""
-            pairs = [pair for batch in row[attack] for pair in zip(batch["found"], batch["blank"], strict=True)]
-            found = torch.tensor([f - b for f, b in pairs])
-            return float((found > 1).double().mean()), float(found.median())
+    def gains(rows, attack):
+        """By how many dB records are above the card of who saw no message."""
+        batches = [batch for row in rows for batch in row[attack]]
+        return torch.tensor([f - b for batch in batches for f, b in zip(batch["found"], batch["blank"], strict=True)])
 
-        assert above("search, noise removed")[0] >= 0.75
-        assert above("posterior")[1] < 1 > above("posterior, permuted")[1]
-        if "table" not in row["case"]:  # records of one class are alike to a linear estimate
-            assert above("posterior, noise removed")[0] >= 0.75
-            assert above("posterior, collude")[1] > above("posterior")[1]
-    for row in (row for row in record.rows if row["strength"] == 8.0):
-        assert plain[row["case"], row["seed"]] - row["accuracy"] <= 0.03
+    for case in record.parameters["cases"]:
+        single = "posterior" if "gradients" in case else "posterior, one record"
+        for strength in (8.0, 4.0):
+            rows = [row for row in record.rows if (row["case"], row["strength"]) == (case, strength)]
+            assert len({row["seed"] for row in rows}) >= 6
+            for attack in ("search", single):
+                assert float((gains(rows, attack + ", noise removed") > 1).double().mean()) >= 0.5
+            assert gains(rows, single).median() < 1 > gains(rows, single + ", permuted").median()
+            assert gains(rows, single + ", collude").median() > gains(rows, single).median() + 0.5
+        eight = [row for row in record.rows if (row["case"], row["strength"]) == (case, 8.0)]
+        assert all(plain[case, row["seed"]] - row["accuracy"] <= 0.03 for row in eight)
+
+
+def test_other_attacks_behind_the_recommended_sum_have_their_positive_control():
+    """Most of them find the digit once the noise is removed; none does with it; those that refuse are told apart."""
+    record = gl.runs.load(SOURCE / "benchmarks" / "results" / "frontier_attacks_cpu.json")
+    works = 0
+    for row in record.rows:
+        if "first, noise removed" not in row:
+            assert row["refused"]
+            continue
+        sent, control = (
+            [f - b for one in row["first" + what] for f, b in zip(one["found"], one["blank"], strict=True)]
+            for what in ("", ", noise removed")
+        )
+        assert len(sent) == len(control) == record.parameters["digits"]
+        if sum(gain > 1 for gain in control) >= len(control) / 2:
+            works += 1
+            assert sum(gain > 1 for gain in sent) <= len(sent) / 4
+    assert works >= 10 * len(record.seeds)
