@@ -128,6 +128,40 @@ def test_kept_and_drawn_again_directions_give_one_objective(benchmark):
     assert torch.allclose(kept, again, rtol=1e-4) and torch.allclose(slopes[0], others[0], rtol=1e-3, atol=1e-7)
 
 
+def test_shares_of_the_rows_add_up_to_the_whole_matrix(benchmark, monkeypatch):
+    module = benchmark("cluster")
+    monkeypatch.setattr(module, "RATIO", 0.1)
+    whole, point = module.equations(8, rounds=3)
+    parts = [module.equations(8, 3, part, of=2)[0] for part in range(2)]
+    assert [part.count for part in parts] == [2 * parts[1].count, whole.count // 3]
+    together = sum(part.gram(point) * part.scale**2 for part in parts)
+    assert torch.allclose(together, whole.gram(point) * whole.scale**2, rtol=1e-8)
+    assert module.factored(together) >= 0
+
+
+def test_only_the_named_size_grows(benchmark):
+    module = benchmark("growth")
+    for axis, attack in (("pixels", module.IG), ("parameters", module.IG), ("images", module.IG)):
+        sizes = [module.work(axis, attack, step)[1:] for step in module.SIZES[axis, attack][:2]]
+        (small, about), (large, other) = sizes
+        assert small < large
+        same = {"pixels": (), "parameters": ("pixel values",), "images": ("parameters",)}[axis]
+        assert all(about[key] == other[key] for key in same)
+    assert set(module.WHOLE) == {attack for _, attack in module.SIZES}
+
+
+def test_a_watch_does_not_count_its_own_looking(benchmark, monkeypatch):
+    module = benchmark("peers")
+    now = iter(range(1000))  # every look at the clock takes a second
+    monkeypatch.setattr(module.time, "process_time", lambda: next(now))
+    watch = module.Watch(torch.full((1, 3, 8, 8), 0.5))
+    for _ in range(11):
+        watch.note(torch.zeros(1, 3, 8, 8))
+    assert [number for number, _, _ in watch.curve] == [0, 10] and watch.number == 11
+    assert [spent for _, spent, _ in watch.curve] == [1, 11], "eleven looks of a second, and ten of them taken off"
+    assert watch.curve[0][2] == pytest.approx(-10 * torch.tensor(0.25).log10().item())
+
+
 def test_controls_cover_every_attack_of_the_bar(benchmark):
     names = {case[0] for case in benchmark("controls").cases(1)}
     assert {"dlg", "idlg", "ig", "zerogla gauss-newton", "zerogla lbfgs", "zerogla adam"} == names
