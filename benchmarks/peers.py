@@ -12,7 +12,8 @@ Setting "same": one start, one weight of the total variation (ours), step 0.1, t
 step by signs, which it cannot. Setting "own": what each code does by itself, with as many iterations; the starts are
 then its own, and so is the weight (0.01 ours, 0.2 breaching, 0.1 the original, a millionth LeakPro). breaching and
 LeakPro give the image with their lowest loss, the others the last one. (What LeakPro itself calls its result is chosen
-by likeness to the private image, which no attacker has.) LeakPro takes the private images and makes the gradient from
+by likeness to the private image, which no attacker has. It is given a first one to begin with, since without it the
+code ends in an error where no image is alike.) LeakPro takes the private images and makes the gradient from
 them; that it is ours is checked. CPU seconds count, on one thread; the codes take turns, and who begins changes from
 image to image.
 
@@ -154,6 +155,7 @@ def leakpro_ig(seen: gl.Observation, start, iterations: int, watch: Watch, same:
         return inner(optimiser)
 
     attacker.gradient_closure = noted
+    attacker.final_best = attacker.reconstruction_loader  # else missing where no image is like the private one
     for _ in attacker.run_attack():
         pass
     return attacker.best_reconstruction.dataset.reconstruction
