@@ -12,7 +12,7 @@ Record in benchmarks/results (OMP_NUM_THREADS=1):
 
     columns_cpu: python benchmarks/columns.py --seeds 8
 
-It goes on where it was stopped; more photographs are more seeds. Of the ReLU network only the tuning was begun.
+It goes on where it was stopped; more photographs are more seeds.
 """
 
 from __future__ import annotations

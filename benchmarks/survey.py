@@ -22,15 +22,15 @@ Record in benchmarks/results (OMP_NUM_THREADS=1):
 
     survey_cpu: python benchmarks/survey.py --seeds 2
     survey_400_cpu: python benchmarks/survey.py --record survey_400_cpu --data photos --clients 20 --batch 2 \
-        --epochs 1 --model convnet --law dirichlet --at 0 --attacks ig dlf cpa rtf ggl --iterations 400 --seeds 10 \
-        --players
+        --epochs 1 --model convnet --law dirichlet --at 0 --attacks ig dlf cpa rtf ggl dlg idlg grnn --iterations 400 \
+        --seeds 10 --players
 
     survey_later_cpu: python benchmarks/survey.py --record survey_later_cpu --attacks fedleak sme \
         --varied fedleak sme --seeds 8 --players
 
 The first was stopped after 85 of 134 rows, before DMGAN. The second is its base setting again: ten clients, each of a
 federation of its own, and five times the steps. The third puts two attacks that the survey does not have beside the
-first, with as many gradients; it was stopped within its eighth client.
+first, with as many gradients.
 """
 
 from __future__ import annotations

@@ -1,0 +1,121 @@
+"""How recovery from scalars falls as a network learns: one private digit, before and after steps of training.
+
+Networks learn to tell public digits of 8 x 8 pixels apart (Adam, batches of 64, 600 digits; accuracy on the other
+public ones). After so many steps the client answers with 1.25 scalars for each pixel from one state, in float64 (mu
+1e-4) or float32 (mu 1e-3); the label is told. Attacks: Gauss-Newton from grey, once; the same with 400 guesses carried
+together (``ensemble=400``), and with guesses drawn like the public digits that the network was trained on
+(``prior="gaussian"``). The controls are the blank card, and permuted scalars for the strongest attack.
+
+    python benchmarks/learnt.py [--seeds 6]
+
+Record in benchmarks/results (OMP_NUM_THREADS=1):
+
+    learnt_cpu: python benchmarks/learnt.py
+
+It goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from common import arguments, measure
+
+import glutils as gl
+
+RATIO, LR, PART, TRAIN = 1.25, 2e-3, 64, 600
+STEPS = (0, 10, 100, 1000)
+MU = {"float64": 1e-4, "float32": 1e-3}
+NETWORKS = {
+    "lenet, sigmoid": ("lenet", {}),
+    "convnet, GELU": ("convnet", {"hidden": None, "activation": "gelu"}),
+}
+ATTACKS = {
+    "one guess": {"iterations": 40},
+    "many guesses": {"iterations": 40, "ensemble": 400},
+    "many guesses, public digits": {"iterations": 40, "ensemble": 400, "prior": "gaussian"},
+}
+
+
+@functools.cache
+def public() -> tuple[gl.data.Batch, gl.data.Batch]:
+    """Public digits to train on, and others to test with."""
+    every = gl.data.sample("digits", count="all", split="public", device="cpu")
+    order = torch.randperm(len(every), generator=torch.Generator().manual_seed(0)).tolist()
+    return every[order[:TRAIN]], every[order[TRAIN:]]
+
+
+@functools.cache
+def trained(network: str, steps: int, seed: int) -> torch.nn.Module:
+    """The network after so many steps."""
+    name, options = NETWORKS[network]
+    model = gl.models.build(name, public()[0], seed=seed, **options)
+    optimiser, draw = torch.optim.Adam(model.parameters(), LR), torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        part = torch.randint(TRAIN, (PART,), generator=draw)
+        optimiser.zero_grad()
+        F.cross_entropy(model(public()[0].images[part]), public()[0].labels[part]).backward()
+        optimiser.step()
+    return model
+
+
+def judged(model: torch.nn.Module, batch: gl.data.Batch) -> tuple[float, float]:
+    """Loss, and share of images that it takes for their class."""
+    with torch.no_grad():
+        logits = model(batch.images)
+    return float(F.cross_entropy(logits, batch.labels)), float((logits.argmax(1) == batch.labels).double().mean())
+
+
+def recover(network: str, steps: int, dtype: str, attack: str, told: str, seed: int) -> dict:
+    """One private digit from the scalars of a network that has learnt so much."""
+    batch = gl.data.sample("digits", seed=seed, device="cpu")
+    model = trained(network, steps, seed)
+    client = gl.protocols.ZerothOrder(
+        directions=int(RATIO * batch.images.numel()), mu=MU[dtype], dtype=dtype, seed=seed
+    )
+    with torch.no_grad():
+        scalars = client.transmit(model, batch.images, batch.labels)
+    seen = gl.observe(model, client, scalars, batch, knows={"labels", "public"}, public=public()[0])
+    values = gl.attacks.singular_values(seen, batch.images)
+    size = float(seen.payload.std())
+    if told != "honest":
+        seen = gl.tamper(seen, told, seed=seed)
+    result = gl.attack("zerogla", seen, seed=seed, restarts=1, progress=False, **ATTACKS[attack])
+    score, (loss, accuracy) = gl.score(result, batch), judged(model, public()[1])
+    return {
+        "psnr": score.mean_psnr, "mean colour": float(score.controls["mean_colour"].mean()), "loss": result.loss,
+        "noise": result.diagnostics["noise"], "steps taken": result.history.steps[-1], "test loss": loss,
+        "accuracy": accuracy, "private loss": judged(model, batch)[0], "size of a scalar": size,
+        "condition number": float(values[0] / values[-1]), "scalars": len(seen.payload),
+        "unknowns": batch.images.numel(),
+    }  # fmt: skip
+
+
+def cells(seeds: int) -> Iterator[dict]:
+    """What is measured, seed by seed."""
+    for seed in range(seeds):
+        for network in NETWORKS:
+            for steps in STEPS:
+                plain = {"network": network, "steps": steps, "dtype": "float64", "told": "honest", "seed": seed}
+                yield from (plain | {"attack": attack} for attack in ATTACKS)
+                last = list(ATTACKS)[-1]
+                yield plain | {"attack": last, "dtype": "float32"}
+                if steps == STEPS[-1]:
+                    yield plain | {"attack": last, "told": "permuted"}
+
+
+def main() -> None:
+    """Measure what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=6)
+    options = arguments(parser)
+    about = {"scalars per pixel": RATIO, "lr": LR, "batch": PART, "trained on": TRAIN, "mu": MU}
+    measure("learnt_cpu", cells(options.seeds), recover, about)
+
+
+if __name__ == "__main__":
+    main()
