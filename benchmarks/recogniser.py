@@ -48,9 +48,9 @@ def public() -> gl.data.Batch:
 
 def seen_as(images: torch.Tensor, label: int) -> dict:
     """Whether both judges read the class, each alone, and the mean probability that they give it."""
-    images, found, sure = images.float().clamp(0, 1), {}, []
+    images, models, found, sure = images.float().clamp(0, 1), judges(), {}, []
     with torch.no_grad():
-        for kind, model in judges().items():
+        for kind, model in models.items():
             logits = model(images)
             found[kind] = int(logits.argmax(1)) == label
             sure.append(float(logits.softmax(1)[0, label]))
