@@ -270,3 +270,27 @@ def test_federated_reality_reaches_its_bars():
     rows = [r for r in gl.runs.load(RESULTS / "rtf_fedavg_cpu.json").rows if r["block"] == "two-sided, gain 1e-5"]
     one = [r["copied of those alone"] for r in rows if (r["epochs"], r["lr"], r["tampered"]) == (1, 0.1, "none")]
     assert len(one) >= 5 and min(one) >= 0.5
+
+
+def test_ten_photographs_behind_round_off_are_as_the_page_says():
+    """Chapter 3: all recognised, none exact; more scalars are more decibels for each; permuted ones are nothing."""
+    rows = gl.runs.load(RESULTS / "precision_cpu.json").rows
+    single = [r for r in rows if (r["dtype"], r["told"]) == ("float32", "honest")]
+    coarse = {ratio: {r["seed"]: r["psnr"] for r in single if r["ratio"] == ratio} for ratio in (1.2, 4.8)}
+    assert len(coarse[1.2]) >= 10 and all(25 < psnr < 100 for psnr in coarse[1.2].values())
+    assert all(coarse[4.8][seed] > psnr for seed, psnr in coarse[1.2].items())
+    assert all(r["psnr"] < r["mean colour"] for r in rows if r["told"] != "honest")
+
+
+@pytest.mark.parametrize("labels", ["different", "the same"])
+def test_photographs_behind_one_state_have_the_labels_that_the_row_says(benchmark, labels):
+    batch = benchmark("several").photographs(3, labels, seed=1)
+    assert len(batch) == 3 and len(batch.labels.unique()) == (3 if labels == "different" else 1)
+    assert len(batch.images.flatten(1).unique(dim=0)) == 3
+
+
+def test_a_network_learns_as_the_row_says(benchmark):
+    learnt = benchmark("learnt")
+    before, after = (learnt.judged(learnt.trained("convnet, GELU", steps, 0), learnt.public()[1]) for steps in (0, 10))
+    assert after[0] < before[0] and after[1] > before[1]
+    assert not set(map(bytes, learnt.public()[0].images.numpy())) & set(map(bytes, learnt.public()[1].images.numpy()))
