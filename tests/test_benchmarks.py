@@ -128,6 +128,40 @@ def test_kept_and_drawn_again_directions_give_one_objective(benchmark):
     assert torch.allclose(kept, again, rtol=1e-4) and torch.allclose(slopes[0], others[0], rtol=1e-3, atol=1e-7)
 
 
+def test_shares_of_the_rows_add_up_to_the_whole_matrix(benchmark, monkeypatch):
+    module = benchmark("cluster")
+    monkeypatch.setattr(module, "RATIO", 0.1)
+    whole, point = module.equations(8, rounds=3)
+    parts = [module.equations(8, 3, part, of=2)[0] for part in range(2)]
+    assert [part.count for part in parts] == [2 * parts[1].count, whole.count // 3]
+    together = sum(part.gram(point) * part.scale**2 for part in parts)
+    assert torch.allclose(together, whole.gram(point) * whole.scale**2, rtol=1e-8)
+    assert module.factored(together) >= 0
+
+
+def test_only_the_named_size_grows(benchmark):
+    module = benchmark("growth")
+    for axis, attack in (("pixels", module.IG), ("parameters", module.IG), ("images", module.IG)):
+        sizes = [module.work(axis, attack, step)[1:] for step in module.SIZES[axis, attack][:2]]
+        (small, about), (large, other) = sizes
+        assert small < large
+        same = {"pixels": (), "parameters": ("pixel values",), "images": ("parameters",)}[axis]
+        assert all(about[key] == other[key] for key in same)
+    assert set(module.WHOLE) == {attack for _, attack in module.SIZES}
+
+
+def test_a_watch_does_not_count_its_own_looking(benchmark, monkeypatch):
+    module = benchmark("peers")
+    now = iter(range(1000))  # every look at the clock takes a second
+    monkeypatch.setattr(module.time, "process_time", lambda: next(now))
+    watch = module.Watch(torch.full((1, 3, 8, 8), 0.5))
+    for _ in range(11):
+        watch.note(torch.zeros(1, 3, 8, 8))
+    assert [number for number, _, _ in watch.curve] == [0, 10] and watch.number == 11
+    assert [spent for _, spent, _ in watch.curve] == [1, 11], "eleven looks of a second, and ten of them taken off"
+    assert watch.curve[0][2] == pytest.approx(-10 * torch.tensor(0.25).log10().item())
+
+
 def test_controls_cover_every_attack_of_the_bar(benchmark):
     names = {case[0] for case in benchmark("controls").cases(1)}
     assert {"dlg", "idlg", "ig", "zerogla gauss-newton", "zerogla lbfgs", "zerogla adam"} == names
@@ -236,3 +270,27 @@ def test_federated_reality_reaches_its_bars():
     rows = [r for r in gl.runs.load(RESULTS / "rtf_fedavg_cpu.json").rows if r["block"] == "two-sided, gain 1e-5"]
     one = [r["copied of those alone"] for r in rows if (r["epochs"], r["lr"], r["tampered"]) == (1, 0.1, "none")]
     assert len(one) >= 5 and min(one) >= 0.5
+
+
+def test_ten_photographs_behind_round_off_are_as_the_page_says():
+    """Chapter 3: all recognised, none exact; more scalars are more decibels for each; permuted ones are nothing."""
+    rows = gl.runs.load(RESULTS / "precision_cpu.json").rows
+    single = [r for r in rows if (r["dtype"], r["told"]) == ("float32", "honest")]
+    coarse = {ratio: {r["seed"]: r["psnr"] for r in single if r["ratio"] == ratio} for ratio in (1.2, 4.8)}
+    assert len(coarse[1.2]) >= 10 and all(25 < psnr < 100 for psnr in coarse[1.2].values())
+    assert all(coarse[4.8][seed] > psnr for seed, psnr in coarse[1.2].items())
+    assert all(r["psnr"] < r["mean colour"] for r in rows if r["told"] != "honest")
+
+
+@pytest.mark.parametrize("labels", ["different", "the same"])
+def test_photographs_behind_one_state_have_the_labels_that_the_row_says(benchmark, labels):
+    batch = benchmark("several").photographs(3, labels, seed=1)
+    assert len(batch) == 3 and len(batch.labels.unique()) == (3 if labels == "different" else 1)
+    assert len(batch.images.flatten(1).unique(dim=0)) == 3
+
+
+def test_a_network_learns_as_the_row_says(benchmark):
+    learnt = benchmark("learnt")
+    before, after = (learnt.judged(learnt.trained("convnet, GELU", steps, 0), learnt.public()[1]) for steps in (0, 10))
+    assert after[0] < before[0] and after[1] > before[1]
+    assert not set(map(bytes, learnt.public()[0].images.numpy())) & set(map(bytes, learnt.public()[1].images.numpy()))
