@@ -3,8 +3,9 @@
 The setting is that of "digits, gradients" there at epsilon 8: 100 clients, ten digits each, 200 rounds, noise in the
 sum, and an attacker who knows 999 of the 1,000 records, subtracts them, and attacks the one that is left, its label
 told. Four digits a seed. Each attack reads the first message ("first"); one, which stands for all searches, also reads
-all 200 together ("all"), which averages the noise and takes some forty CPU seconds a digit. Positive control: the same attack on the same messages with the noise removed (of "all" the
-first ten). Controls of each digit: its mean colour, and the mean public digit of its class (or of all).
+all 200 together ("all"), which averages the noise and takes some forty CPU seconds a digit. Positive control: the same
+attack on the same messages with the noise removed (of "all" the first ten). Controls of each digit: its mean colour,
+and the mean public digit of its class (or of all).
 
 Attacks have the budget and the learned parts of the leaderboard (glutils/experiments/conditions.py), learned from the
 book's public digits. An attack that refuses this network, or noise, has a row with its reason, which is no evidence.
