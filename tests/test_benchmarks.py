@@ -294,3 +294,18 @@ def test_a_network_learns_as_the_row_says(benchmark):
     before, after = (learnt.judged(learnt.trained("convnet, GELU", steps, 0), learnt.public()[1]) for steps in (0, 10))
     assert after[0] < before[0] and after[1] > before[1]
     assert not set(map(bytes, learnt.public()[0].images.numpy())) & set(map(bytes, learnt.public()[1].images.numpy()))
+
+
+def test_what_the_page_says_of_learnt_networks_and_of_several_images_is_in_the_records():
+    """Many guesses drawn like public digits: float64 finds all through smooth networks, float32 none in the end."""
+    rows = [r for r in gl.runs.load(RESULTS / "learnt_cpu.json").rows if r["attack"] == "many guesses, public digits"]
+    last = [r for r in rows if r["steps"] == 1000 and r["told"] == "honest"]
+    smooth = [r["psnr"] for r in last if "ReLU" not in r["network"] and r["dtype"] == "float64"]
+    coarse = [r["psnr"] for r in last if "convnet" in r["network"] and r["dtype"] == "float32"]
+    assert len(smooth) >= 12 and min(smooth) > 90 and len(coarse) >= 12 and max(coarse) < 20
+    rows = gl.runs.load(RESULTS / "several_cpu.json").rows
+    rows = [r for r in rows if (r["network"], r["dtype"]) == ("wide", "float64")]
+    honest = [r for r in rows if r["told"] == "honest" and r["labels"] == "different"]
+    assert {r["images"] for r in honest} == {1, 2, 4}
+    assert all((r["worst"] > 100) == (r["ratio"] > 1) for r in honest)
+    assert all(r["worst"] < r["mean colour"] for r in rows if r["told"] != "honest")
