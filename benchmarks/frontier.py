@@ -6,9 +6,10 @@ is run as that one client, with a sum divided by a public 1,000; the noise is wh
 1e-4, for a record that is there or not.
 
 The attacker is stronger than the server: it knows the records of 99 clients, subtracts what they add, and attacks what
-is left, with labels known: the ten records of client 0 behind scalars, one record behind gradients. Attacks: "search",
-Gauss-Newton on all rounds (zerogla), and IG on the first gradient; and "posterior", ours (common/posterior.py): public
-records of the class, moved by what all rounds say, weighed by the noise that was declared.
+is left, with labels known: the ten records of client 0 behind scalars; and, knowing nine of them too, single records
+by the posterior ("one record"; of gradients always), which is what a promise about one record is about. Attacks:
+"search", Gauss-Newton on all rounds (zerogla), and IG on the first gradient; and "posterior", ours
+(common/posterior.py): public records of the class, moved by what all rounds say, weighed by the noise as declared.
 "names" asks less: which ten of 100 candidates are client 0's, the other 90 being public records? By gl.identify, and by
 least squares on all that is left with every candidate at once (ours; as gl.audit.canaries does), in areas under the
 curve, where 0.5 is guessing.
@@ -17,11 +18,11 @@ and the same attack on permuted payloads. Positive controls: the same attack on 
 taken away, which is the noise. "collude": the 99 also tell their shares of it, and a tenth is left; "noise removed":
 all of it is known; of gradients ten messages are read then. "none" is a client trained without defence.
 
-    python benchmarks/frontier.py [--seeds 6] [--only "digits, scalars" ...] [--names] [--again]
+    python benchmarks/frontier.py [--seeds 3] [--only "digits, scalars" ...] [--names] [--again]
 
 Records in benchmarks/results (OMP_NUM_THREADS=1):
 
-    frontier_cpu: python benchmarks/frontier.py
+    frontier_cpu: python benchmarks/frontier.py --seeds 6
     frontier_names_cpu: python benchmarks/frontier.py --names
 
 In strong noise the search hardly moves from its start; the posterior is the attack that counts. Rounds and step size of
@@ -50,6 +51,8 @@ STRENGTHS = (8.0, "none", 2.0, 4.0, 128.0)
 REMOVED = ", noise removed"
 KNOWN = {"": 1.0, ", collude": CLIENTS**0.5, REMOVED: math.inf}
 """Times that the noise is less for an attacker who also knows the others' shares of it, or all of it."""
+SINGLE = 4
+"""Records of client 0 that are also attacked one by one, all others being known."""
 CANDIDATES, OPEN, READ = 100, 10, 40
 """Among whom client 0's ten are looked for; messages of an undefended client that are read for that, and those that
 gl.identify reads at most."""
@@ -79,12 +82,13 @@ def weighed(views: dict, model) -> dict[str, torch.Tensor]:
 
 
 def run(case: str, strength, seed: int) -> dict:
-    """Attack what is left of client 0, and score."""
+    """Attack what is left of client 0, and of single records of it, and score."""
     row, batch, public, model, seen = prepared(case, strength, seed)
-    gradients = "gradients" in case
-    targets = [batch[[k]] for k in range(4)] if gradients else [batch[list(range(PER_CLIENT))]]
-    noise = None if strength == "none" else noises(seen, model, batch)
-    for target in targets:
+    noise, gradients = None if strength == "none" else noises(seen, model, batch), "gradients" in case
+    for number, target in enumerate([batch[list(range(PER_CLIENT))], *(batch[[k]] for k in range(SINGLE))]):
+        if (number == 0 and gradients) or (number > 0 and not gradients and noise is None):
+            continue
+        one = "" if number == 0 or gradients else ", one record"
         known = {"": 1.0} if noise is None else KNOWN
         views = {what: left(seen, model, target, times, noise, public) for what, times in known.items()}
         if noise is not None:
@@ -92,8 +96,8 @@ def run(case: str, strength, seed: int) -> dict:
             loud[", permuted"] = gl.tamper(views[""], "permuted", seed=seed)
             quiet = {REMOVED: replace(quiet, rounds=quiet.rounds[:OPEN]) if gradients else quiet}
             for what, records in (weighed(loud, model) | weighed(quiet, model)).items():
-                row.setdefault("posterior" + what, []).append(scored(records, target, public))
-        for what in ("", REMOVED) if noise is not None else ("",):
+                row.setdefault("posterior" + one + what, []).append(scored(records, target, public))
+        for what in () if one else ("", REMOVED) if noise is not None else ("",):
             if gradients:
                 first = replace(views[what], rounds=views[what].rounds[:1])
                 result = gl.attack("ig", first, seed=seed, iterations=80, progress=False)
@@ -158,7 +162,7 @@ def names(case: str, strength, seed: int) -> dict:
 def main() -> None:
     """Run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=list(CASES), choices=list(CASES))
     parser.add_argument("--strengths", nargs="*", default=[str(s) for s in STRENGTHS])
     parser.add_argument("--names", action="store_true", help="name records instead of finding them")
