@@ -121,19 +121,19 @@ def test_gauss_newton_counts_every_pullback(monkeypatch):
     """More scalars than are kept whole: every look at the network is one evaluation, a Jacobian a pullback a scalar."""
     seen, calls, scalars = held(dataclasses.replace(SCALARS, directions=600), 1), [], 600
     seen.model.register_forward_hook(lambda *_: calls.append(1))
-    differences, aside = ScalarEquations._found, []  # what a calibration asks of the network, and a glance before it
+    calibrate, aside = ScalarEquations.calibrate, []
 
-    def counted_apart(self, u, most=None):
+    def counted_apart(self, u):
         before = len(calls)
-        found = differences(self, u, most)
+        found = calibrate(self, u)
         aside.append(len(calls) - before)
         return found
 
-    monkeypatch.setattr(ScalarEquations, "_found", counted_apart)
+    monkeypatch.setattr(ScalarEquations, "calibrate", counted_apart)
     for iterations in (2, 8):
         aside.clear()
         result, passes = asked("zerogla", seen, calls, iterations=iterations)
-        looks = 1  # at a blank card: which switches has the network?
+        looks = 2  # at a blank card: has the network switches, for the ensemble, and which?
         assert aside and result.evaluations - len(aside) == passes - sum(aside) - looks
     steps = result.history.steps[-1]
     assert result.evaluations > steps > 3
