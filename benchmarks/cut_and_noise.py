@@ -27,6 +27,7 @@ from types import SimpleNamespace
 
 import torch
 from common import arguments, measure, posterior
+from common.sums import at
 
 import glutils as gl
 from glutils.defenses import Defended, get
@@ -38,9 +39,7 @@ EVERY, MEMBERS = 10, 50
 
 def scalars_of(entry, model, batch) -> torch.Tensor:
     """What a client with these records would send, without cut and noise."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(entry.parameters[name])
+    at(model, entry)
     plain = entry.protocol.protocol
     return plain.transmit(model, batch.images, batch.labels, directions=plain.draw(model)).scalars.double()
 
@@ -72,8 +71,7 @@ def work(sigma: float, seed: int) -> dict:
     loud, quiet = ((rest**2 + noise**2) ** 0.5 / less for noise in (CUT * sigma, 0.0))
     views = {"": (sent, loud), ", permuted": (mixed, loud), ", noise removed": (clean, quiet)}
     states = {n: torch.stack([e.parameters[n].double() for e in seen.rounds]) for n in seen.rounds[0].parameters}
-    for name, parameter in model.named_parameters():
-        parameter.data.copy_(seen.rounds[0].parameters[name])
+    at(model, seen.rounds[0])
     drawn = [entry.protocol.protocol.draw(model) for entry in seen.rounds]
     rows = torch.stack([directions.rows(dtype=torch.float64) for directions in drawn])
     told = [posterior.Messages(model, s / less, noise, states, rows, None) for s, noise in views.values()]
