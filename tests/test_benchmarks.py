@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import glutils as gl
+from glutils.runs import intervals
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -283,6 +284,6 @@ def test_classifiers_read_digits_from_scalars_and_not_from_controls():
     read = {
         kind: [r["recognised"] for r in rows if (r["source"], r["told"], r["ratio"]) == kind] for kind in sorted(kinds)
     }
-    level = {kind: gl.runs.intervals.share([float(one) for one in found]) for kind, found in read.items()}
+    level = {kind: intervals.share([float(one) for one in found]) for kind, found in read.items()}
     assert level["private digit", "honest", 0.0].low > 0.9 and level["blank card", "honest", 0.0].high < 0.1
     assert level["Gaussian", "honest", 0.25].low > 0.5 > level["Gaussian", "permuted", 0.5].high
