@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import glutils as gl
+from glutils.runs import intervals
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -309,3 +310,14 @@ def test_what_the_page_says_of_learnt_networks_and_of_several_images_is_in_the_r
     assert {r["images"] for r in honest} == {1, 2, 4}
     assert all((r["worst"] > 100) == (r["ratio"] > 1) for r in honest)
     assert all(r["worst"] < r["mean colour"] for r in rows if r["told"] != "honest")
+
+
+def test_classifiers_read_digits_from_scalars_and_not_from_controls():
+    rows = gl.runs.load(RESULTS / "recogniser_cpu.json").rows
+    kinds = {(r["source"], r["told"], r["ratio"]) for r in rows}
+    read = {
+        kind: [r["recognised"] for r in rows if (r["source"], r["told"], r["ratio"]) == kind] for kind in sorted(kinds)
+    }
+    level = {kind: intervals.share([float(one) for one in found]) for kind, found in read.items()}
+    assert level["private digit", "honest", 0.0].low > 0.9 and level["blank card", "honest", 0.0].high < 0.1
+    assert level["Gaussian", "honest", 0.25].low > 0.5 > level["Gaussian", "permuted", 0.5].high
