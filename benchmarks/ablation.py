@@ -24,7 +24,6 @@ from common import RESULTS, arguments
 
 import glutils as gl
 
-
 PUBLIC, PART, LR = 1000, 64, 2e-3
 """Public photographs a network is trained on, how many at a time, and Adam's step size."""
 
