@@ -1,5 +1,7 @@
 """One step of Gauss-Newton: what its equations serve for, and what they leave to estimates."""
 
+import sys
+
 import pytest
 import torch
 from test_solvers import DOUBLE, Curved, solved
@@ -7,6 +9,8 @@ from test_solvers import DOUBLE, Curved, solved
 import glutils as gl
 from glutils.attacks.zerogla.equations import GLANCE, ScalarEquations
 from glutils.solvers import damped_step, least_squares
+
+newton = sys.modules["glutils.solvers.gauss_newton"]  # the package has a function of this name
 
 
 def test_the_equations_of_a_step_serve_for_more_and_save_matrices(monkeypatch):
@@ -30,6 +34,39 @@ def test_a_step_that_follows_has_the_old_jacobian_on_both_sides(monkeypatch):
     u, _, _ = solved(problem, start=start, iterations=1)
     assert asked and all(torch.equal(at, start) for at, _ in asked)
     assert not any(torch.equal(r, problem.evaluate(start)[0]) for _, r in asked) and not torch.equal(u, start)
+
+
+def far(seed, monkeypatch, *, short=True, again=True):
+    """The trace of a search from far away, through equations that fold; by plain steps alone, or with no way back."""
+    draw = torch.Generator().manual_seed(seed)
+    problem = Curved(30, 20, bend=1.5, noise=1e-9, seed=seed)
+    start = 3 * torch.randn(20, generator=draw, dtype=DOUBLE)
+    with monkeypatch.context() as patch:
+        if not short:
+            patch.setattr(damped_step, "FOLLOWING", 0)
+            patch.setattr(newton, "DROP", (newton.DROP[0], newton.DROP[0]))
+        if not again:
+            patch.setattr(newton, "_unexplained", lambda state, rules: False)
+        return solved(problem, start=start)[1]
+
+
+@pytest.mark.parametrize("seed", [0, 37])
+def test_a_search_that_shortcuts_led_astray_goes_back_and_takes_none(seed, monkeypatch):
+    astray, plain = far(seed, monkeypatch, again=False), far(seed, monkeypatch, short=False)
+    assert astray.loss > 1e-4 and plain.loss < 1e-16
+    both = far(seed, monkeypatch)
+    assert both.loss == pytest.approx(plain.loss, rel=0.01) and len(both.steps) < len(astray.steps) + len(plain.steps)
+    assert both.losses[: len(astray.losses)] == astray.losses
+
+
+def test_shortcuts_never_end_worse_than_plain_steps(monkeypatch):
+    """Found or not; and what is reported never gets worse on the way."""
+    ends = []
+    for seed in range(1, 13):
+        plain, both = far(seed, monkeypatch, short=False), far(seed, monkeypatch)
+        ends.append(plain.loss < 1e-16)
+        assert both.loss <= max(1.01 * plain.loss, 1e-16) and both.losses[-1] == min(both.losses)
+    assert any(ends) and not all(ends)
 
 
 def test_a_search_at_the_floor_of_its_arithmetic_ends():

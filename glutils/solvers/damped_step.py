@@ -33,6 +33,8 @@ class Rules:
     prior: Callable[[torch.Tensor], torch.Tensor] | None
     centre: torch.Tensor
     accuracy: float
+    short: bool = True
+    """Whether shortcuts are taken: further steps by old equations, rough matrices, and a prior that falls as r does."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def _tried(state: State, rules: Rules, linear: Linear, lam: float) -> Step | Non
 
 def followed(state: State, taken: Step, rules: Rules) -> Step:
     """As far as the equations at ``state.u``, by which a step was taken, lead on: ``gain`` stays that of the step."""
-    if not state.fresh or state.refine:
+    if not (rules.short and state.fresh) or state.refine:
         return taken
     first = taken.total
     for _ in range(FOLLOWING):

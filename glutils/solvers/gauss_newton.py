@@ -6,15 +6,16 @@ conditioned: a first-order solver needs thousands of steps, Gauss-Newton a few t
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from .. import _validate
 from .damped_step import Normal, Rules, State, Step, attempted, followed, total_at
-from .engine import Recorder
+from .engine import Ending, Recorder
 from .least_squares import LeastSquares, Solution, evidence, unit
 
 REUSE = 1e-3
@@ -62,6 +63,10 @@ def gauss_newton(
     matrix of the normal equations is kept where the loss is falling fast, and where u hardly moves any more; far from
     the solution, where the damping hides it, it may be a rough one.
 
+    Far from the solution these shortcuts lead another way than plain steps do, and now and then to another minimum. So
+    a search that ends far above the noise, with as many equations as unknowns, goes back to its start and takes what
+    iterations are left without any of them; what fits best is what it ends with.
+
     Near the solution (r below ``REFINE``, and at least as many equations as unknowns) two things change. The steps
     solve the normal equations in full float64 precision, with the float32 matrix as a preconditioner. And a step that
     raises the sum is still taken, whole or in part, if it shortens the next one (the natural monotonicity test,
@@ -84,11 +89,48 @@ def gauss_newton(
         last calibrated.
     """
     rules = Rules(_validate.number("damping", damping, above=0), prior, start if centre is None else centre, accuracy)
-    state = _begin(problem, start, rules)
-    ending = trace.report(0, state.rms**2, (start,))
-    for step in range(1, iterations + 1):
-        if ending:
-            break
+    walk = functools.partial(_walk, problem, start, iterations=iterations, calibrate=calibrate, until=until)
+    state, steps, ending, short = walk(trace, rules)
+    if short and not ending and calibrate and steps < iterations and _unexplained(state, rules):
+        plain = _Best(trace, state)
+        other, _, ending, _ = walk(plain, replace(rules, short=False), first=steps)
+        if other.rms < state.rms:
+            state = other
+    return Solution(state.u, state.noise, state.problem, ending)
+
+
+@dataclass
+class _Best:
+    """The record of a second search: what is reported is the best of it and of where the first one ended."""
+
+    trace: Recorder
+    best: State
+
+    def report(self, step: int, loss: float | int | torch.Tensor, variables: tuple[torch.Tensor, ...]) -> Ending:
+        known = self.best.rms**2
+        return self.trace.report(step, *((loss, variables) if loss < known else (known, (self.best.u,))))
+
+    def abandon(self, reason: str) -> Ending:
+        return self.trace.abandon(reason)
+
+
+def _unexplained(state: State, rules: Rules) -> bool:
+    """Whether a search ended far above the noise, although there is but one solution."""
+    return state.rms > max(10 * state.noise, rules.accuracy) and state.problem.count >= state.problem.unknowns
+
+
+def _walk(
+    problem: LeastSquares, start: torch.Tensor, trace: Recorder, rules: Rules, *, iterations: int, calibrate: bool,
+    until: Callable[[torch.Tensor], bool] | None, first: int = 0,
+) -> tuple[State, int, Ending, bool]:  # fmt: skip
+    """From the start to where no step is worth taking; steps so far, how it ended, and whether a shortcut was taken.
+
+    Of a walk that reached what ``until`` asks for, or that the trace has ended, no shortcut is reported.
+    """
+    state, short, step = _begin(problem, start, rules), False, first
+    ending = trace.report(first, state.rms**2, (start,)) if not first else Ending.NONE
+    while not ending and step < iterations:
+        step += 1
         state = _linearised(state, rules)
         taken = attempted(state, rules)
         if taken is None:
@@ -97,17 +139,18 @@ def gauss_newton(
             state = replace(state, normal=None)  # an old matrix misled; the same point with its own
             continue
         taken = followed(state, _judged(state, taken), rules)
-        state = _moved(state, taken)
+        state = _moved(state, taken, rules)
+        short = short or taken.served or state.drop > DROP[0]
         ending = trace.report(step, state.rms**2, (state.u,))
         if ending or (until is not None and until(state.u)):
-            break
+            return state, step, ending, False
         if calibrate:
             state = _calibrated(state)
         state, over = _relaxed(state, taken, rules)
         del taken  # its factor is as large as the matrix
         if over:
             break
-    return Solution(state.u, state.noise, state.problem, ending)
+    return replace(state, normal=None), step, ending, short  # the matrix may be a gigabyte
 
 
 def _begin(problem: LeastSquares, start: torch.Tensor, rules: Rules) -> State:
@@ -122,7 +165,7 @@ def _linearised(state: State, rules: Rules) -> State:
     u, normal, alpha, fresh = state.u, state.normal, state.alpha, state.fresh
     if normal is None:
         damping = state.lam if alpha is None else state.lam + float(alpha / state.scale)
-        rough = getattr(state.problem, "rough_gram", None) if damping > ROUGH else None
+        rough = getattr(state.problem, "rough_gram", None) if rules.short and damping > ROUGH else None
         gram = (rough or state.problem.gram)(u)
         scale = gram.diagonal().mean().clamp_min(1e-300)
         normal, fresh = Normal(gram, unit(u if rules.prior is None else rules.prior(u)), scale), True
@@ -145,11 +188,11 @@ def _judged(state: State, taken: Step) -> Step:
     return replace(taken, gain=gain, fell=float(taken.total / state.total))
 
 
-def _moved(state: State, taken: Step) -> State:
+def _moved(state: State, taken: Step, rules: Rules) -> State:
     """There, with the linear equations trusted more or less, as they deserved."""
     lam, gain = taken.lam, taken.gain
-    least, most = DROP if state.problem.count >= state.problem.unknowns else (DROP[0], DROP[0])
-    drop = min(max(float(state.r.square().sum() / taken.r.square().sum().clamp_min(1e-300)), least), most)
+    most = DROP[1] if rules.short and state.problem.count >= state.problem.unknowns else DROP[0]
+    drop = min(max(float(state.r.square().sum() / taken.r.square().sum().clamp_min(1e-300)), DROP[0]), most)
     if gain > 0.5:
         lam /= 10 if gain < 0.9 else drop
     elif gain < 0.25:
