@@ -101,7 +101,7 @@ def gifd(
         >>> seen = gl.observe(model, protocol, protocol.transmit(model, batch.images, batch.labels), batch)
         >>> result = gl.attack("gifd", seen, iterations=40, progress=False)
         >>> sorted(result.diagnostics)
-        ["evaluations", "latent", "layer", "layers"]
+        ['evaluations', 'latent', 'layer', 'layers']
     """
     iterations = _validate.integer("iterations", iterations, at_least=1)
     latent_share = _validate.number("latent_share", latent_share, at_least=0, at_most=1)
