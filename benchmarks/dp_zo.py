@@ -12,7 +12,7 @@ held-out messages.
 subtracts what they add: all of the sum's noise on it alone. It is decoded (zerogla_text), and named among 64; beside
 it stand the same attack with wrong directions ("misled") and the model's own guess.
 
-    python benchmarks/dp_zo.py [--seeds 16] [--only digits texts attacked]
+    python benchmarks/dp_zo.py [--seeds 8] [--only digits texts attacked]
 
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
@@ -171,7 +171,7 @@ def run(data: str, way: str, law: str, epsilon: float | None, seed: int) -> dict
 def main() -> None:
     """Run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=16, help="of messages attacked; of all else at most three")
+    parser.add_argument("--seeds", type=int, default=8, help="of messages attacked; of all else at most three")
     parser.add_argument("--only", nargs="*", default=[*RATES, "attacked"], choices=[*RATES, "attacked"])
     options = arguments(parser)
     parameters = {"digits": DIGITS, "texts": TEXTS, "held": HELD, "steps": STEPS, "delta": DELTA, "clip": CLIP}

@@ -6,10 +6,10 @@ One YAML file for each source, under ``book/claims``::
     theirs: What its authors measured on.
     rows:
       - claim: What it says, in its words or nearly.
-        measured: "IG on one image {one:.1f} dB, {gap:.1f} dB more than on four"
+        measured: "IG on one image {one:.1f} dB, {gap:.1f} dB more than DLG"
         values:
           one: [leaderboard_content_cpu, {arena: ReLU network, attack: ig}, psnr, mean]
-          gap: [leaderboard_content_cpu, {arena: ReLU network, attack: ig}, psnr, mean, {arena: "ReLU network, 4 images"}]
+          gap: [leaderboard_content_cpu, {arena: ReLU network, attack: ig}, psnr, mean, {attack: dlg}]
         verdict: {holds: gap > 0, does not hold: gap < 0}
         reason: {undecided: "One sentence."}
         chapter: 8
