@@ -69,6 +69,17 @@ def test_two_attacks_are_compared_photograph_by_photograph():
         races.apart(rows, "a", "c")
 
 
+def test_a_condition_is_judged_photograph_by_photograph():
+    """Seeds come in another order in the other arena, and one of them was refused there: pairs go by seed."""
+    before = races.race("a", [row("a", s, 20.0 * s) for s in range(4)])
+    later = [row("a", s, 20.0 * s + d) for s, d in ((2, -3.0), (0, -1.0), (1, -2.0))]
+    after = races.race("b", [*later, {"attack": "a", "seed": 3, "refused": "no"}])
+    found = races.change(before, after, "a")
+    assert (found.value, found.runs) == (-2.0, 3) and found.high == pytest.approx(-2 + 4.3027 / math.sqrt(3), abs=1e-3)
+    with pytest.raises(ValueError, match="attack must have .*'b', which has none"):
+        races.change(before, after, "b")
+
+
 def test_a_verdict_is_read_off_the_interval():
     said = [
         races.verdict({"from": low, "to": high}) for low, high in ((1, 2), (-1, 2), (-2, -1), (-math.inf, math.inf))
