@@ -3,8 +3,8 @@
 A ranking is made at one budget. Here the same attacks meet the same photographs (those of the leaderboard, a blank card
 below 18 dB) with a tenth of it and with ten times as much. Taking part: whoever reads the arena's message and is given
 a budget. An attack whose schedule depends on how many steps it has, as a falling step size, is run anew at each
-budget, and not stopped on the way to a larger one. Small budgets come first, so that a run that is stopped has whole
-curves as far as they go.
+budget, and not stopped on the way to a larger one. Cheap runs come first (small budgets, and of one budget the attacks
+that search no generator), so that a run that is stopped has whole curves as far as they go.
 
     python benchmarks/budgets.py [--seeds 3] [--budgets 30 100 300 1000 3000]
 
@@ -18,10 +18,12 @@ It goes on where it was stopped. Half an hour of one core.
 from __future__ import annotations
 
 import argparse
+import itertools
 from typing import Any
 
 from common import arguments, measure
 
+from glutils.attacks.base import ATTACKS
 from glutils.experiments import conditions, leaderboard
 
 ARENAS = ("smooth network", "ReLU network")
@@ -54,9 +56,10 @@ def main() -> None:
     options = arguments(parser)
     cells = [
         {"arena": arena, "attack": attack, "budget": budget, "seed": seed}
-        for budget in options.budgets
+        for budget, generator in itertools.product(options.budgets, (False, True))
         for arena in ARENAS
         for attack in searching(leaderboard.ARENAS[arena])
+        if ("generator" in ATTACKS.get(attack).variable) == generator
         for seed in range(options.seeds)
     ]
     measure("leaderboard_budgets_cpu", cells, work, {"size": SIZE, "content": CONTENT, "dataset": "photos"})
