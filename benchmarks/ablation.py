@@ -2,7 +2,8 @@
 
 Photograph, initial weights, directions and starting point change with the seed. Within a seed every variant starts from
 the same point, so that differences are paired. The running statistics come from public photographs; the exact ones from
-the private batch, which no zeroth-order protocol sends.
+the private batch, which no zeroth-order protocol sends. With ``--trained`` the network has first learnt to name the
+classes of 1,000 public photographs (Adam, batches of 64), and the record says how many of them it names.
 
     python benchmarks/ablation.py [--model resnet8] [--size 32] [--seeds 10] [--iterations 600] [--quirks]
 
@@ -10,6 +11,7 @@ Records in benchmarks/results (OMP_NUM_THREADS=1):
 
     ablation_cpu: python benchmarks/ablation.py
     ablation_quirks_cpu: python benchmarks/ablation.py --quirks --seeds 5
+    ablation_trained_cpu: python benchmarks/ablation.py --trained 300 --content 18 --size 16
 """
 
 from __future__ import annotations
@@ -17,9 +19,28 @@ from __future__ import annotations
 import argparse
 
 import torch
+import torch.nn.functional as F
 from common import RESULTS, arguments
 
 import glutils as gl
+
+PUBLIC, PART, LR = 1000, 64, 2e-3
+"""Public photographs a network is trained on, how many at a time, and Adam's step size."""
+
+
+def train(model: torch.nn.Module, batch: gl.data.Batch, steps: int, seed: int) -> float:
+    """Let the network learn from public photographs; what share of them it names then, with its running statistics."""
+    public = gl.data.public(batch, count=PUBLIC, seed=seed)
+    optimiser, draw = torch.optim.Adam(model.parameters(), LR), torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        part = torch.randint(len(public), (PART,), generator=draw)
+        optimiser.zero_grad()
+        F.cross_entropy(model(public.images[part]), public.labels[part]).backward()
+        optimiser.step()
+    with torch.no_grad():
+        named = (model.eval()(public.images).argmax(1) == public.labels).double().mean()
+    model.train()
+    return float(named)
 
 
 def main() -> None:
@@ -31,13 +52,17 @@ def main() -> None:
     parser.add_argument("--directions", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--iterations", type=int, default=600)
+    parser.add_argument("--trained", type=int, default=0, help="steps that the network has learnt before")
+    parser.add_argument("--content", type=float, default=None, help="a blank card has less than so many dB")
     parser.add_argument("--quirks", action="store_true", help="copy the reference code's oddities, too")
     parser.add_argument("--device", default="cpu")
     options = arguments(parser)
     rows, seconds = [], 0.0
     for seed in range(options.seeds):
-        batch = gl.data.sample("photos", size=options.size, count=options.count, seed=seed, device=options.device)
+        how = {"count": options.count, "size": options.size, "content": options.content, "device": options.device}
+        batch = gl.data.sample("photos", seed=seed, **how)
         model = gl.models.build(options.model, batch, seed=seed).train()
+        learnt = {"named": train(model, batch, options.trained, seed)} if options.trained else {}
         public = gl.data.public(batch, count=256, seed=seed)
         with torch.no_grad():
             for part in public.images.split(8):
@@ -48,9 +73,10 @@ def main() -> None:
         how = {"iterations": options.iterations, "quirks": options.quirks, "progress": False}
         for variant, result in gl.attacks.ablation(seen, seed=seed, **how).items():
             seconds += result.seconds
-            rows += gl.runs.rows_from(result, gl.score(result, batch), variant=variant, seed=seed)
+            rows += gl.runs.rows_from(result, gl.score(result, batch), variant=variant, seed=seed, **learnt)
             print(seed, variant, round(rows[-1]["psnr"], 2), f"{result.seconds:.0f} s", flush=True)
-        name = f"ablation{'_quirks' if options.quirks else ''}_{torch.device(options.device).type}"
+        kind = "_trained" if options.trained else "_quirks" if options.quirks else ""
+        name = f"ablation{kind}_{torch.device(options.device).type}"
         gl.runs.record(
             name, parameters=vars(options) | {"threads": torch.get_num_threads()}, rows=rows, seeds=range(seed + 1),
             seconds=seconds, device=options.device, folder=RESULTS, image_is=("seed", "image"),

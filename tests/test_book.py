@@ -203,6 +203,17 @@ def test_staging_refuses_images_without_alt_text(stage):
         stage.clean(executed(picture("a"), picture("b")), "x")
 
 
+def test_staging_refuses_tables_under_a_figures_caption(stage):
+    """MyST-NB would print the caption under each of them."""
+    table = {"output_type": "display_data", "data": {"text/html": "<table></table>"}, "metadata": {}}
+    printed = {"output_type": "stream", "name": "stdout", "text": "1"}
+    for output in (table, table | {"output_type": "execute_result"}):
+        with pytest.raises(ValueError, match="x, cell 0: what is shown beside a captioned figure"):
+            stage.clean(executed(picture("a", caption="A cat"), output), "x")
+    stage.clean(executed(picture("a", caption="A cat"), printed), "x")
+    stage.clean(executed(picture("a"), table), "x")
+
+
 def test_a_cached_execution_depends_on_everything_that_it_was_made_from(stage, tmp_path, monkeypatch):
     names = ["glutils/a.py", "book/claims/a.yaml", "benchmarks/results/a.json", "notebooks/n.ipynb", "constraints.txt"]
     for name in [*names, "tools/stage.py"]:

@@ -421,6 +421,31 @@ def test_a_wrong_gradient_has_the_length_of_the_true_one(digit):
             assert before.dtype == after.dtype and not torch.allclose(before, after)
 
 
+def test_messages_of_one_number_are_spoiled_together_and_a_single_one_not_at_all(digit):
+    """Each by itself would stay the truth, and a control that is the truth controls nothing."""
+    one = dataclasses.replace(SCALARS, directions=1)
+    model = gl.models.build("mlp", digit, seed=0)
+    log = gl.federation.train(one, model, [digit], rounds=6, lr=0.1, test=digit, progress=False)
+    seen = gl.observe(log, client=0)
+
+    def numbers(view):
+        return torch.cat([r.payload.flat for r in view.rounds])
+
+    for how in ("permuted", "wrong_gradient"):
+        wrong = gl.tamper(seen, how, seed=3)
+        assert not torch.equal(numbers(wrong).abs(), numbers(seen).abs())
+        assert float(numbers(wrong).norm()) == pytest.approx(float(numbers(seen).norm()), rel=1e-5)
+        with pytest.raises(ValueError, match=f"how='{how}' would leave a message of one number"):
+            gl.tamper(dataclasses.replace(seen, rounds=seen.rounds[:1]), how)
+    assert torch.equal(numbers(gl.tamper(seen, "permuted")).sort().values, numbers(seen).sort().values)
+
+
+def test_two_numbers_are_never_permuted_into_their_old_order(digit):
+    seen = observed(digit, dataclasses.replace(SCALARS, directions=2))
+    before = seen.payload.scalars
+    assert all(torch.equal(gl.tamper(seen, "permuted", seed=s).payload.scalars, before.flip(0)) for s in range(8))
+
+
 def test_a_zero_payload_is_zero(digit):
     assert all(float(t.abs().max()) == 0 for t in tensors(gl.tamper(observed(digit, FedSGD()), "zero").payload))
     with pytest.raises(ValueError, match="how must be one of 'wrong_seed', 'permuted', .*got 'nonsense'"):

@@ -38,6 +38,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("_config.yml", "_toc.yml", "CONTRIBUTING.md", "book")
 MATHJAX = "tex-svg-full.js"  # one file with its glyphs inside: pages show their formulas from a folder, offline
 IMAGES = {"image/png", "image/jpeg", "image/svg+xml"}
+SHOWN = ("display_data", "execute_result")
+"""Outputs that MyST-NB puts into the figure of their cell."""
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "lpips", "jupyter-book")
 
 
@@ -186,6 +188,8 @@ def describe_figure(cell: dict, where: str) -> None:
         cell["metadata"]["mystnb"] = mystnb
         mystnb.setdefault("image", {})["alt"] = alts.pop()
         if caption := captions.pop():
+            if any(o["output_type"] in SHOWN and not IMAGES & set(o["data"]) for o in cell["outputs"]):
+                raise ValueError(f"{where}: what is shown beside a captioned figure needs another cell")
             mystnb.setdefault("figure", {})["caption"] = caption
 
 

@@ -17,11 +17,13 @@ def tamper(seen: Observation, how: str, *, seed: int = 0) -> Observation:
     Args:
         how: ``"wrong_seed"``: scalars as sent, directions from another public seed; ``"permuted"``: the entries of
             every payload tensor in random order; ``"wrong_gradient"``: a payload of the same norm in a random
-            direction; ``"zero"``: a payload of zeros, so that only the priors speak.
+            direction; ``"zero"``: a payload of zeros, so that only the priors speak. Messages of one number each, which
+            have no order and only two directions, are spoiled together, as the entries of one.
         seed: of the permutation or the random direction.
 
     Raises:
-        ValueError: an unknown ``how``, or ``"wrong_seed"`` for a protocol without directions.
+        ValueError: an unknown ``how``, ``"wrong_seed"`` for a protocol without directions, or a single number that is
+            to be permuted or turned: it would stay what it was, and a control that is the truth controls nothing.
 
     Example:
         >>> import glutils as gl
@@ -44,13 +46,22 @@ def tamper(seen: Observation, how: str, *, seed: int = 0) -> Observation:
 
     def spoil(tensor: torch.Tensor) -> torch.Tensor:
         if how == "permuted":
-            order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
+            order = standing = torch.arange(tensor.numel())
+            while tensor.numel() > 1 and order.equal(standing):  # of few numbers, chance often gives the old order
+                order = torch.randperm(tensor.numel(), generator=generator)
+            order = order.to(tensor.device)
             return tensor.flatten()[order].view(tensor.shape)
         if how == "zero":
             return torch.zeros_like(tensor)
         noise = torch.randn(tensor.shape, generator=generator).to(tensor)
         return noise * (tensor.norm() / noise.norm())
 
+    if how != "zero" and all(r.payload.numel() == 1 for r in seen.rounds):
+        if len(seen.rounds) == 1:
+            raise ValueError(f"how={how!r} would leave a message of one number what it is; see 'wrong_seed'")
+        mixed = spoil(torch.cat([r.payload.flat for r in seen.rounds]))
+        pairs = zip(seen.rounds, mixed.split(1), strict=True)
+        return replace(seen, rounds=tuple(replace(r, payload=r.payload.with_flat(one)) for r, one in pairs))
     return replace(seen, rounds=tuple(replace(r, payload=r.payload.map(spoil)) for r in seen.rounds))
 
 

@@ -8,8 +8,8 @@ One YAML file for each source, under ``book/claims``::
       - claim: What it says, in its words or nearly.
         measured: "IG on one image {one:.1f} dB, {gap:.1f} dB more than on four"
         values:
-          one: [leaderboard_cpu, {arena: ReLU network, attack: ig}, psnr, mean]
-          gap: [leaderboard_cpu, {arena: ReLU network, attack: ig}, psnr, mean, {arena: "ReLU network, 4 images"}]
+          one: [leaderboard_content_cpu, {arena: ReLU network, attack: ig}, psnr, mean]
+          gap: [leaderboard_content_cpu, {arena: ReLU network, attack: ig}, psnr, mean, {arena: "ReLU network, 4 images"}]
         verdict: {holds: gap > 0, does not hold: gap < 0}
         reason: {undecided: "One sentence."}
         chapter: 8

@@ -9,13 +9,20 @@ import torch
 
 from .engine import Ending
 
+MANY, PROBES = 1024, 64
+"""Unknowns from which on a trace is estimated, and the random vectors that it takes."""
+
 PRODUCTS = 12
 """Most products with J.T J that the solution of one step takes."""
 
 
 @runtime_checkable
 class LeastSquares(Protocol):
-    """What the solver asks of a problem: K equations r(u) = 0 in D unknowns."""
+    """What the solver asks of a problem: K equations r(u) = 0 in D unknowns.
+
+    A problem may offer two things more, for less: ``rough_gram(u)``, as ``gram`` with an error of float32's size, and
+    ``glance(u)``, noise and bias as ``calibrate`` would find them, from some of the equations.
+    """
 
     count: int
     unknowns: int
@@ -84,7 +91,7 @@ class Linear:
         Rows in float32 lose every direction in which J is ten million times smaller than in its largest one. The
         factored matrix loses them, too: it squares J. The products do neither.
         """
-        d = self._preconditioned(c)
+        d = self.preconditioned(c)
         if not self.exact:
             return d
         d, q, rest, size = torch.zeros_like(d), d, c, c @ d
@@ -95,7 +102,7 @@ class Linear:
             length = size / (onward @ onward + q @ towards)
             d = d + length * q
             rest = rest - length * (back + towards)
-            z = self._preconditioned(rest)
+            z = self.preconditioned(rest)
             size, last = rest @ z, size
             if not size > 1e-6 * first:
                 return d
@@ -103,7 +110,7 @@ class Linear:
         self.cg_failed = True
         return d
 
-    def _preconditioned(self, c: torch.Tensor) -> torch.Tensor:
+    def preconditioned(self, c: torch.Tensor) -> torch.Tensor:
         """By the factor alone. (``torch.cholesky_solve`` would copy it first, and it may be a gigabyte.)"""
         half = torch.linalg.solve_triangular(self.factor, c[:, None], upper=False)
         return torch.linalg.solve_triangular(self.factor.mT, half, upper=True)[:, 0]
@@ -128,6 +135,20 @@ def evidence(
     bound = len(away) * sigma**2 / max(float(away @ (shape @ away)), 1e-300)
     if bound <= goal:  # all unknowns determined, and still below: no need to count them, which costs an inverse
         return bound
-    rows, columns = shape.indices()
-    free = alpha * float(torch.cholesky_inverse(factor)[rows, columns] @ shape.values())
+    free = alpha * _trace(factor, shape)
     return bound * max(len(away) - free, 1.0) / len(away)
+
+
+def _trace(factor: torch.Tensor, shape: torch.Tensor) -> float:
+    """The trace of A^-1 R, from A's Cholesky factor; of many unknowns by random signs (Hutchinson 1990).
+
+    The inverse would cost more than twice what the factor did. With ``PROBES`` vectors of signs the share of the
+    unknowns that are determined is known to sqrt(2 / (PROBES D)) and better: to 0.6 percent of 1,024 unknowns.
+    """
+    if len(factor) < MANY:
+        rows, columns = shape.indices()
+        return float(torch.cholesky_inverse(factor)[rows, columns] @ shape.values())
+    draw = torch.Generator().manual_seed(0)
+    signs = torch.randint(0, 2, (len(factor), PROBES), generator=draw).to(factor) * 2 - 1
+    half = torch.linalg.solve_triangular(factor, shape @ signs, upper=False)
+    return float((torch.linalg.solve_triangular(factor.mT, half, upper=True) * signs).sum() / PROBES)

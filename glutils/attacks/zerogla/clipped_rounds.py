@@ -63,7 +63,7 @@ class ClippedRounds(StackedRounds):
         found, pull = vjp(lambda v: self._of_one(params, directions, *self._decoded_for_one(v, number)), u)
         return models.vectorised(self.model, pull)(torch.eye(len(found), dtype=u.dtype, device=u.device))[0]
 
-    def differences(self, u):
+    def differences(self, u, most=None):
         exact = self._scalars(u).detach()
         unit = zo.roundoff(1.0, self.protocol.mu, torch.float64, self.protocol.scheme)
         return exact, exact, torch.full_like(exact, unit)

@@ -49,12 +49,15 @@ GRADIENTS = 2**24
 """Most entries of the gradients that are computed at a time."""
 
 
-def ensemble_size(seen: Observation, asked: int | None, soften: bool | None = None, unknowns: int | None = None) -> int:
+def ensemble_size(
+    seen: Observation, asked: int | None, soften: bool | None = None, unknowns: int | None = None,
+    kinks: bool | None = None,
+) -> int:  # fmt: skip
     """How many images are drawn around each guess; 0: none.
 
     By default :data:`IMAGES` if the network has switches (:func:`~glutils.models.switches.has_switches`), ``soften`` is
     left alone, and the ensemble can be carried: labels are told, batches full, slopes not cut, and the Jacobian fits
-    into memory. ``unknowns``: by default pixels.
+    into memory. ``unknowns``: by default pixels. ``kinks``: whether the network has switches, if that is known.
 
     Raises:
         ValueError: an ensemble is asked for that cannot be carried, or together with ``soften``.
@@ -64,7 +67,9 @@ def ensemble_size(seen: Observation, asked: int | None, soften: bool | None = No
     unknowns = torch.Size(seen.shape).numel() if unknowns is None else unknowns
     possible = uncut and seen.scalars * unknowns <= LARGEST
     if asked is None:
-        return IMAGES if possible and soften is None and has_switches(seen.model, seen.blank) else 0
+        if not possible or soften is not None:
+            return 0
+        return IMAGES if (has_switches(seen.model, seen.blank) if kinks is None else kinks) else 0
     asked = _validate.integer("ensemble", asked, at_least=0)
     if asked and (soften or not possible):
         why = "soften is another way" if soften else "only images may be unknown, in full batches, and not too large"

@@ -32,6 +32,8 @@ from .rounds import (
 
 STACK = 2**28
 """Most bytes of float64 directions in one stack of rounds."""
+GLANCE = 256
+"""Scalars of a round that tell how large its round-off is."""
 WHOLE = 2**15
 """Most entries of a Jacobian that is kept whole, in float64: products with it then cost next to nothing."""
 
@@ -128,13 +130,16 @@ class ScalarEquations:
         pieces = r.split(self.sizes)
         return sum(block.vjp(u, piece) for block, piece in zip(self.blocks, pieces, strict=True)) / self.scale
 
-    def gram(self, u: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    def gram(
+        self, u: torch.Tensor, dtype: torch.dtype = torch.float32, products: torch.dtype = torch.float64
+    ) -> torch.Tensor:
         """J(u).T J(u), shape (D, D), float64, from rows in ``dtype``, a thousand at a time.
 
-        Their products are float64, too. Float32 would halve their time, but lose all directions in which J is a few
-        thousand times smaller than in its largest one; with as many equations as unknowns there are such (one photo of
-        32 x 32 pixels through lenet then ends at 41 instead of 129 dB). Of a Jacobian of up to ``WHOLE`` entries the
-        rows are float64, whatever ``dtype`` says, and kept for :meth:`jtj_vector`.
+        Their products are float64, too, unless ``products`` says otherwise. Float32 halves their time, but loses all
+        directions in which J is a few thousand times smaller than in its largest one; with as many equations as
+        unknowns there are such (one photo of 32 x 32 pixels through lenet then ends at 41 instead of 129 dB), and where
+        they are damped it makes no difference: :meth:`rough_gram`. Of a Jacobian of up to ``WHOLE`` entries the rows
+        are float64, whatever is asked for, and kept for :meth:`jtj_vector`.
         """
         if self._small:
             rows = self.jacobian(u)
@@ -142,10 +147,14 @@ class ScalarEquations:
         self.tally.add(pullbacks=self.count)
         total = torch.zeros(self.unknowns, self.unknowns, dtype=torch.float64, device=u.device)
         for rows in _gathered(self.jacobian_rows(u, dtype), 1024):
-            add_gram(total, rows.double())
+            add_gram(total, rows.to(products))
         for start, stop in _blocks(len(total)):  # in place: the matrix may be as large as memory allows
             total[stop:, start:stop] = total[start:stop, stop:].T
         return total
+
+    def rough_gram(self, u: torch.Tensor) -> torch.Tensor:
+        """:meth:`gram` with products of a thousand rows in float32, added in float64."""
+        return self.gram(u, products=torch.float32)
 
     @property
     def _small(self) -> bool:
@@ -172,12 +181,23 @@ class ScalarEquations:
         a smooth function of the images: it becomes an offset of the equations. What the client's precision adds on top
         is round-off, which nobody can predict. Both are root mean squares in units of r.
         """
-        self.tally.add(pullbacks=0)
-        exact, fine, noise = (torch.cat(kind) for kind in zip(*(b.differences(u) for b in self.blocks), strict=True))
-        offset = fine - exact
-        noise, bias = (float(error.square().mean().sqrt()) / self.scale for error in (noise, offset))
-        return Calibration(math.hypot(noise, self.noise), bias, self.with_offset(offset))
+        noise, offset = self._found(u)
+        return Calibration(math.hypot(self._size(noise), self.noise), self._size(offset), self.with_offset(offset))
 
+    def glance(self, u: torch.Tensor) -> tuple[float, float]:
+        """Noise and bias as :meth:`calibrate` finds them, from :data:`GLANCE` scalars of each large round."""
+        noise, offset = self._found(u, GLANCE)
+        return math.hypot(self._size(noise), self.noise), self._size(offset)
+
+    def _found(self, u: torch.Tensor, most: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Round-off, and what finite differences add to exact slopes, of all scalars or of some of every block."""
+        self.tally.add(pullbacks=0)
+        found = (block.differences(u, most) for block in self.blocks)
+        exact, fine, noise = (torch.cat(kind) for kind in zip(*found, strict=True))
+        return noise, fine - exact
+
+    def _size(self, error: torch.Tensor) -> float:
+        return float(error.square().mean().sqrt()) / self.scale
 
 def residual_blocks(
     model: nn.Module, decode: Decode, rounds: Sequence[Round], chunk: int = 256, weighted: bool = False

@@ -108,7 +108,8 @@ def gauss_newton_attack(
         return latent_gauss_newton(seen, prior, components=components, iterations=iterations, ensemble=ensemble, **how)
     if components is not None:
         raise ValueError(f"components belongs to 'pca' and generators, not to prior={prior!r}; got {components!r}")
-    kinks, ensemble = switches_of(seen.model, seen.blank), ensemble_size(seen, ensemble, soften)
+    kinks = switches_of(seen.model, seen.blank)
+    ensemble = ensemble_size(seen, ensemble, soften, kinks=bool(kinks))
     if soften and "relu" not in kinks:
         raise ValueError("soften needs a model that calls ReLU, which this one does not; got True")
     soften = "relu" in kinks and soften is not False and not ensemble

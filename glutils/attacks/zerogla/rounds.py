@@ -86,10 +86,13 @@ class StreamedRound(Block):
         for start, stop in self.directions.blocks(self.chunk):
             yield models.vectorised(self.model, pull)(self.directions.rows(start, stop, dtype))[0]
 
-    def differences(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """At u: exact slopes, the client's differences in float64, and its round-off, each (K,)."""
+    def differences(self, u: torch.Tensor, most: int | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """At u: exact slopes, the client's differences in float64, and its round-off, each (K,), or of the first
+        ``most`` scalars alone, where that saves something."""
         images, labels = (part.detach() for part in self.decode(u))
         protocol, model, directions = self.protocol, self.model, self.directions
+        if most is not None and most < self.count and protocol.arithmetic.plain:
+            directions = zo.GivenDirections(directions.rows(0, most))
         criterion = protocol.criterion
         precise = {"dtype": torch.float64, "params": self.params, "criterion": criterion}
         exact = zo.exact_slopes(model, images, labels, directions, **precise)
@@ -188,7 +191,7 @@ class StackedRounds(Block):
         images, labels, own = self._decoded_for_one(u, number)
         return models.flatten(torch.func.grad(lambda p: self.loss(p, images, labels, own))(params))
 
-    def differences(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def differences(self, u: torch.Tensor, most: int | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See :meth:`StreamedRound.differences`."""
         batch = self._decoded(u.detach())
         exact = self._project(self._gradients(u)).detach()
