@@ -1,7 +1,7 @@
 """Every attack in every arena: the record behind chapter 13. Adds what is missing to the record, so it may be stopped.
 
 An attack that is new, or an arena, a seed: only those rows are made. Rows of an attack that has changed are made again
-after ``--again NAME``. Other sizes or budgets belong into a record of another ``--name``.
+after ``--again NAME``, in the arenas of ``--only``. Other sizes or budgets belong into a record of another ``--name``.
 
     python benchmarks/leaderboard.py [--only "smooth network" ...] [--attacks ig ...] [--seeds 3] [--device cuda]
 
@@ -30,6 +30,7 @@ from pathlib import Path
 
 import torch
 from common import RESULTS, Rows, arguments
+from common.resume import plain
 
 import glutils as gl
 from glutils.attacks.base import ATTACKS
@@ -65,13 +66,15 @@ def main() -> None:
     parameters = {"size": options.size, "evaluations": options.evaluations, "dataset": "photos"}
     if options.content is not None:
         parameters["content"] = options.content
-    parameters |= {"misled seeds": options.misled, "arenas": {n: vars(a) for n, a in leaderboard.ARENAS.items()}}
+    parameters |= {"misled seeds": options.misled, "arenas": {}}
     begin, learned = time.perf_counter(), {}
     with Rows(
         name, parameters, same=("size", "evaluations", "dataset", "content"),
-        drop=lambda row: row["attack"] in options.again or row.get("code") != code.get("code"),
+        drop=lambda row: (row["attack"] in options.again and row["arena"] in options.only)
+        or row.get("code") != code.get("code"),
         device=torch.device(options.device), image_is=("arena", "seed", "image"), folder=options.folder,
     ) as rows:  # fmt: skip
+        rows.parameters["arenas"] = described(rows, options.only)
         for seed, title in itertools.product(range(options.seeds), options.only):
             arena = leaderboard.ARENAS[title]
             for attack in [n for n in leaderboard.able(arena) if n in options.attacks]:
@@ -91,6 +94,17 @@ def main() -> None:
                 print(f"{seed} {title:40}{attack:14}{told:.90}", flush=True)
     if options.submit is not None:
         show(name, options)
+
+
+def described(rows: Rows, titles: list[str]) -> dict[str, dict]:
+    """The arenas of the rows that are there and of those to come. Arenas may join; none may have changed meanwhile."""
+    met = {row["arena"] for row in rows.rows} | set(titles)
+    found = {title: plain(vars(arena)) for title, arena in leaderboard.ARENAS.items() if title in met}
+    for title, was in rows.was.get("arenas", {}).items():
+        then = plain(vars(leaderboard.Arena(was["model"]))) | was  # fields that came later were as they are by default
+        if title in found and found[title] != then:
+            raise ValueError(f"record {rows.record!r} has rows of {title!r} as {was}, which is {found[title]} now")
+    return found
 
 
 def show(name: str, options: argparse.Namespace) -> None:

@@ -215,6 +215,8 @@ def test_cpa_fi_refuses_what_it_cannot_do():
         gl.attack("cpa_fi", seen_of(batch))
     with pytest.raises(ValueError, match=r"\(3\), got 2; 'ig'"):
         gl.attack("cpa_fi", seen_of(batch, name="convnet", hidden=2))
+    with pytest.raises(ValueError, match=r"linear1' reads \(\d+, 32\); 'ig'"):
+        gl.attack("cpa_fi", seen_of(photos(1), name="vit"))
     conv = nn.Sequential(nn.Conv2d(3, len(batch.classes), 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     seen = gl.observe(conv, FedSGD(), FedSGD().transmit(conv, batch.images, batch.labels), batch)
     with pytest.raises(ValueError, match="the model has none; 'ig'"):

@@ -1,14 +1,16 @@
 """Equal conditions: the same images, update, knowledge and budget; counted costs."""
 
 import dataclasses
+import importlib
 import json
 import math
+import sys
 
 import pytest
 import torch
 
 import glutils as gl
-from glutils.experiments import leaderboard
+from glutils.experiments import conditions, leaderboard
 from glutils.experiments.leaderboard import ARENAS, Arena
 from glutils.runs.records import SOURCE
 
@@ -90,10 +92,88 @@ def test_what_was_learned_is_used_again(monkeypatch):
     assert calls == [1]
 
 
+def test_a_trained_network_has_learnt_and_says_how_much(monkeypatch):
+    """Each row tells what the network knows of public images that it did not see."""
+    monkeypatch.setattr(leaderboard, "PUBLIC", 200)
+    arena = Arena("mlp", network={"hidden": (12,), "activation": "relu"}, trained=60)
+    (row,) = leaderboard.trial("fc_inversion", arena, misled=None, dataset="digits", **SMALL)
+    assert row["public accuracy"] > 0.3 and row["public loss"] < 2.1 and row["private loss"] > 0
+    batch = leaderboard.private(arena, seed=0, dataset="digits", **SMALL)
+    fresh = dataclasses.replace(arena, trained=0)
+    before, after = (leaderboard.observed(one, batch, seed=0).model for one in (fresh, arena))
+    losses = [leaderboard.learnt(model, batch)["public loss"] for model in (before, after)]
+    assert losses[0] > losses[1] == pytest.approx(row["public loss"])
+    assert all(p.grad is None for p in after.parameters())
+
+
+def test_labels_that_are_not_told_are_read_from_the_message_by_one_rule():
+    arena = Arena("convnet", images=3, told=("public",), rule="alr")
+    batch = leaderboard.private(arena, seed=0, size=8)
+    seen = leaderboard.observed(arena, batch, seed=0)
+    assert seen.knows == {"public"} and sorted(seen.labels.tolist()) == sorted(batch.labels.tolist())
+    (row, *_) = leaderboard.trial("ig", arena, evaluations=2, misled=None, **SMALL)
+    assert "refused" not in row
+    assert leaderboard.observed(dataclasses.replace(arena, rule=None), batch, seed=0).labels is None
+
+
+def test_several_local_epochs_are_shuffled_by_the_client_alone():
+    arena = Arena("mlp", update="delta", images=4, epochs=2)
+    batch = leaderboard.private(arena, seed=0, size=8)
+    seen = leaderboard.observed(arena, batch, seed=0)
+    assert (seen.protocol.epochs, seen.protocol.shuffle) == (2, None)
+    once = leaderboard.observed(dataclasses.replace(arena, epochs=1), batch, seed=0)
+    longer = gl.models.flatten(seen.payload).norm() / gl.models.flatten(once.payload).norm()
+    assert 1.5 < float(longer) < 2.5
+
+
+def test_what_is_learned_about_a_message_stays_in_its_arena(monkeypatch):
+    """The inverse map is for one batch size and protocol: arenas that share a network do not share it."""
+    cache, train = {}, conditions.train_inverter
+    monkeypatch.setattr(conditions, "train_inverter", lambda seen, seed: train(seen, seed=seed, examples=16))
+    for arena in (FED, dataclasses.replace(FED, images=2), dataclasses.replace(FED, update="delta", images=2)):
+        (row, *_) = leaderboard.trial("inverter", arena, misled=None, learned=cache, **SMALL)
+        assert "refused" not in row
+    assert len(cache) == 3
+
+
 def test_the_record_was_made_in_the_arenas_of_the_book():
     book = gl.runs.load(SOURCE / "benchmarks" / "results" / "leaderboard_cpu.json")
     assert {row["arena"] for row in book.rows} <= set(ARENAS)
     assert {row["attack"] for row in book.rows} <= set(gl.attacks.names())
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """A benchmark by name, as it finds itself when run as a script."""
+    monkeypatch.syspath_prepend(str(SOURCE / "benchmarks"))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if name.split(".")[0] in {"common", "leaderboard", "budgets"}:
+            del sys.modules[name]
+
+
+def test_arenas_may_join_a_record_but_none_may_change(script, monkeypatch, tmp_path):
+    """Parameters hold the arenas of the rows; a field that did not exist then counts as its default."""
+    bench, how = script("leaderboard"), {"same": (), "folder": tmp_path}
+    monkeypatch.setattr(leaderboard, "ARENAS", {"a": FED, "b": dataclasses.replace(FED, trained=5), "c": FED})
+    then = {name: value for name, value in vars(FED).items() if name not in ("trained", "epochs", "rule")}
+    gl.runs.record("r", parameters={"arenas": {"a": then}}, rows=[{"arena": "a", "seed": 0}], folder=tmp_path)
+    with bench.Rows("r", {}, **how) as rows:
+        found = bench.described(rows, ["b"])
+        assert list(found) == ["a", "b"] and (found["a"]["trained"], found["b"]["trained"]) == (0, 5)
+    monkeypatch.setitem(leaderboard.ARENAS, "a", dataclasses.replace(FED, images=2))
+    with bench.Rows("r", {}, **how) as rows, pytest.raises(ValueError, match="'r' has rows of 'a' as .*now"):
+        bench.described(rows, ["a"])
+
+
+def test_budgets_are_measured_of_whoever_spends_more_of_a_larger_one(script):
+    bench = script("budgets")
+    for title in bench.ARENAS:
+        names = bench.searching(ARENAS[title])
+        assert {"ig", "dlg", "stg", "ggl"} <= set(names) and not {"fgla", "rgap", "fc_inversion", "spear"} & set(names)
+    with pytest.raises(ValueError, match="label of one image"):
+        bench.work("ReLU network, 4 images", "idlg", 2, 0)
 
 
 def test_a_record_whose_controls_stand_once_gives_the_same_standings(tmp_path):

@@ -69,6 +69,35 @@ def test_two_attacks_are_compared_photograph_by_photograph():
         races.apart(rows, "a", "c")
 
 
+def test_a_condition_is_judged_photograph_by_photograph():
+    """Seeds come in another order in the other arena, and one of them was refused there: pairs go by seed."""
+    before = races.race("a", [row("a", s, 20.0 * s) for s in range(4)])
+    later = [row("a", s, 20.0 * s + d) for s, d in ((2, -3.0), (0, -1.0), (1, -2.0))]
+    after = races.race("b", [*later, {"attack": "a", "seed": 3, "refused": "no"}])
+    found = races.change(before, after, "a")
+    assert (found.value, found.runs) == (-2.0, 3) and found.high == pytest.approx(-2 + 4.3027 / math.sqrt(3), abs=1e-3)
+    with pytest.raises(ValueError, match="attack must have .*'b', which has none"):
+        races.change(before, after, "b")
+
+
+def test_what_the_page_says_of_single_conditions_is_in_the_record():
+    """FGLA needs its map, and training takes ten decibels and more from the searches that did well, not from CPA-FI."""
+    found = races.choose([gl.runs.load(RESULTS / "leaderboard_content_cpu.json")])
+    before, whole, learnt = (found[title] for title in ("ReLU network", "unpooled features", "trained network"))
+    assert len(set(before.seeds)) >= 12 and before.seeds == whole.seeds == learnt.seeds
+    scored = {line["attack"]: line["median"] for line in before.standings if line["runs"]}
+    gains = {name: races.change(before, whole, name) for name in scored}
+    assert max(gains, key=lambda name: gains[name].value) == "fgla" and gains["fgla"].low > 0
+    good = [name for name, median in scored.items() if median > 30]
+    assert len(good) >= 5
+    assert all(races.change(before, learnt, name).high < -10 for name in good)
+    assert races.change(before, learnt, "cpa_fi").low > -5
+    lines = [line for line in learnt.standings if line["runs"]]
+    assert lines[0]["attack"] == "cpa_fi"
+    assert sum(races.verdict(line) == "undecided" for line in lines if line["attack"] in good) > len(good) / 2
+    assert all("public accuracy" in r for r in learnt.rows if "refused" not in r)
+
+
 def test_a_verdict_is_read_off_the_interval():
     said = [
         races.verdict({"from": low, "to": high}) for low, high in ((1, 2), (-1, 2), (-2, -1), (-math.inf, math.inf))

@@ -33,6 +33,9 @@ class Rows:
         device, image_is: see :func:`glutils.runs.record`.
         folder: of the record.
 
+    Attributes:
+        was: parameters of the record that was there, as they were written.
+
     Raises:
         ValueError: the record there is was made with other parameters.
     """
@@ -52,6 +55,7 @@ class Rows:
         self.record, self.parameters, self.seeds = record, dict(parameters), seeds
         self.how = {"device": device, "image_is": image_is, "folder": RESULTS if folder is None else folder}
         self.rows: list[dict[str, Any]] = []
+        self.was: dict[str, Any] = {}
         self.before, self.earlier, self.new = 0.0, [], False
         self.begin = self.written = time.perf_counter()
         path = self.how["folder"] / f"{record}.json"
@@ -67,6 +71,7 @@ class Rows:
             raise ValueError(
                 f"record {self.record!r} was made with {was}, not {new}; move it away, or choose another name"
             )
+        self.was = dict(old.parameters)
         if "note" in old.parameters:  # it is about rows that are there
             self.parameters.setdefault("note", old.parameters["note"])
         self.rows = [row for row in old.rows if not drop(row)]

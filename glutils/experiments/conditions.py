@@ -226,13 +226,16 @@ def check_records(attack: str, dataset: str, size: int | None) -> None:
         raise ValueError(f"size must be None for {dataset!r}, which holds no images, got {size}")
 
 
-def protocol_of(update: str, batch: data.Batch, *, directions: int | None = None, seed: int = 0) -> protocols.Protocol:
-    """The protocol that sends an update of this kind."""
+def protocol_of(
+    update: str, batch: data.Batch, *, directions: int | None = None, epochs: int = 1, seed: int = 0
+) -> protocols.Protocol:
+    """The protocol that sends an update of this kind; local training of several epochs is shuffled anew in each."""
     update = SENT.get(update, update)
     if update == "gradient":
         return protocols.FedSGD()
     if update == "delta":
-        return protocols.FedAvg(epochs=1, batch_size=max(1, len(batch) // 2), lr=0.01)
+        how = {"epochs": epochs, "batch_size": max(1, len(batch) // 2), "shuffle": seed if epochs > 1 else None}
+        return protocols.FedAvg(**how, lr=0.01)
     if directions is None:
         each = SCALARS_PER_PIXEL if batch.images.is_floating_point() else SCALARS_PER_PIECE
         directions = int(each * batch.images.numel())

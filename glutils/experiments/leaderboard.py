@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 
-from .. import _validate, attacks, data, metrics, models, observation
+from .. import _validate, attacks, data, labels, metrics, models, observation
 from ..attacks.base import ATTACKS
 from ..attacks.malicious import imprint
 from ..attacks.matching.objective import matching, normal_start
@@ -24,6 +26,8 @@ TOLD = ("labels", "public")
 """What every attack is told, whether it uses it or not. Equal conditions are equal knowledge."""
 PUBLIC = 256
 """Public images, of the same kind as the private ones and without a pixel in common with them."""
+LR, PART = 2e-3, 32
+"""Step size of Adam and images in a step, where a network is trained."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,9 @@ class Arena:
         told: beyond the protocol, see :func:`glutils.observe`.
         imprinted: whether a malicious server put RTF's block in front.
         directions: scalars per unknown pixel (a float), or their number (an integer); only where scalars are sent.
+        trained: steps that the network has learnt on the public images, see :func:`train`.
+        epochs: of local training, where its outcome is sent; several are shuffled, in orders that the client alone has.
+        rule: by which labels that are not told are read from the message, for every attack alike; right or wrong.
     """
 
     model: str
@@ -47,6 +54,9 @@ class Arena:
     told: tuple[str, ...] = TOLD
     imprinted: bool = False
     directions: float | int | None = None
+    trained: int = 0
+    epochs: int = 1
+    rule: str | None = None
 
 
 RELU_MLP = {"hidden": (64,), "activation": "relu"}
@@ -68,6 +78,9 @@ ARENAS: dict[str, Arena] = {
     "smooth network, 12 scalars": Arena("lenet", update="scalars", directions=12),
     "smooth network, estimate from 12": Arena("lenet", update="estimate", directions=12),
     "smooth network, short estimate from 12": Arena("lenet", update="short estimate", directions=12),
+    "unpooled features": Arena("convnet", network={"hidden": None}),
+    "trained network": Arena("convnet", trained=100),
+    "vision transformer": Arena("vit"),
 }
 """The arenas of the book."""
 
@@ -97,18 +110,41 @@ def observed(arena: Arena, batch: data.Batch, *, seed: int) -> observation.Obser
     """What every attack in the arena holds."""
     network = models.build(arena.model, batch, seed=seed, **arena.network)
     public = data.public(batch, count=PUBLIC, seed=seed)
+    train(network, public, steps=arena.trained, seed=seed)
     if arena.imprinted:
         network = imprint.imprint(network, public, seed=seed)
     count = arena.directions
     if isinstance(count, float):
         count = int(count * batch.images.numel())
-    protocol = conditions.protocol_of(arena.update, batch, directions=count, seed=seed)
+    protocol = conditions.protocol_of(arena.update, batch, directions=count, epochs=arena.epochs, seed=seed)
     with torch.no_grad():
         payload = protocol.transmit(network, batch.images, batch.labels)
     seen = observation.observe(network, protocol, payload, batch, knows=arena.told, public=public)
     if arena.update in conditions.SENT:
         seen = observation.as_gradient(seen, unbiased=arena.update != "short estimate")
-    return seen
+    return seen if arena.rule is None else replace(seen, labels=labels.infer(arena.rule, seen).labels)
+
+
+def train(network: nn.Module, public: data.Batch, *, steps: int, seed: int = 0) -> None:
+    """Let a network learn public images, in place: steps of Adam on cross entropy, of :data:`PART` images each."""
+    optimiser, draw = torch.optim.Adam(network.parameters(), lr=LR), torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        part = torch.randint(len(public), (PART,), generator=draw).to(public.labels.device)
+        optimiser.zero_grad()
+        F.cross_entropy(network(public.images[part]), public.labels[part]).backward()
+        optimiser.step()
+    network.zero_grad()
+
+
+def learnt(network: nn.Module, batch: data.Batch, *, seed: int = 0) -> dict[str, float]:
+    """Loss and accuracy of a network on as many public images as it was trained on, none of which it saw; and the loss
+    of the private batch."""
+    drawn = data.public(batch, count=2 * PUBLIC, seed=seed)  # a longer draw begins like a shorter one
+    with torch.no_grad():
+        logits, own = network(drawn.images[PUBLIC:]), network(batch.images)
+    found = {"public loss": float(F.cross_entropy(logits, drawn.labels[PUBLIC:]))}
+    found |= {"public accuracy": float((logits.argmax(1) == drawn.labels[PUBLIC:]).double().mean())}
+    return found | {"private loss": float(F.cross_entropy(own, batch.labels))}
 
 
 def trial(
@@ -137,21 +173,22 @@ def trial(
         dataset, size, content: of the images, see :func:`glutils.data.sample`.
         misled: how the update is spoiled for the negative control (:func:`glutils.tamper`), or None.
         device: where to compute.
-        learned: what attacks learned from public data so far; filled, and used again by later trials of the same size.
+        learned: what attacks learned from public data so far; filled, and used again by later trials of the same size,
+            of anything but images in the same arena only.
         options: of the attack, beyond the budget.
 
     Returns:
         Rows with the further columns ``seed``, ``evaluations`` and ``pullbacks`` (as the attack counted them; None
         where it does not), and ``ratio`` (the attack's seconds over those of one evaluation of a single gradient, taken
-        beside it; without what was learned before). One row with ``refused``, the reason, if the attack declines; a
-        refusal is a result.
+        beside it; without what was learned before); in an arena with a trained network also what :func:`learnt` says.
+        One row with ``refused``, the reason, if the attack declines; a refusal is a result.
     """
     ATTACKS.get(name)
     evaluations = _validate.integer("evaluations", evaluations, at_least=1)
     batch = private(arena, seed=seed, dataset=dataset, size=size, content=content, device=device)
     seen = observed(arena, batch, seed=seed)
     own, learned = conditions.of(name), {} if learned is None else learned
-    about = None if own.fits_any else (arena.model, *arena.network.items(), arena.imprinted)
+    about = None if own.fits_any else repr(arena)  # of some attacks also about the batch and the protocol
     key = (own.learn, about, seed)
     if own.learn is not None and key not in learned:
         learned[key] = own.learn(seen, seed)
@@ -171,15 +208,16 @@ def trial(
     score = metrics.score(result, batch, public=seen.public, controls=controls)
     cost = {"evaluations": result.evaluations, "pullbacks": result.pullbacks}
     cost |= {"ratio": result.seconds / each, "notes": list(result.notes)}
+    cost |= learnt(seen.model, batch, seed=seed) if arena.trained else {}
     return [row | cost for row in records.rows_from(result, score, seed=seed)]
 
 
 def evaluation_seconds(seen: observation.Observation, repeats: int = 7) -> float:
     """Median seconds of one evaluation: the gradient at dummy images, and the way back to the pixels."""
-    labels = torch.zeros(seen.shape[0], dtype=torch.int64, device=next(seen.model.parameters()).device)
-    payload = models.gradient(seen.model, None, torch.zeros(seen.shape, device=labels.device), labels)
+    zeros = torch.zeros(seen.shape[0], dtype=torch.int64, device=next(seen.model.parameters()).device)
+    payload = models.gradient(seen.model, None, torch.zeros(seen.shape, device=zeros.device), zeros)
     message = Round(FedSGD(), payload)
-    objective = matching(replace(seen, rounds=(message,)), lambda variables: (variables[0], labels))
+    objective = matching(replace(seen, rounds=(message,)), lambda variables: (variables[0], zeros))
     start = normal_start(seen, torch.Generator().manual_seed(0)).requires_grad_()
     found = []
     for _ in range(repeats):

@@ -99,18 +99,38 @@ def apart(rows: Iterable[Row], one: str, other: str, key: str = "psnr") -> inter
     Raises:
         ValueError: no seed that both have a score of.
     """
-    per: dict[str, dict[int, list[Row]]] = {one: {}, other: {}}
-    for row in rows:
-        if row["attack"] in per and "refused" not in row:
-            per[row["attack"]].setdefault(row["seed"], []).append(row)
-    shared = sorted(per[one].keys() & per[other].keys())
-    if not shared:
+    rows = list(rows)
+    scores = {name: _by_seed(rows, name, key) for name in (one, other)}
+    if not scores[one].keys() & scores[other].keys():
         raise ValueError(f"rows must hold a seed with scores of both {one!r} and {other!r}, got none")
+    return _paired(scores[one], scores[other])
 
-    def score(name: str, seed: int) -> float:
-        return leaderboard.by_attack(per[name][seed], key)[name][0]
 
-    return intervals.mean([score(one, seed) - score(other, seed) for seed in shared])
+def change(before: Race, after: Race, attack: str, key: str = "psnr") -> intervals.Interval:
+    """By how much an attack is better in one arena than in another: mean over the seeds of both, with its interval.
+
+    Seed by seed, as in :func:`apart`: arenas with as many images in a batch have the same photographs for a seed.
+
+    Raises:
+        ValueError: no seed that the attack has a score of in both.
+    """
+    scores = [_by_seed(race.rows, attack, key) for race in (after, before)]
+    if not scores[0].keys() & scores[1].keys():
+        raise ValueError(f"attack must have a score of one seed in both races, got {attack!r}, which has none")
+    return _paired(*scores)
+
+
+def _by_seed(rows: Iterable[Row], attack: str, key: str) -> dict[int, float]:
+    """One attack's score for each seed that it was not refused on."""
+    seeds: dict[int, list[Row]] = {}
+    for row in rows:
+        if row["attack"] == attack and "refused" not in row:
+            seeds.setdefault(row["seed"], []).append(row)
+    return {seed: leaderboard.by_attack(own, key)[attack][0] for seed, own in seeds.items()}
+
+
+def _paired(one: Mapping[int, float], other: Mapping[int, float]) -> intervals.Interval:
+    return intervals.mean([one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())])
 
 
 def verdict(line: Row) -> str:

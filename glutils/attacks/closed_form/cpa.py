@@ -202,6 +202,14 @@ def _layer_behind_convolutions(seen: Observation) -> tuple[str, nn.Linear]:
         if isinstance(layer, nn.Linear):
             if place == 0:
                 raise ValueError("attack 'cpa_fi' needs layers before the fully connected one; here 'cpa' is enough")
+            grey = torch.full(seen.shape, 0.5).to(layer.weight)
+            with torch.no_grad():
+                read = models.layer_input(seen.model, layer, models.parameters(seen.model), grey)
+            if read.dim() > 2:  # its gradient is a sum over places, too
+                raise ValueError(
+                    f"attack 'cpa_fi' needs a fully connected layer that reads one list of numbers for an image, "
+                    f"{name!r} reads {tuple(read.shape[1:])}; 'ig' takes any network"
+                )
             return name, layer
     raise ValueError("attack 'cpa_fi' needs a fully connected layer, the model has none; 'ig' needs none")
 
