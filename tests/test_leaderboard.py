@@ -137,7 +137,7 @@ def test_what_is_learned_about_a_message_stays_in_its_arena(monkeypatch):
 
 
 def test_the_record_was_made_in_the_arenas_of_the_book():
-    book = gl.runs.load(SOURCE / "benchmarks" / "results" / "leaderboard_cpu.json")
+    book = gl.runs.load(SOURCE / "benchmarks" / "results" / "leaderboard_content_cpu.json")
     assert {row["arena"] for row in book.rows} <= set(ARENAS)
     assert {row["attack"] for row in book.rows} <= set(gl.attacks.names())
 
@@ -177,7 +177,7 @@ def test_budgets_are_measured_of_whoever_spends_more_of_a_larger_one(script):
 
 
 def test_a_record_whose_controls_stand_once_gives_the_same_standings(tmp_path):
-    path = SOURCE / "benchmarks" / "results" / "leaderboard_cpu.json"
+    path = SOURCE / "benchmarks" / "results" / "leaderboard_content_cpu.json"
     written, rows = json.loads(path.read_text(encoding="utf-8")), gl.runs.load(path).rows
     shared = {"mean_colour", "grey", "class_mean", "nearest_public"}
     held = {(one["arena"], one["seed"], one["image"]): set(one["controls"]) for one in written["controls"]}
