@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import statistics
 import sys
 from pathlib import Path
 
@@ -96,6 +97,29 @@ def test_what_the_page_says_of_single_conditions_is_in_the_record():
     assert lines[0]["attack"] == "cpa_fi"
     assert sum(races.verdict(line) == "undecided" for line in lines if line["attack"] in good) > len(good) / 2
     assert all("public accuracy" in r for r in learnt.rows if "refused" not in r)
+
+
+def test_what_the_page_says_of_budgets_is_in_the_record():
+    """A generator leads with 30 gradients; line searches climb where it is smooth; behind ReLU a prior ends others."""
+    rows = [r for r in gl.runs.load(RESULTS / "leaderboard_budgets_cpu.json").rows if "refused" not in r]
+
+    def median(arena, attack, budget):
+        found = [r["psnr"] for r in rows if (r["arena"], r["attack"], r["budget"]) == (arena, attack, budget)]
+        return statistics.median(found) if len(found) == 3 else -math.inf
+
+    for arena in ("smooth network", "ReLU network"):
+        names = {r["attack"] for r in rows if r["arena"] == arena}
+        assert len(names) == 14 and all(median(arena, n, b) > 0 for n in names for b in (30, 100, 300, 1000))
+        first = max(names, key=lambda name, arena=arena: median(arena, name, 30))
+        assert "generator" in ATTACKS.get(first).variable
+    better = [name for name in names if median("ReLU network", name, 1000) > median("ReLU network", "gifd", 1000)]
+    assert len(better) <= 1
+    for name in ("dlg", "idlg"):
+        assert median("smooth network", name, 1000) > median("smooth network", name, 300) + 20
+        assert median("smooth network", name, 1000) > 2 * median("smooth network", "gias", 1000)
+        assert abs(median("ReLU network", name, 1000) - median("ReLU network", name, 300)) < 1
+    for name in ("ig", "stg", "fedleak"):
+        assert abs(median("ReLU network", name, 1000) - median("ReLU network", name, 300)) < 1
 
 
 def test_a_verdict_is_read_off_the_interval():
