@@ -14,9 +14,8 @@ An attack of your own, in one file (see the page on adding an attack), raced alo
 
     python benchmarks/leaderboard.py --submit mine.py --content 18 --seeds 3 --misled 3 [--only ...] [--folder .]
 
-Records in benchmarks/results (OMP_NUM_THREADS=1):
+Record in benchmarks/results (OMP_NUM_THREADS=1):
 
-    leaderboard_cpu: python benchmarks/leaderboard.py
     leaderboard_content_cpu: python benchmarks/leaderboard.py --name leaderboard_content_cpu --content 18 --seeds 12 \
         --misled 12
 """
@@ -108,12 +107,12 @@ def described(rows: Rows, titles: list[str]) -> dict[str, dict]:
 
 
 def show(name: str, options: argparse.Namespace) -> None:
-    """Print where a submitted attack stands among those of the record with the same photographs, if there is one."""
+    """Print where a submitted attack stands among those of the record, if it met the same photographs."""
     own = gl.runs.load((options.folder or RESULTS) / f"{name}.json")
-    book = RESULTS / f"leaderboard{'' if options.content is None else '_content'}_cpu.json"
-    if not book.is_file():
-        print(f"{book.stem} is not there: nothing to stand beside")
+    if options.content is None:
+        print("the record has photographs with --content 18: nothing to stand beside")
         return
+    book = RESULTS / "leaderboard_content_cpu.json"
     for title, lines in submission.beside(own, gl.runs.load(book)).items():
         gl.show.table(
             [{"attack": line["attack"], "n": line["runs"], "PSNR (dB)": line["median"], "margin": line["margin"],

@@ -194,6 +194,7 @@ def script(monkeypatch):
 
 def submit(script, monkeypatch, file, folder, seeds="1"):
     given = ["leaderboard.py", "--dirty", "--submit", str(file), "--only", "fully connected network", "--seeds", seeds]
+    given += ["--content", "18"]
     monkeypatch.setattr(sys, "argv", [*given, "--size", "16", "--evaluations", "300", "--folder", str(folder)])
     script.main()
     return gl.runs.load(folder / "submission_grey_card.json")
@@ -208,7 +209,7 @@ def test_a_file_with_one_attack_joins_the_race(script, monkeypatch, tmp_path, ca
     assert conditions.of("grey_card").budget(300) == {"brightness": 3.0}
     printed = capsys.readouterr().out
     assert "grey_card" in printed and "fc_inversion" in printed, "it stands among the others"
-    lines = submission.beside(found, gl.runs.load(RESULTS / "leaderboard_cpu.json"))["fully connected network"]
+    lines = submission.beside(found, gl.runs.load(RESULTS / "leaderboard_content_cpu.json"))["fully connected network"]
     assert {line["runs"] for line in lines} == {1, 0}, "on the photograph that it met, and no other"
     other = book(tmp_path, "other", found.rows, size=32)
     with pytest.raises(ValueError, match="size 16 and 32"):
