@@ -34,7 +34,7 @@ FORMS: dict[str, tuple[str, str]] = {
     "igims": (AS_PUBLISHED, "no code was published; two or three generations of CMA-ES"),
     "gifd": (OWN, "our small generators; one radius of features; hundreds of steps for a thousand a layer"),
     "fgla": (AS_PUBLISHED, "a decoder from 256 public images; one arena has the map of features that it needs"),
-    "dlf": (AS_PUBLISHED, "300 steps; one epoch only, where its wish for the same photos in any order does nothing"),
+    "dlf": (AS_PUBLISHED, "300 steps; in one epoch its wish for the same photos in any order does nothing"),
     "fedleak": (OWN, "from summaries of the paper; share of entries and regularisation chosen at 12 pixels"),
     "rog": (OWN, "principal components for the encoder, kernel ridge regression for the network after it"),
     "inverter": (OWN, "one linear map for each set of labels, from hundreds of public images"),
