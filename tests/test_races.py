@@ -99,6 +99,23 @@ def test_what_the_page_says_of_single_conditions_is_in_the_record():
     assert all("public accuracy" in r for r in learnt.rows if "refused" not in r)
 
 
+def test_what_the_page_says_of_labels_and_epochs_is_in_the_record():
+    """Labels that are read cost nobody anything certain; only DLF certainly gains from two shuffled epochs."""
+    held = races.choose([gl.runs.load(RESULTS / "leaderboard_content_cpu.json")])
+    pairs = {
+        "labels": ("ReLU network, 4 images", "ReLU network, 4 images, labels unknown"),
+        "epochs": ("two local steps, 4 images", "two shuffled epochs, 4 images"),
+    }
+    found = {}
+    for what, (one, other) in pairs.items():
+        scored = [line["attack"] for line in held[one].standings if line["runs"]]
+        both = [line["attack"] for line in held[other].standings if line["runs"] and line["attack"] in scored]
+        found[what] = {name: races.change(held[one], held[other], name) for name in both}
+    assert len(found["labels"]) > 10 and all(c.high >= 0 for c in found["labels"].values())
+    dlf = found["epochs"].pop("dlf")
+    assert dlf.low > 1 and len(found["epochs"]) > 7 and all(c.low < 0.1 for c in found["epochs"].values())
+
+
 def test_what_the_page_says_of_budgets_is_in_the_record():
     """A generator leads with 30 gradients; line searches climb where it is smooth; behind ReLU a prior ends others."""
     rows = [r for r in gl.runs.load(RESULTS / "leaderboard_budgets_cpu.json").rows if "refused" not in r]
