@@ -19,24 +19,19 @@ from __future__ import annotations
 import argparse
 
 import torch
-import torch.nn.functional as F
 from common import RESULTS, arguments
 
 import glutils as gl
+from glutils.experiments import leaderboard
 
-PUBLIC, PART, LR = 1000, 64, 2e-3
-"""Public photographs a network is trained on, how many at a time, and Adam's step size."""
+PUBLIC, PART = 1000, 64
+"""Public photographs a network is trained on, and how many at a time."""
 
 
 def train(model: torch.nn.Module, batch: gl.data.Batch, steps: int, seed: int) -> float:
     """Let the network learn from public photographs; what share of them it names then, with its running statistics."""
     public = gl.data.public(batch, count=PUBLIC, seed=seed)
-    optimiser, draw = torch.optim.Adam(model.parameters(), LR), torch.Generator().manual_seed(seed)
-    for _ in range(steps):
-        part = torch.randint(len(public), (PART,), generator=draw)
-        optimiser.zero_grad()
-        F.cross_entropy(model(public.images[part]), public.labels[part]).backward()
-        optimiser.step()
+    leaderboard.train(model, public, steps=steps, seed=seed, part=PART)
     with torch.no_grad():
         named = (model.eval()(public.images).argmax(1) == public.labels).double().mean()
     model.train()

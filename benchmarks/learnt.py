@@ -27,8 +27,9 @@ import torch.nn.functional as F
 from common import arguments, measure
 
 import glutils as gl
+from glutils.experiments import leaderboard
 
-RATIO, LR, PART, TRAIN = 1.25, 2e-3, 64, 600
+RATIO, PART, TRAIN = 1.25, 64, 600
 STEPS = (0, 10, 100, 1000)
 MU = {"float64": 1e-4, "float32": 1e-3}
 NETWORKS = {
@@ -56,12 +57,7 @@ def trained(network: str, steps: int, seed: int) -> torch.nn.Module:
     """The network after so many steps."""
     name, options = NETWORKS[network]
     model = gl.models.build(name, public()[0], seed=seed, **options)
-    optimiser, draw = torch.optim.Adam(model.parameters(), LR), torch.Generator().manual_seed(seed)
-    for _ in range(steps):
-        part = torch.randint(TRAIN, (PART,), generator=draw)
-        optimiser.zero_grad()
-        F.cross_entropy(model(public()[0].images[part]), public()[0].labels[part]).backward()
-        optimiser.step()
+    leaderboard.train(model, public()[0], steps=steps, seed=seed, part=PART)
     return model
 
 
@@ -116,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=6)
     options = arguments(parser)
-    about = {"scalars per pixel": RATIO, "lr": LR, "batch": PART, "trained on": TRAIN, "mu": MU}
+    about = {"scalars per pixel": RATIO, "lr": leaderboard.LR, "batch": PART, "trained on": TRAIN, "mu": MU}
     measure("learnt_cpu", cells(options.seeds), recover, about)
 
 

@@ -59,6 +59,17 @@ def no_lpips(monkeypatch, tmp_path):
 
 
 @pytest.fixture
+def benchmark(monkeypatch):
+    """Import a benchmark by name, as it finds itself when run as a script."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if name.split(".")[0] in {"common", *(path.stem for path in (ROOT / "benchmarks").glob("*.py"))}:
+            del sys.modules[name]
+
+
+@pytest.fixture
 def tool(monkeypatch):
     """A module of tools/ by its name, as it finds itself when run as a script; fresh in every test."""
     names = [path.stem for path in TOOLS.glob("*.py")]

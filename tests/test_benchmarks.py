@@ -2,10 +2,8 @@
 
 import argparse
 import ast
-import importlib
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,17 +16,6 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
 RECORDS = sorted(RESULTS.glob("*.json"))
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    """Import a benchmark by name, as it finds itself when run as a script."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if name.split(".")[0] in {"common", *(path.stem for path in SCRIPTS)}:
-            del sys.modules[name]
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

@@ -1,10 +1,8 @@
 """Equal conditions: the same images, update, knowledge and budget; counted costs."""
 
 import dataclasses
-import importlib
 import json
 import math
-import sys
 
 import pytest
 import torch
@@ -142,20 +140,9 @@ def test_the_record_was_made_in_the_arenas_of_the_book():
     assert {row["attack"] for row in book.rows} <= set(gl.attacks.names())
 
 
-@pytest.fixture
-def script(monkeypatch):
-    """A benchmark by name, as it finds itself when run as a script."""
-    monkeypatch.syspath_prepend(str(SOURCE / "benchmarks"))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if name.split(".")[0] in {"common", "leaderboard", "budgets"}:
-            del sys.modules[name]
-
-
-def test_arenas_may_join_a_record_but_none_may_change(script, monkeypatch, tmp_path):
+def test_arenas_may_join_a_record_but_none_may_change(benchmark, monkeypatch, tmp_path):
     """Parameters hold the arenas of the rows; a field that did not exist then counts as its default."""
-    bench, how = script("leaderboard"), {"same": (), "folder": tmp_path}
+    bench, how = benchmark("leaderboard"), {"same": (), "folder": tmp_path}
     monkeypatch.setattr(leaderboard, "ARENAS", {"a": FED, "b": dataclasses.replace(FED, trained=5), "c": FED})
     then = {name: value for name, value in vars(FED).items() if name not in ("trained", "epochs", "rule")}
     gl.runs.record("r", parameters={"arenas": {"a": then}}, rows=[{"arena": "a", "seed": 0}], folder=tmp_path)
@@ -167,8 +154,8 @@ def test_arenas_may_join_a_record_but_none_may_change(script, monkeypatch, tmp_p
         bench.described(rows, ["a"])
 
 
-def test_budgets_are_measured_of_whoever_spends_more_of_a_larger_one(script):
-    bench = script("budgets")
+def test_budgets_are_measured_of_whoever_spends_more_of_a_larger_one(benchmark):
+    bench = benchmark("budgets")
     for title in bench.ARENAS:
         names = bench.searching(ARENAS[title])
         assert {"ig", "dlg", "stg", "ggl"} <= set(names) and not {"fgla", "rgap", "fc_inversion", "spear"} & set(names)

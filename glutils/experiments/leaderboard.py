@@ -127,13 +127,13 @@ def observed(arena: Arena, batch: data.Batch, *, seed: int) -> observation.Obser
     return seen if arena.rule is None else replace(seen, labels=labels.infer(arena.rule, seen).labels)
 
 
-def train(network: nn.Module, public: data.Batch, *, steps: int, seed: int = 0) -> None:
-    """Let a network learn public images, in place: steps of Adam on cross entropy, of :data:`PART` images each."""
+def train(network: nn.Module, public: data.Batch, *, steps: int, seed: int = 0, part: int = PART) -> None:
+    """Let a network learn public images, in place: steps of Adam on cross entropy, of ``part`` images each."""
     optimiser, draw = torch.optim.Adam(network.parameters(), lr=LR), torch.Generator().manual_seed(seed)
     for _ in range(steps):
-        part = torch.randint(len(public), (PART,), generator=draw).to(public.labels.device)
+        drawn = torch.randint(len(public), (part,), generator=draw).to(public.labels.device)
         optimiser.zero_grad()
-        F.cross_entropy(network(public.images[part]), public.labels[part]).backward()
+        F.cross_entropy(network(public.images[drawn]), public.labels[drawn]).backward()
         optimiser.step()
     network.zero_grad()
 
