@@ -277,11 +277,13 @@ def test_photographs_behind_one_state_have_the_labels_that_the_row_says(benchmar
     assert len(batch.images.flatten(1).unique(dim=0)) == 3
 
 
-def test_a_network_learns_as_the_row_says(benchmark):
+@pytest.mark.parametrize("dataset", ["digits", "photos"])
+def test_a_network_learns_as_the_row_says(benchmark, dataset):
     learnt = benchmark("learnt")
-    before, after = (learnt.judged(learnt.trained("convnet, GELU", steps, 0), learnt.public()[1]) for steps in (0, 10))
+    seen, others = learnt.public(dataset)
+    before, after = (learnt.judged(learnt.trained(dataset, "convnet, GELU", steps, 0), others) for steps in (0, 10))
     assert after[0] < before[0] and after[1] > before[1]
-    assert not set(map(bytes, learnt.public()[0].images.numpy())) & set(map(bytes, learnt.public()[1].images.numpy()))
+    assert not set(map(bytes, seen.images.numpy())) & set(map(bytes, others.images.numpy()))
 
 
 def test_what_the_page_says_of_learnt_networks_and_of_several_images_is_in_the_records():
