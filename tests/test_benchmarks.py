@@ -310,3 +310,16 @@ def test_classifiers_read_digits_from_scalars_and_not_from_controls():
     level = {kind: intervals.share([float(one) for one in found]) for kind, found in read.items()}
     assert level["private digit", "honest", 0.0].low > 0.9 and level["blank card", "honest", 0.0].high < 0.1
     assert level["Gaussian", "honest", 0.25].low > 0.5 > level["Gaussian", "permuted", 0.5].high
+
+
+def test_a_rank_counts_who_is_at_least_as_near_and_takes_no_notice_of_colour(benchmark):
+    rank = benchmark("identified").rank
+    draw = torch.Generator().manual_seed(0)
+    private, others = torch.rand(1, 3, 4, 4, generator=draw), torch.rand(20, 3, 4, 4, generator=draw)
+    shifted = private + torch.tensor([0.3, -0.2, 0.1])[:, None, None]
+    assert rank(private, private, others) == rank(shifted, private, others) == 1
+    assert rank(shifted, private, torch.cat([others, shifted]), colours=True) == 2
+    assert rank(others[3:4], private, others) > 1 and rank(private, private, torch.cat([others, private])) == 2
+    spread = others.sub(others.mean((2, 3), keepdim=True)).square().mean((1, 2, 3))
+    own = private.sub(private.mean((2, 3), keepdim=True)).square().mean()
+    assert rank(torch.zeros_like(private), private, others) == 1 + int((spread <= own).sum())
