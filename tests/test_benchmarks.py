@@ -280,8 +280,9 @@ def test_photographs_behind_one_state_have_the_labels_that_the_row_says(benchmar
 @pytest.mark.parametrize("dataset", ["digits", "photos"])
 def test_a_network_learns_as_the_row_says(benchmark, dataset):
     learnt = benchmark("learnt")
-    seen, others = learnt.public(dataset)
-    before, after = (learnt.judged(learnt.trained(dataset, "convnet, GELU", steps, 0), others) for steps in (0, 10))
+    seen, others = learnt.lesson(dataset, "public")
+    networks = [learnt.trained(dataset, "public", "convnet, GELU", steps, 0) for steps in (0, 10)]
+    before, after = (learnt.judged(network, others) for network in networks)
     assert after[0] < before[0] and after[1] > before[1]
     assert not set(map(bytes, seen.images.numpy())) & set(map(bytes, others.images.numpy()))
 
