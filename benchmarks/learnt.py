@@ -10,7 +10,7 @@ After so many steps the client answers with 1.25 scalars for each pixel value fr
 float32 (mu 1e-3); the label is told. A private photograph has something in it: a blank card has less than 18 dB.
 Attacks on digits: Gauss-Newton from grey, once (not through ReLU, where a single guess sticks before any training); the
 same with 400 guesses carried together (``ensemble=400``), and with guesses drawn like public images
-(``prior="gaussian"``); on photographs the last alone. The controls are the blank card, and permuted scalars for the last.
+(``prior="gaussian"``); on photographs the last alone. Controls: the blank card, and permuted scalars for the last.
 
     python benchmarks/learnt.py [--dataset digits] [--seeds 6]
 
