@@ -327,7 +327,7 @@ def test_a_rank_counts_who_is_at_least_as_near_and_takes_no_notice_of_colour(ben
 
 
 def test_photographs_are_named_from_scalars_and_not_from_controls():
-    """Chapter 4: all from a quarter of a scalar a pixel value, nearly all from a tenth with public ones, none without."""
+    """Chapter 4: all from a quarter of a scalar a pixel value, nearly all from a tenth with public ones."""
     book = gl.runs.load(RESULTS / "identified_photos_cpu.json")
     kinds = {(r["source"], r["told"], r["ratio"]) for r in book.rows}
     first = {k: [r["rank"] == 1 for r in book.rows if (r["source"], r["told"], r["ratio"]) == k] for k in sorted(kinds)}
@@ -337,5 +337,27 @@ def test_photographs_are_named_from_scalars_and_not_from_controls():
             assert not any(found), f"{source}, {told}, {ratio} names {sum(found)}"
         elif ratio >= 0.25:
             assert all(found), f"{source}, {ratio} misses {found.count(False)}"
-    tenth = {s: intervals.share([float(one) for one in first[s, "honest", 0.1]]) for s in ("total variation", "Gaussian")}
-    assert tenth["Gaussian"].low > 0.6 > tenth["total variation"].high
+    learned, smooth = (
+        intervals.share([float(one) for one in first[s, "honest", 0.1]]) for s in ("Gaussian", "total variation")
+    )
+    assert learned.low > 0.6 > smooth.high
+
+
+def test_training_hides_the_photographs_that_the_network_is_sure_of_and_no_others():
+    """The page after chapter 4: photographs come back where scalars are large and explained, not where they are tiny."""
+    book = gl.runs.load(RESULTS / "learnt_photos_cpu.json")
+    honest = [r for r in book.rows if r["told"] == "honest" and "starts" not in r["attack"]]
+    assert len(book.seeds) >= 6 and {r["learns"] for r in honest} == {"public", "private"}
+    taught = [r for r in honest if r["learns"] == "public"]
+    missed = [r for r in taught if r["psnr"] < 30]
+    assert {(r["network"], r["steps"], r["seed"]) for r in missed} == {("convnet, ReLU", 1000, 5)}
+    assert min(r["loss"] for r in missed) > 0.01 > max(r["loss"] for r in taught if r not in missed)
+    assert all(r["accuracy"] > 0.9 for r in taught if r["steps"] == 1000)
+    assert all(r["psnr"] > 30 for r in honest if r["size of a scalar"] > 0.01 and r not in missed)
+    tiny = [r for r in honest if r["size of a scalar"] < 1e-7]
+    assert tiny and all(r["psnr"] < 25 and r["learns"] == "private" for r in tiny)
+    last = ("private", 1000, "float64")
+    single = {r["seed"]: r["psnr"] for r in honest if (r["learns"], r["steps"], r["dtype"]) == last}
+    five = {r["seed"]: r["psnr"] for r in book.rows if "five starts" in r["attack"]}
+    assert single.keys() == five.keys() and min(single.values()) < 10 and min(five.values()) > 100
+    assert all(r["psnr"] < r["mean colour"] for r in book.rows if r["told"] != "honest")
