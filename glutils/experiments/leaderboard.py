@@ -83,6 +83,7 @@ ARENAS: dict[str, Arena] = {
     "vision transformer": Arena("vit"),
     "ReLU network, 4 images, labels unknown": Arena("convnet", images=4, told=("public",), rule="alr"),
     "two shuffled epochs, 4 images": Arena("convnet", update="delta", images=4, epochs=2),
+    "ReLU network, 8 images": Arena("convnet", images=8),
 }
 """The arenas of the book."""
 
