@@ -193,13 +193,13 @@ def trial(
     own, learned = conditions.of(name), {} if learned is None else learned
     about = None if own.fits_any else repr(arena)  # of some attacks also about the batch and the protocol
     key = (own.learn, about, seed)
-    if own.learn is not None and key not in learned:
-        learned[key] = own.learn(seen, seed)
-    options = learned.get(key, {}) | ({} if own.budget is None else own.budget(evaluations)) | options
-    if "progress" in conditions.options_of(name):
-        options["progress"] = False
     before = evaluation_seconds(seen)
     try:
+        if own.learn is not None and key not in learned:
+            learned[key] = own.learn(seen, seed)
+        options = learned.get(key, {}) | ({} if own.budget is None else own.budget(evaluations)) | options
+        if "progress" in conditions.options_of(name):
+            options["progress"] = False
         result = attacks.attack(name, seen, seed=seed, **options)
     except ValueError as error:
         return [{"attack": name, "seed": seed, "refused": str(error)}]
