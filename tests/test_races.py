@@ -1,6 +1,7 @@
 """The leaderboard's records in one table, and attacks that are submitted as one file."""
 
 import importlib.util
+import itertools
 import math
 import statistics
 import sys
@@ -79,6 +80,26 @@ def test_a_condition_is_judged_photograph_by_photograph():
     assert (found.value, found.runs) == (-2.0, 3) and found.high == pytest.approx(-2 + 4.3027 / math.sqrt(3), abs=1e-3)
     with pytest.raises(ValueError, match="attack must have .*'b', which has none"):
         races.change(before, after, "b")
+
+
+def test_a_larger_batch_is_judged_by_the_photographs_of_the_smaller_one():
+    """The two photographs that came along are easy, and count for nothing."""
+    before = races.race("a", [row("a", s, 20.0 + i, image=i) for s in range(3) for i in range(2)])
+    rows = [row("a", s, 10.0 + s + i if i < 2 else 90.0, image=i) for s in range(3) for i in range(4)]
+    found = races.change(before, races.race("b", rows), "a")
+    assert (found.value, found.runs) == (-9.0, 3)
+
+
+def test_a_larger_batch_of_the_record_begins_with_the_smaller_one():
+    held = races.choose([gl.runs.load(RESULTS / "leaderboard_content_cpu.json")])
+    cards = [
+        {(r["seed"], r["image"]): r["controls"]["mean_colour"]["psnr"] for r in held[title].rows if r["attack"] == "ig"}
+        for title in ("ReLU network", "ReLU network, 4 images", "ReLU network, 8 images")
+    ]
+    assert [sum(seed == 0 for seed, _ in cards[k]) for k in range(3)] == [1, 4, 8]
+    for small, large in itertools.pairwise(cards):
+        both = small.keys() & large.keys()
+        assert len({seed for seed, _ in both}) == 6 and all(small[one] == large[one] for one in both)
 
 
 def test_what_the_page_says_of_single_conditions_is_in_the_record():

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..attacks.base import ATTACKS
+from ..metrics.pixels import CAP
 from ..models.relu import with_surrogates
 from ..observation import Observation
 
@@ -161,6 +162,29 @@ def tune(name: str, score: Callable[[dict[str, Any]], float]) -> dict[str, Any]:
         {'tv_weight': 0.0001, 'lr': 0.1}
     """
     return max(settings(name), key=score)
+
+
+def columns(rows: Iterable[Mapping[str, Any]], arena: str) -> dict[str, dict[str, list[float]]]:
+    """Attack and form to PSNR (dB, at most 100), one number for each photograph that all of an arena's rows have.
+
+    Args:
+        rows: of ``benchmarks/columns.py``.
+        arena: its title.
+
+    Example:
+        >>> from glutils.experiments import forms
+        >>> rows = [{"arena": "a", "attack": "ig", "form": "extended", "seed": s, "psnr": 20.0 + s} for s in (1, 0)]
+        >>> forms.columns(rows, "a")
+        {'ig': {'extended': [20.0, 21.0]}}
+    """
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        if row["arena"] == arena and "form" in row and "refused" not in row:
+            own = found.setdefault(row["attack"], {}).setdefault(row["form"], {})
+            own[row["seed"]] = min(row["psnr"], CAP)
+    met = [set(scores) for own in found.values() for scores in own.values()]
+    seeds = sorted(set.intersection(*met)) if met else []
+    return {name: {form: [scores[s] for s in seeds] for form, scores in own.items()} for name, own in found.items()}
 
 
 def extend(seen: Observation, kinks: float = KINKS) -> Observation:
