@@ -11,7 +11,7 @@ no rows of it (``forms.raced``).
 
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
-    columns_cpu: python benchmarks/columns.py --seeds 8
+    columns_cpu: python benchmarks/columns.py --seeds 12
 
 It goes on where it was stopped; more photographs are more seeds. An hour of one core.
 """
