@@ -327,7 +327,7 @@ def test_a_rank_counts_who_is_at_least_as_near_and_takes_no_notice_of_colour(ben
 
 
 def test_photographs_are_named_from_scalars_and_not_from_controls():
-    """Chapter 4: all from a quarter of a scalar a pixel value, nearly all from a tenth with public ones, none without."""
+    """Chapter 4: all from a quarter of a scalar a pixel value, nearly all from a tenth with public ones."""
     book = gl.runs.load(RESULTS / "identified_photos_cpu.json")
     kinds = {(r["source"], r["told"], r["ratio"]) for r in book.rows}
     first = {k: [r["rank"] == 1 for r in book.rows if (r["source"], r["told"], r["ratio"]) == k] for k in sorted(kinds)}
@@ -337,5 +337,5 @@ def test_photographs_are_named_from_scalars_and_not_from_controls():
             assert not any(found), f"{source}, {told}, {ratio} names {sum(found)}"
         elif ratio >= 0.25:
             assert all(found), f"{source}, {ratio} misses {found.count(False)}"
-    tenth = {s: intervals.share([float(one) for one in first[s, "honest", 0.1]]) for s in ("total variation", "Gaussian")}
+    tenth = {s: intervals.share(list(map(float, first[s, "honest", 0.1]))) for s in ("total variation", "Gaussian")}
     assert tenth["Gaussian"].low > 0.6 > tenth["total variation"].high
