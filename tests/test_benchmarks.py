@@ -337,14 +337,12 @@ def test_photographs_are_named_from_scalars_and_not_from_controls():
             assert not any(found), f"{source}, {told}, {ratio} names {sum(found)}"
         elif ratio >= 0.25:
             assert all(found), f"{source}, {ratio} misses {found.count(False)}"
-    learned, smooth = (
-        intervals.share([float(one) for one in first[s, "honest", 0.1]]) for s in ("Gaussian", "total variation")
-    )
-    assert learned.low > 0.6 > smooth.high
+    tenth = {s: intervals.share(list(map(float, first[s, "honest", 0.1]))) for s in ("total variation", "Gaussian")}
+    assert tenth["Gaussian"].low > 0.6 > tenth["total variation"].high
 
 
 def test_training_hides_the_photographs_that_the_network_is_sure_of_and_no_others():
-    """The page after chapter 4: photographs come back where scalars are large and explained, not where they are tiny."""
+    """The page after chapter 4: photographs come back where scalars are large and explained, not where tiny."""
     book = gl.runs.load(RESULTS / "learnt_photos_cpu.json")
     honest = [r for r in book.rows if r["told"] == "honest" and "starts" not in r["attack"]]
     assert len(book.seeds) >= 6 and {r["learns"] for r in honest} == {"public", "private"}

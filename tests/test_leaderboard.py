@@ -55,6 +55,15 @@ def test_a_refusal_is_a_row():
         leaderboard.trial("nope", FED)
 
 
+def test_a_refusal_to_learn_is_a_row(monkeypatch):
+    """Learning to Invert tells images apart by their labels, and says so before there is anything to attack with."""
+    drawn = leaderboard.private(dataclasses.replace(FED, images=2), seed=0, **SMALL)
+    alike = dataclasses.replace(drawn, labels=drawn.labels[[0, 0]])
+    monkeypatch.setattr(leaderboard, "private", lambda *a, **k: alike)
+    (row,) = leaderboard.trial("inverter", dataclasses.replace(FED, images=2), **SMALL)
+    assert "must differ" in row["refused"] and "psnr" not in row
+
+
 def test_controls_stand_beside_every_score():
     (row,) = leaderboard.trial("ig", FED, evaluations=15, **SMALL)
     assert {"mean_colour", "grey", "class_mean", "nearest_public", "misled"} <= set(row["controls"])

@@ -1,6 +1,7 @@
-"""The leaderboard's records in one table, the forms of its attacks, and attacks that are submitted as one file."""
+"""The leaderboard's records in one table, and attacks that are submitted as one file."""
 
 import importlib.util
+import itertools
 import math
 import statistics
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 import glutils as gl
 from glutils.attacks.base import ATTACKS
-from glutils.experiments import conditions, forms, leaderboard, races, submission
+from glutils.experiments import conditions, leaderboard, races, submission
 from glutils.runs.records import SOURCE
 
 RESULTS = SOURCE / "benchmarks" / "results"
@@ -81,6 +82,26 @@ def test_a_condition_is_judged_photograph_by_photograph():
         races.change(before, after, "b")
 
 
+def test_a_larger_batch_is_judged_by_the_photographs_of_the_smaller_one():
+    """The two photographs that came along are easy, and count for nothing."""
+    before = races.race("a", [row("a", s, 20.0 + i, image=i) for s in range(3) for i in range(2)])
+    rows = [row("a", s, 10.0 + s + i if i < 2 else 90.0, image=i) for s in range(3) for i in range(4)]
+    found = races.change(before, races.race("b", rows), "a")
+    assert (found.value, found.runs) == (-9.0, 3)
+
+
+def test_a_larger_batch_of_the_record_begins_with_the_smaller_one():
+    held = races.choose([gl.runs.load(RESULTS / "leaderboard_content_cpu.json")])
+    cards = [
+        {(r["seed"], r["image"]): r["controls"]["mean_colour"]["psnr"] for r in held[title].rows if r["attack"] == "ig"}
+        for title in ("ReLU network", "ReLU network, 4 images", "ReLU network, 8 images")
+    ]
+    assert [sum(seed == 0 for seed, _ in cards[k]) for k in range(3)] == [1, 4, 8]
+    for small, large in itertools.pairwise(cards):
+        both = small.keys() & large.keys()
+        assert len({seed for seed, _ in both}) == 6 and all(small[one] == large[one] for one in both)
+
+
 def test_what_the_page_says_of_single_conditions_is_in_the_record():
     """FGLA needs its map, and training takes ten decibels and more from the searches that did well, not from CPA-FI."""
     found = races.choose([gl.runs.load(RESULTS / "leaderboard_content_cpu.json")])
@@ -116,6 +137,23 @@ def test_what_the_page_says_of_labels_and_epochs_is_in_the_record():
     assert dlf.low > 1 and len(found["epochs"]) > 7 and all(c.low < 0.1 for c in found["epochs"].values())
 
 
+def test_what_the_page_says_of_more_photographs_is_in_the_record():
+    """Three more cost seven of twelve, four more ten of them; STG is ahead; labels repeat, and two refuse that."""
+    held = races.choose([gl.runs.load(RESULTS / "leaderboard_content_cpu.json")])
+    one, four, eight = (held[title] for title in ("ReLU network", "ReLU network, 4 images", "ReLU network, 8 images"))
+    assert len(four.seeds) == len(eight.seeds) == 6
+    scored = [[line["attack"] for line in race.standings if line["runs"]] for race in (one, four, eight)]
+    searches = [name for name in scored[2] if name in scored[0]]
+    three, more = ([races.change(a, b, name) for name in searches] for a, b in ((one, four), (four, eight)))
+    assert len(searches) == 12 and sum(change.high < 0 for change in three) == 7
+    assert sum(change.high < 0 and -11.5 < change.value < -2.9 for change in more) == 10
+    assert scored[2][0] == "stg" and all(races.apart(eight.rows, "stg", name).low > 1 for name in scored[2][1:])
+    refused = {row["attack"]: row["refused"] for row in eight.rows if "refused" in row}
+    assert "distinct" in refused["fgla"] and "must differ" in refused["inverter"]
+    drawn = [leaderboard.private(leaderboard.ARENAS[eight.title], seed=s, content=18.0).labels for s in eight.seeds]
+    assert all(len(labels.unique()) < 8 for labels in drawn) and len({int(k) for own in drawn for k in own}) == 6
+
+
 def test_what_the_page_says_of_budgets_is_in_the_record():
     """A generator leads with 30 gradients; line searches climb where it is smooth; behind ReLU a prior ends others."""
     rows = [r for r in gl.runs.load(RESULTS / "leaderboard_budgets_cpu.json").rows if "refused" not in r]
@@ -144,41 +182,6 @@ def test_a_verdict_is_read_off_the_interval():
         races.verdict({"from": low, "to": high}) for low, high in ((1, 2), (-1, 2), (-2, -1), (-math.inf, math.inf))
     ]
     assert said == ["yes", "undecided", "no", "undecided"]
-
-
-def test_every_attack_in_the_records_has_a_form():
-    for path in RESULTS.glob("leaderboard*_cpu.json"):
-        names = {r["attack"] for r in gl.runs.load(path).rows if "refused" not in r}
-        assert names <= set(forms.FORMS), path.stem
-    assert forms.FORMS.keys() <= set(gl.attacks.names())
-    lines = forms.listed(["stg", "dlg", "dager"])
-    assert [line["in the leaderboard"] for line in lines] == [forms.AS_PUBLISHED, forms.EXTENDED, forms.UNKNOWN]
-
-
-def test_every_attack_is_tuned_with_the_same_budget_and_its_options_exist():
-    assert forms.PUBLISHED.keys() == forms.GRID.keys()
-    assert {len(forms.settings(name)) for name in forms.GRID} == {6}
-    for name, grid in forms.GRID.items():
-        assert grid.keys() | forms.PUBLISHED[name].keys() <= set(conditions.options_of(name))
-    assert all(setting["kinks"] == 0 for setting in forms.settings("stg")), "kinks are the extension"
-    assert forms.tune("dlg_adam", lambda s: -abs(s["lr"] - 0.03) + s["box"]) == {"lr": 0.03, "box": True}
-    with pytest.raises(ValueError, match="must be one of ig, stg"):
-        forms.settings("dlg")
-
-
-def test_surrogate_kinks_leave_the_message_alone_and_change_the_search():
-    """STG with its own kinks is STG without, on the extended observation, to the last bit; IG moves otherwise."""
-    arena = leaderboard.Arena("mlp", network={"hidden": (12,), "activation": "relu"})
-    batch = leaderboard.private(arena, seed=0, size=8, device="cpu")
-    seen = leaderboard.observed(arena, batch, seed=0)
-    wide = forms.extend(seen)
-    sent = [seen.protocol.transmit(one.model, batch.images, batch.labels) for one in (seen, wide)]
-    assert all(bool((a == b).all()) for a, b in zip(sent[0].values(), sent[1].values(), strict=True))
-    how = {"iterations": 6, "progress": False, "tv_weight": 1e-4}
-    own, given = gl.attack("stg", seen, kinks=forms.KINKS, **how), gl.attack("stg", wide, kinks=0.0, **how)
-    assert bool((own.images == given.images).all())
-    plain, extended = gl.attack("ig", seen, **how), gl.attack("ig", wide, **how)
-    assert not bool((plain.images == extended.images).all())
 
 
 FILE = """

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..attacks.base import ATTACKS
+from ..metrics.pixels import CAP
 from ..models.relu import with_surrogates
 from ..observation import Observation
 
 AS_PUBLISHED, OWN, EXTENDED, UNKNOWN = "as published", "own settings", "extended", "not stated"
-"""How an attack stands in the leaderboard. None there is tuned alike: that is a measurement of its own."""
+"""How an attack stands in the leaderboard."""
+TUNED = "tuned alike"
+"""... and how none stands there: that is a measurement of its own."""
 KINKS = 4.0
 """Width of the surrogate kinks, STG's default."""
 
@@ -31,7 +34,7 @@ FORMS: dict[str, tuple[str, str]] = {
     "grnn": (AS_PUBLISHED, "300 of 1,000 steps"),
     "ggl": (AS_PUBLISHED, "about 300 of 25,000 candidates"),
     "gias": (OWN, "a term for the latent's length, which its authors switch off"),
-    "igims": (AS_PUBLISHED, "no code was published; two or three generations of CMA-ES"),
+    "igims": (OWN, "no code was published; steps and the latent's term are ours; two or three generations of CMA-ES"),
     "gifd": (OWN, "our small generators; one radius of features; hundreds of steps for a thousand a layer"),
     "fgla": (AS_PUBLISHED, "a decoder from 256 public images; one arena has the map of features that it needs"),
     "dlf": (AS_PUBLISHED, "300 steps; in one epoch its wish for the same photos in any order does nothing"),
@@ -75,15 +78,45 @@ GRID: dict[str, dict[str, tuple[Any, ...]]] = {
     "stg": {"tv_weight": (1e-4, 3e-5, 1e-5), "lr": (0.1, 0.03), "kinks": (0.0,)},
     "dlg_adam": {"lr": (0.1, 0.03, 0.01), "box": (True, False)},
     "dlg_cosine": {"lr": (0.1, 0.03, 0.01), "box": (True, False)},
+    "dlg": {"lr": (1.0, 0.7, 0.5, 0.3, 0.1, 0.03)},
+    "idlg": {"lr": (1.0, 0.7, 0.5, 0.3, 0.1, 0.03)},
+    "fedleak": {"tv_weight": (1e-2, 1e-3, 1e-4), "share": (0.5, 1.0)},
+    "rog": {"components": (48, 96, 192), "latent_weight": (0.02, 0.002)},
+    "cpa_fi": {"tv_weight": (0.1, 0.03, 0.01), "inversion_lr": (0.1, 0.03)},
+    "grnn": {"lr": (1e-4, 3e-4, 1e-3), "momentum": (0.99, 0.9)},
+    "ggl": {"distance": ("squared", "cosine"), "spread": (1.0, 0.5, 0.25)},
+    "gias": {"tv_weight": (1e-3, 1e-4, 1e-5), "weight_lr": (1e-2, 3e-2)},
+    "igims": {"tv_weight": (1e-3, 1e-4, 1e-5), "weight_lr": (1e-2, 3e-2)},
+    "gifd": {"tv_weight": (1e-3, 1e-4, 1e-5), "feature_lr": (0.03, 0.1)},
 }
-"""Settings that are tried where attacks are tuned alike: six for each."""
+"""Settings that are tried where attacks are tuned alike: six for each, the leaderboard's own mostly among them."""
 PUBLISHED: dict[str, dict[str, Any]] = {
     "ig": {"tv_weight": 0.1},
     "stg": {"gradient_weight": 1e-3, "tv_weight": 1e-4, "l2_weight": 1e-6, "noise": 0.2, "kinks": 0.0, "box": False},
     "dlg_adam": {"lr": 0.1, "box": False},
     "dlg_cosine": {"lr": 0.01, "box": False},
+    "dlg": {},
+    "idlg": {},
+    "rog": {"lr": 0.05, "latent_weight": 0.0},
+    "cpa_fi": {"mi_weight": 5.3},
+    "grnn": {},
+    "ggl": {"tanh": True, "latent_weight": 0.0, "population": 50},
+    "gias": {"latent_lr": 0.03, "weight_lr": 1e-3, "tv_weight": 1e-6, "latent_weight": 0.0},
+    "gifd": {"feature_lr": 0.1, "tv_weight": 1e-4, "latent_weight": 0.0},
 }
-"""The settings of their sources; the number of steps is the leaderboard's."""
+"""The settings of their sources; the number of steps is the leaderboard's, generators and encoders are ours. Of two
+attacks in :data:`GRID` we have none: IGIMS, of which no code was published, and FedLeak, written from summaries."""
+UNTUNED: dict[str, str] = {
+    "fc_inversion": "a closed form without settings",
+    "fgla": "one pass of a decoder, which is learned beforehand and not for one message",
+    "inverter": "one linear map, whose penalty is chosen on public images already",
+}
+"""Attacks that are not tuned, and why."""
+BLIND: dict[str, str] = {
+    "ggl": "it takes no derivative",
+    "cpa_fi": "it matches features, and not gradients",
+} | UNTUNED
+"""Attacks that surrogate kinks cannot help, and why: nothing in them looks at how a gradient moves with the image."""
 
 
 def settings(name: str) -> list[dict[str, Any]]:
@@ -103,6 +136,19 @@ def settings(name: str) -> list[dict[str, Any]]:
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
+def raced(name: str) -> tuple[str, ...]:
+    """The forms that an attack in :data:`GRID` can be put into.
+
+    Example:
+        >>> from glutils.experiments import forms
+        >>> forms.raced("ig"), forms.raced("ggl")
+        (('as published', 'tuned alike', 'extended'), ('as published', 'tuned alike'))
+    """
+    settings(name)
+    before = (AS_PUBLISHED,) if name in PUBLISHED else ()
+    return (*before, TUNED, *(() if name in BLIND else (EXTENDED,)))
+
+
 def tune(name: str, score: Callable[[dict[str, Any]], float]) -> dict[str, Any]:
     """The settings in :data:`GRID` with the highest score, the first of them in a tie.
 
@@ -116,6 +162,29 @@ def tune(name: str, score: Callable[[dict[str, Any]], float]) -> dict[str, Any]:
         {'tv_weight': 0.0001, 'lr': 0.1}
     """
     return max(settings(name), key=score)
+
+
+def columns(rows: Iterable[Mapping[str, Any]], arena: str) -> dict[str, dict[str, list[float]]]:
+    """Attack and form to PSNR (dB, at most 100), one number for each photograph that all of an arena's rows have.
+
+    Args:
+        rows: of ``benchmarks/columns.py``.
+        arena: its title.
+
+    Example:
+        >>> from glutils.experiments import forms
+        >>> rows = [{"arena": "a", "attack": "ig", "form": "extended", "seed": s, "psnr": 20.0 + s} for s in (1, 0)]
+        >>> forms.columns(rows, "a")
+        {'ig': {'extended': [20.0, 21.0]}}
+    """
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        if row["arena"] == arena and "form" in row and "refused" not in row:
+            own = found.setdefault(row["attack"], {}).setdefault(row["form"], {})
+            own[row["seed"]] = min(row["psnr"], CAP)
+    met = [set(scores) for own in found.values() for scores in own.values()]
+    seeds = sorted(set.intersection(*met)) if met else []
+    return {name: {form: [scores[s] for s in seeds] for form, scores in own.items()} for name, own in found.items()}
 
 
 def extend(seen: Observation, kinks: float = KINKS) -> Observation:

@@ -83,6 +83,7 @@ ARENAS: dict[str, Arena] = {
     "vision transformer": Arena("vit"),
     "ReLU network, 4 images, labels unknown": Arena("convnet", images=4, told=("public",), rule="alr"),
     "two shuffled epochs, 4 images": Arena("convnet", update="delta", images=4, epochs=2),
+    "ReLU network, 8 images": Arena("convnet", images=8),
 }
 """The arenas of the book."""
 
@@ -192,13 +193,13 @@ def trial(
     own, learned = conditions.of(name), {} if learned is None else learned
     about = None if own.fits_any else repr(arena)  # of some attacks also about the batch and the protocol
     key = (own.learn, about, seed)
-    if own.learn is not None and key not in learned:
-        learned[key] = own.learn(seen, seed)
-    options = learned.get(key, {}) | ({} if own.budget is None else own.budget(evaluations)) | options
-    if "progress" in conditions.options_of(name):
-        options["progress"] = False
     before = evaluation_seconds(seen)
     try:
+        if own.learn is not None and key not in learned:
+            learned[key] = own.learn(seen, seed)
+        options = learned.get(key, {}) | ({} if own.budget is None else own.budget(evaluations)) | options
+        if "progress" in conditions.options_of(name):
+            options["progress"] = False
         result = attacks.attack(name, seen, seed=seed, **options)
     except ValueError as error:
         return [{"attack": name, "seed": seed, "refused": str(error)}]

@@ -109,15 +109,21 @@ def apart(rows: Iterable[Row], one: str, other: str, key: str = "psnr") -> inter
 def change(before: Race, after: Race, attack: str, key: str = "psnr") -> intervals.Interval:
     """By how much an attack is better in one arena than in another: mean over the seeds of both, with its interval.
 
-    Seed by seed, as in :func:`apart`: arenas with as many images in a batch have the same photographs for a seed.
+    Seed by seed, as in :func:`apart`, and on the photographs that both arenas have: a larger batch begins with those of
+    a smaller one.
 
     Raises:
         ValueError: no seed that the attack has a score of in both.
     """
-    scores = [_by_seed(race.rows, attack, key) for race in (after, before)]
-    if not scores[0].keys() & scores[1].keys():
+    met = [
+        {(row["seed"], row.get("image", 0)) for row in race.rows if row["attack"] == attack and "refused" not in row}
+        for race in (before, after)
+    ]
+    both = met[0] & met[1]
+    if not both:
         raise ValueError(f"attack must have a score of one seed in both races, got {attack!r}, which has none")
-    return _paired(*scores)
+    shared = ([row for row in race.rows if (row["seed"], row.get("image", 0)) in both] for race in (after, before))
+    return _paired(*(_by_seed(rows, attack, key) for rows in shared))
 
 
 def _by_seed(rows: Iterable[Row], attack: str, key: str) -> dict[int, float]:

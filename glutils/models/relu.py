@@ -70,10 +70,15 @@ def with_surrogates(model: nn.Module, width: float) -> nn.Module:
 
 
 class _ReLU(torch.autograd.Function):
+    generate_vmap_rule = True  # attacks that look at many candidates at once
+
     @staticmethod
-    def forward(ctx, x, width):
-        ctx.save_for_backward(x, width)
+    def forward(x, width):
         return x.relu()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx, slope):
@@ -83,10 +88,15 @@ class _ReLU(torch.autograd.Function):
 class _Step(torch.autograd.Function):
     """1 where x is positive, else 0."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, x, width):
-        ctx.save_for_backward(x, width)
+    def forward(x, width):
         return (x > 0).to(x.dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx, slope):
