@@ -359,3 +359,14 @@ def test_training_hides_the_photographs_that_the_network_is_sure_of_and_no_other
     five = {r["seed"]: r["psnr"] for r in book.rows if "five starts" in r["attack"]}
     assert single.keys() == five.keys() and min(single.values()) < 10 and min(five.values()) > 100
     assert all(r["psnr"] < r["mean colour"] for r in book.rows if r["told"] != "honest")
+
+
+def test_batch_norm_by_running_statistics_hides_no_photograph_and_by_its_own_the_search_fails():
+    """The page after chapter 4: exact where the server keeps the statistics; below the card, unexplained, elsewhere."""
+    book = gl.runs.load(RESULTS / "batch_norm_cpu.json")
+    running, own = ([r for r in book.rows if kind in r["case"]] for kind in (", running, ", ", own, "))
+    assert len(running) + len(own) == len(book.rows) and len(running) >= 9 and len(own) >= 3
+    assert all(r["psnr"] > 100 and not r["notes"] for r in running) and any("ReLU" in r["case"] for r in running)
+    assert all(r["psnr"] < r["mean colour"] and "not explained" in r["notes"][0] for r in own)
+    spoiled = [r for r in running if r.get("permuted") is not None]
+    assert len(spoiled) >= 9 and all(r["permuted"] < r["mean colour"] for r in spoiled)
