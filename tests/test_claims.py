@@ -181,6 +181,30 @@ def test_the_claims_of_the_book_follow_from_the_records(path):
         )
 
 
+def test_what_is_told_in_per_cent_ends_where_shares_end_and_other_numbers_do_not(tmp_path):
+    rows = [{"seed": s, "found": found, "less": 1 - found, "cost": 3 * found} for s, found in enumerate((0.2, 1.0))]
+    gl.runs.record("shares", parameters={}, rows=rows, folder=tmp_path)
+    text = """{
+        source: A paper, theirs: their data, rows: [{
+            claim: It works., chapter: 13, reason: {undecided: It may.}, verdict: {holds: one > 0.9},
+            measured: "{one:.0%}; {two:.0%}; {gap:.0%}; {cost:.0%}; {plain:.1f}",
+            values: {one: [shares, {}, found, mean], two: [shares, {seed: 1}, found, mean],
+                     gap: [shares, {}, found, mean, less], cost: [shares, {}, cost, mean],
+                     plain: [shares, {}, found, mean]}}]}"""
+    (tmp_path / "paper.yaml").write_text(text, encoding="utf-8")
+    (claim,) = claims.load(tmp_path / "paper.yaml", tmp_path)
+    found = claim.measured.split("; ")
+    assert found[:3] == ["60% (0% to 100%)", "100% (one run)", "20% (-100% to 100%)"]
+    assert "to 1" in found[3] and "-" in found[3] and found[4] == "0.6 (-4.5 to 5.7)"
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_no_share_of_the_book_is_beyond_what_a_share_can_be(path):
+    for claim in claims.load(path, SOURCE / "benchmarks" / "results"):
+        ends = re.findall(r"\((-?\d+)% to (-?\d+)%\)", claim.measured)
+        assert all(-100 <= int(low) and int(high) <= 100 for low, high in ends), claim.measured
+
+
 def test_no_verdict_of_the_book_rests_on_a_median():
     for path in PATHS:
         for row in yaml.safe_load(path.read_text(encoding="utf-8"))["rows"]:

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -146,7 +147,8 @@ def _claim(text: Mapping[str, Any], row: Mapping[str, Any], books: dict, folder:
     for name, entry in row.get("values", {}).items():
         if entry[0] not in books:
             books[entry[0]] = records.load(folder / f"{entry[0]}.json")
-        values[name], card = _value(books[entry[0]], *entry[1:])
+        share = re.search(rf"\{{{name}:[^}}]*%\}}", row["measured"]) is not None
+        values[name], card = _value(books[entry[0]], *entry[1:], share=share)
         cards += [] if card is None else [card]
         places[_place(entry, settings)] = None
     verdict, rests_on = _judge(row, values)
@@ -215,8 +217,13 @@ def _place(entry: list, settings: Mapping[str, str]) -> str:
     return settings.get(book, book)
 
 
-def _value(book: records.Record, where: Mapping, column: str, how: str, less: Any = None) -> tuple[Interval, Any]:
-    """One number from the rows of a record that agree with ``where``, run by run, and the blank card beside it."""
+def _value(
+    book: records.Record, where: Mapping, column: str, how: str, less: Any = None, *, share: bool = False
+) -> tuple[Interval, Any]:
+    """One number from the rows of a record that agree with ``where``, run by run, and the blank card beside it.
+
+    ``share``: it is told in per cent, so if it is one of shares, no end of its interval is beyond what a share can be.
+    """
     _validate.choice("how a value is summed up", how, TAKE)
     runs = _column(book, where, column)
     rest: dict[Any, list[float]] = {}
@@ -224,18 +231,21 @@ def _value(book: records.Record, where: Mapping, column: str, how: str, less: An
         rest = _column(book, {**where, **less}, column) if isinstance(less, Mapping) else _column(book, where, less)
     margins, card = _margins(book, where, column, runs) if "psnr" in column.lower() else ([], None)
     shown = not margins or how in ("count", "sum") or intervals.mean(margins).low > 0
+    share = share and all(0 <= one <= 1 for run in (*runs.values(), *rest.values()) for one in run)
     if less is not None:
         both = [key for key in runs if key in rest]
         if not both:
             raise ValueError(f"record {book.name!r} has no runs with both {dict(where)} and {less}")
         numbers = [statistics.fmean(runs[key]) - statistics.fmean(rest[key]) for key in both]
         gap = intervals.mean(numbers) if how == "mean" else intervals.fact(FACTS[how](numbers), len(both))
+        gap = intervals.within(gap, -1, 1) if share else gap
         known = less in CARDS or shown or _margins_shown(book, where, less, column, rest)
         return dataclasses.replace(gap, shown=known, difference=True), card
     if how in FACTS:
         return _shown(intervals.fact(FACTS[how]([one for run in runs.values() for one in run]), len(runs)), shown), card
     take = intervals.share if how == "share" else intervals.mean
-    return _shown(take([statistics.fmean(run) for run in runs.values()]), shown), card
+    found = take([statistics.fmean(run) for run in runs.values()])
+    return _shown(intervals.within(found, 0, 1) if share else found, shown), card
 
 
 def _shown(value: Interval, shown: bool) -> Interval:

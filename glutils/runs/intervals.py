@@ -67,6 +67,19 @@ def mean(values: Sequence[float]) -> Interval:
     return Interval(middle, middle - half, middle + half, count)
 
 
+def within(interval: Interval, low: float, high: float) -> Interval:
+    """The interval without what cannot be: the ends of a mean of shares lie in [0, 1]. That of one run stays as it is.
+
+    Example:
+        >>> from glutils.runs import intervals
+        >>> f"{intervals.within(intervals.mean([0.9, 1.0]), 0, 1):.0%}"
+        '95% (31% to 100%)'
+    """
+    if math.isinf(interval.low):
+        return interval
+    return replace(interval, low=max(interval.low, low), high=min(interval.high, high))
+
+
 def share(values: Sequence[float]) -> Interval:
     """The mean of shares in [0, 1], each from one run, with the exact interval of so many runs (Clopper and Pearson).
 
