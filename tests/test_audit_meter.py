@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import glutils as gl
-from glutils.attacks.zerogla.equations import gradients_jacobian
+from glutils.attacks.zerogla.derivatives import gradients_jacobian
 
 
 @pytest.fixture(scope="module")

@@ -277,11 +277,14 @@ def test_photographs_behind_one_state_have_the_labels_that_the_row_says(benchmar
     assert len(batch.images.flatten(1).unique(dim=0)) == 3
 
 
-def test_a_network_learns_as_the_row_says(benchmark):
+@pytest.mark.parametrize("dataset", ["digits", "photos"])
+def test_a_network_learns_as_the_row_says(benchmark, dataset):
     learnt = benchmark("learnt")
-    before, after = (learnt.judged(learnt.trained("convnet, GELU", steps, 0), learnt.public()[1]) for steps in (0, 10))
+    seen, others = learnt.lesson(dataset, "public")
+    networks = [learnt.trained(dataset, "public", "convnet, GELU", steps, 0) for steps in (0, 10)]
+    before, after = (learnt.judged(network, others) for network in networks)
     assert after[0] < before[0] and after[1] > before[1]
-    assert not set(map(bytes, learnt.public()[0].images.numpy())) & set(map(bytes, learnt.public()[1].images.numpy()))
+    assert not set(map(bytes, seen.images.numpy())) & set(map(bytes, others.images.numpy()))
 
 
 def test_what_the_page_says_of_learnt_networks_and_of_several_images_is_in_the_records():
@@ -308,3 +311,31 @@ def test_classifiers_read_digits_from_scalars_and_not_from_controls():
     level = {kind: intervals.share([float(one) for one in found]) for kind, found in read.items()}
     assert level["private digit", "honest", 0.0].low > 0.9 and level["blank card", "honest", 0.0].high < 0.1
     assert level["Gaussian", "honest", 0.25].low > 0.5 > level["Gaussian", "permuted", 0.5].high
+
+
+def test_a_rank_counts_who_is_at_least_as_near_and_takes_no_notice_of_colour(benchmark):
+    rank = benchmark("identified").rank
+    draw = torch.Generator().manual_seed(0)
+    private, others = torch.rand(1, 3, 4, 4, generator=draw), torch.rand(20, 3, 4, 4, generator=draw)
+    shifted = private + torch.tensor([0.3, -0.2, 0.1])[:, None, None]
+    assert rank(private, private, others) == rank(shifted, private, others) == 1
+    assert rank(shifted, private, torch.cat([others, shifted]), colours=True) == 2
+    assert rank(others[3:4], private, others) > 1 and rank(private, private, torch.cat([others, private])) == 2
+    spread = others.sub(others.mean((2, 3), keepdim=True)).square().mean((1, 2, 3))
+    own = private.sub(private.mean((2, 3), keepdim=True)).square().mean()
+    assert rank(torch.zeros_like(private), private, others) == 1 + int((spread <= own).sum())
+
+
+def test_photographs_are_named_from_scalars_and_not_from_controls():
+    """Chapter 4: all from a quarter of a scalar a pixel value, nearly all from a tenth with public ones."""
+    book = gl.runs.load(RESULTS / "identified_photos_cpu.json")
+    kinds = {(r["source"], r["told"], r["ratio"]) for r in book.rows}
+    first = {k: [r["rank"] == 1 for r in book.rows if (r["source"], r["told"], r["ratio"]) == k] for k in sorted(kinds)}
+    assert len(book.seeds) >= 20 and all(len(found) == len(book.seeds) for found in first.values())
+    for (source, told, ratio), found in first.items():
+        if not ratio or told != "honest":
+            assert not any(found), f"{source}, {told}, {ratio} names {sum(found)}"
+        elif ratio >= 0.25:
+            assert all(found), f"{source}, {ratio} misses {found.count(False)}"
+    tenth = {s: intervals.share(list(map(float, first[s, "honest", 0.1]))) for s in ("total variation", "Gaussian")}
+    assert tenth["Gaussian"].low > 0.6 > tenth["total variation"].high

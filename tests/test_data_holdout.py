@@ -1,9 +1,11 @@
 """Every client's own training and test images; batches joined."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from glutils import data
+from glutils import data, federation, models, protocols
 from glutils.data.batch import Batch
 
 
@@ -51,3 +53,23 @@ def test_joined_batches_keep_images_and_labels_together():
 def test_bad_arguments(clients, options, error, text):
     with pytest.raises(error, match=text):
         data.hold_out(clients, **options)
+
+
+@pytest.mark.parametrize(("name", "change", "told"), [
+    ("photos", lambda records: records.mean(1, keepdim=True), "1x8x8, those of the set 3x8x8"),
+    ("photos", lambda records: records[..., :6, :], "3x6x8, those of the set 3x8x8"),
+    ("digits", lambda records: records.repeat(1, 3, 1, 1), "3x8x8, those of the set 1x8x8"),
+])  # fmt: skip
+def test_public_records_of_another_shape_are_refused_before_any_round(name, change, told):
+    """They would fail in the network, or, where it takes any size, be another task."""
+    drawn = data.sample(name, count=4, size=8, seed=0, device="cpu")
+    own = replace(drawn, images=change(drawn.images))
+    with pytest.raises(ValueError, match=told):
+        data.public(own)
+    model = models.build("mlp", own, seed=0)
+    how = {"rounds": 1, "lr": 0.1, "progress": False}
+    with pytest.raises(ValueError, match=r"^test must be given .* " + told):
+        federation.train(protocols.FedSGD(), model, [own], **how)
+    with pytest.raises(ValueError, match="test must hold records like the clients'"):
+        federation.train(protocols.FedSGD(), model, [own], test=drawn, **how)
+    assert len(federation.train(protocols.FedSGD(), model, [own], test=own, **how).accuracy) == 1

@@ -10,6 +10,7 @@ from torch import nn
 import glutils as gl
 from glutils.attacks.zerogla import equations
 from glutils.attacks.zerogla.equations import ScalarEquations
+from glutils.attacks.zerogla.rounds import StackedRounds
 
 DOUBLE = torch.float64
 
@@ -87,6 +88,24 @@ def test_a_kept_jacobian_is_that_of_the_point_asked_about(seen):
     found.jacobian(moving)
     moving += 0.1  # in place: the same tensor, another point
     torch.testing.assert_close(found.jacobian(moving), differentiated(found, moving))
+
+
+@pytest.mark.parametrize("stack", ["one large round", "many small ones"])
+def test_a_pullback_of_the_last_residual_asks_the_directions_nothing(seen, stack, monkeypatch):
+    found = system(seen)
+    if stack == "many small ones":
+        monkeypatch.setattr(equations, "StreamedRound", lambda m, d, entry, chunk: StackedRounds(m, d, (entry,)))
+        found = system(seen)
+    block, rows, asked = found.blocks[0], differentiated(found, point(1)), []
+    monkeypatch.setattr(block, "combine", lambda r, own=block.combine: asked.append(r) or own(r))
+    r, _ = found.evaluate(point(0))
+    evaluated = len(asked)
+    torch.testing.assert_close(found.vjp(point(1), r), rows.T @ r)
+    assert len(asked) == evaluated
+    r *= 2  # in place: the same tensor, another residual
+    torch.testing.assert_close(found.vjp(point(1), r), rows.T @ r)
+    assert len(asked) == evaluated + 1
+    torch.testing.assert_close(found.with_offset(found.offset + 1).vjp(point(1), r), rows.T @ r)
 
 
 def test_equations_cannot_be_changed_from_outside(seen):

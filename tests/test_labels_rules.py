@@ -277,6 +277,20 @@ def test_rounding_always_adds_up():
         base.round_counts(torch.tensor([float("nan"), 1.0]), 2)
 
 
+def test_a_surplus_is_taken_as_if_one_by_one_however_large_it_is():
+    """Ill-conditioned rules count to 1e15 and more, where one by one would never end."""
+    generator = torch.Generator().manual_seed(1)
+    for i in range(100):
+        fractions = (8 * torch.randn(2 + i % 7, generator=generator, dtype=torch.float64)).clamp(min=0)
+        counts = fractions.floor()
+        while int(counts.sum()) > i % 5:
+            counts[torch.where(counts > 0, fractions - counts, torch.inf).argmin()] -= 1
+        if int(fractions.floor().sum()) >= i % 5:
+            assert torch.equal(base.round_counts(fractions, i % 5), counts.long())
+    assert base.round_counts(torch.tensor([4e15, 1.0, 4e15 + 1, 0.0], dtype=torch.float64), 3).tolist() == [1, 0, 2, 0]
+    assert base.round_counts(torch.tensor([1e300, 2.5], dtype=torch.float64), 40).tolist() == [40, 0]
+
+
 def test_two_stages_by_hand():
     """Classes 0 and 3 are negative; then 0 is smallest three times over, with one impact off each time."""
     gradient = torch.tensor([-0.9, 0.1, 0.05, -0.2], dtype=torch.float64)

@@ -137,6 +137,23 @@ def test_what_the_page_says_of_labels_and_epochs_is_in_the_record():
     assert dlf.low > 1 and len(found["epochs"]) > 7 and all(c.low < 0.1 for c in found["epochs"].values())
 
 
+def test_what_the_page_says_of_more_photographs_is_in_the_record():
+    """Three more cost seven of twelve, four more ten of them; STG is ahead; labels repeat, and two refuse that."""
+    held = races.choose([gl.runs.load(RESULTS / "leaderboard_content_cpu.json")])
+    one, four, eight = (held[title] for title in ("ReLU network", "ReLU network, 4 images", "ReLU network, 8 images"))
+    assert len(four.seeds) == len(eight.seeds) == 6
+    scored = [[line["attack"] for line in race.standings if line["runs"]] for race in (one, four, eight)]
+    searches = [name for name in scored[2] if name in scored[0]]
+    three, more = ([races.change(a, b, name) for name in searches] for a, b in ((one, four), (four, eight)))
+    assert len(searches) == 12 and sum(change.high < 0 for change in three) == 7
+    assert sum(change.high < 0 and -11.5 < change.value < -2.9 for change in more) == 10
+    assert scored[2][0] == "stg" and all(races.apart(eight.rows, "stg", name).low > 1 for name in scored[2][1:])
+    refused = {row["attack"]: row["refused"] for row in eight.rows if "refused" in row}
+    assert "distinct" in refused["fgla"] and "must differ" in refused["inverter"]
+    drawn = [leaderboard.private(leaderboard.ARENAS[eight.title], seed=s, content=18.0).labels for s in eight.seeds]
+    assert all(len(labels.unique()) < 8 for labels in drawn) and len({int(k) for own in drawn for k in own}) == 6
+
+
 def test_what_the_page_says_of_budgets_is_in_the_record():
     """A generator leads with 30 gradients; line searches climb where it is smooth; behind ReLU a prior ends others."""
     rows = [r for r in gl.runs.load(RESULTS / "leaderboard_budgets_cpu.json").rows if "refused" not in r]

@@ -106,6 +106,6 @@ def default_test(client: Batch) -> Batch:
         return public(client, count=TEST_TEXTS) if client.kind == "tokens" else public(client)
     except ValueError as error:
         raise ValueError(
-            f"test must be given where the clients' set is not embedded in the book: {error}; for example "
-            "test=gl.data.public(name, root=...)"
+            f"test must be given where the clients' records are not as a set of the book gives them: {error}; "
+            "for example test=gl.data.public(name, root=...)"
         ) from error

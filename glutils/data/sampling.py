@@ -182,7 +182,8 @@ def public(
     """Public records of the set called ``of``, or of the set that the Batch ``of`` was drawn from, at its images' size.
 
     For a Batch of an external set ``root`` has to be given again: a batch does not remember folders. Arguments and
-    errors are otherwise those of :func:`sample`; a Batch that was not drawn from a set by name raises ``ValueError``.
+    errors are otherwise those of :func:`sample`; a Batch that was not drawn from a set by name, or whose records were
+    given another shape since, raises ``ValueError``.
 
     Example:
         >>> import glutils as gl
@@ -191,9 +192,17 @@ def public(
     """
     if not isinstance(of, Batch):
         return sample(of, count=count, size=size, seed=seed, split="public", root=root, device=device)
+    same = size is None and of.kind != "tokens"  # texts may be of any length
     size = of.shape[-1] if size is None and of.kind == "images" else size
     device = of.images.device if device is None else device
-    return sample(_name_of_set(of), count=count, size=size, seed=seed, split="public", root=root, device=device)
+    found = sample(_name_of_set(of), count=count, size=size, seed=seed, split="public", root=root, device=device)
+    if same and found.shape != of.shape:
+        ours, theirs = ("x".join(map(str, batch.shape)) for batch in (found, of))
+        raise ValueError(
+            f"of must be a Batch as its set gives it: its records are {theirs}, those of the set {ours}; change public "
+            f"records as these were, glutils.data.public({_name_of_set(of)!r})"
+        )
+    return found
 
 
 def _name_of_set(of: str | Batch) -> str:

@@ -105,7 +105,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "gifd": {"feature_lr": 0.1, "tv_weight": 1e-4, "latent_weight": 0.0},
 }
 """The settings of their sources; the number of steps is the leaderboard's, generators and encoders are ours. Of two
-attacks in :data:`GRID` no code was published that they could be taken from: IGIMS and FedLeak."""
+attacks in :data:`GRID` we have none: IGIMS, of which no code was published, and FedLeak, written from summaries."""
 UNTUNED: dict[str, str] = {
     "fc_inversion": "a closed form without settings",
     "fgla": "one pass of a decoder, which is learned beforehand and not for one message",

@@ -97,6 +97,9 @@ def train(
     run = Run(**run_settings(protocol, model, clients, **how))
     run.generator.manual_seed(_validate.integer("seed", seed, at_least=0))
     test = data.holdout.default_test(run.clients[0]) if test is None else _validate.instance("test", test, Batch)
+    if test.kind != "tokens" and test.shape != run.clients[0].shape:
+        ours, theirs = ("x".join(map(str, batch.shape)) for batch in (test, run.clients[0]))
+        raise ValueError(f"test must hold records like the clients' ({theirs}), got {ours}")
     shelf = None
     if checkpoint is not None:
         if any(entry.keeps_memory for entry in run.protocols):

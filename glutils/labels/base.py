@@ -175,10 +175,28 @@ def round_counts(fractional: Float[Tensor, " classes"], total: int) -> Int64[Ten
         step = torch.zeros_like(counts)
         step[(fractional - counts).sort(descending=True, stable=True).indices[:missing]] = 1
         counts = counts + step
-    while int(counts.sum()) > total:
-        over = torch.where(counts > 0, fractional - counts, torch.inf)
-        counts[over.argmin()] -= 1
-    return counts.long()
+    return _without(sum(map(int, counts.tolist())) - total, counts, fractional)
+
+
+def _without(
+    excess: int, counts: Float[Tensor, " classes"], fractional: Float[Tensor, " classes"]
+) -> Int64[Tensor, " classes"]:
+    """Counts (C,) less ``excess``, one at a time from the class furthest above its fraction that still has any.
+
+    Every class loses as many as it has, or ``level``, and the last few one more. They are found by level and not one by
+    one, as ill-conditioned rules count to 1e15 and more; in whole numbers of Python, which hold them exactly.
+    """
+    held, level, left = [int(count) for count in counts.tolist()], 0, max(excess, 0)
+    most = sorted(held)
+    for number, count in enumerate(most):
+        rise = min(count - level, left // (len(most) - number))
+        level, left = level + rise, left - rise * (len(most) - number)
+        if level < count:
+            break
+    short = torch.tensor([float(count > level) for count in held], device=counts.device)
+    last = torch.where(short > 0, fractional - counts, torch.inf).sort(stable=True).indices[:left].tolist()
+    kept = [count - min(count, level) - (place in last) for place, count in enumerate(held)]
+    return torch.tensor(kept, dtype=torch.int64, device=counts.device)
 
 
 def count_estimate(fractional: Float[Tensor, " classes"], total: int, notes: tuple[str, ...] = ()) -> LabelEstimate:

@@ -103,7 +103,9 @@ def _typed(argv: Sequence[str], original: Sequence[str]) -> tuple[str | None, st
     path = Path(argv[0]).resolve()
     root = _files.project_root(path.parent)
     rest = [_portable(argument, root) for argument in argv[1:]]
-    options = list(original[1 : len(original) - len(argv) + 1])
+    typed = len(original) - len(argv) + 1
+    # arguments that a program set itself, for a script that it calls, say nothing about how the process was started
+    options = list(original[1:typed]) if list(original[typed:]) == list(argv[1:]) else []
     if "-m" in options:
         return shlex.join(["python", "-m", options[options.index("-m") + 1], *rest]), None
     if path.suffix != ".py":  # a command that an installer has put there, such as "glutils"

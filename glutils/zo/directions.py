@@ -109,7 +109,7 @@ class Directions:
             other._kept = kept
         return other
 
-    def _factor(self, start: int, stop: int, like: torch.Tensor) -> torch.Tensor:
+    def scales(self, start: int, stop: int, like: torch.Tensor) -> torch.Tensor:
         """What rows ``start`` to ``stop`` are multiplied by; their lengths are known once they have been drawn."""
         factor = self._scale[start:stop]
         return (factor if self._weights is None else factor * self._weights[start:stop]).to(like)
@@ -138,7 +138,7 @@ class Directions:
         stop = self.count if stop is None else stop
         normals = self.normals(start, stop).to(dtype)
         plain = self._rule.length != "one" and self._weights is None
-        return normals if plain else normals * self._factor(start, stop, normals)[:, None]
+        return normals if plain else normals * self.scales(start, stop, normals)[:, None]
 
     def blocks(self, size: int | None = None) -> Iterator[tuple[int, int]]:
         """``(start, stop)`` of consecutive blocks of at most ``size`` rows (default: 8 MiB of them)."""
@@ -146,9 +146,26 @@ class Directions:
         for start in range(0, self.count, size):
             yield start, min(start + size, self.count)
 
-    def _spans(self, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
-        """One span where the kept normals can be used as they are, cache-sized ones where they are drawn or cast."""
-        return self.blocks(self.count if self._kept is not None and dtype == torch.float32 else None)
+    def _size(self, dtype: torch.dtype) -> int:
+        """Rows at a time: all where the kept normals can be used as they are, else as many as a cache holds."""
+        if self._kept is None:
+            return self.block
+        return self.count if dtype == torch.float32 else max(1, _CACHE_BYTES // (dtype.itemsize * self.dim))
+
+    def _passed(
+        self, dtype: torch.dtype, size: int, first: int = 0, last: int | None = None
+    ) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """(start, stop, normals in ``dtype``) of rows ``first`` to ``last``, ``size`` at a time.
+
+        What is cast is cast to the same place every time: fresh memory costs as much as the products with it.
+        """
+        last, room = self.count if last is None else last, None
+        for start in range(first, last, size):
+            normals = self.normals(start, min(start + size, last))
+            if normals.dtype != dtype:
+                room = torch.empty(normals.shape, dtype=dtype, device=normals.device) if room is None else room
+                normals = room[: len(normals)].copy_(normals)
+            yield start, start + len(normals), normals
 
     def project(self, vector: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
         """V @ vector, shape (K,): the slope along every direction, in the vector's precision.
@@ -157,12 +174,11 @@ class Directions:
         """
         pieces = [vector] if isinstance(vector, torch.Tensor) else [piece.reshape(-1) for piece in vector]
         parts = []
-        for start, stop in self._spans(pieces[0].dtype):
-            normals = self.normals(start, stop).to(pieces[0].dtype)
+        for _, _, normals in self._passed(pieces[0].dtype, self._size(pieces[0].dtype)):
             columns = normals.split([len(piece) for piece in pieces], 1) if len(pieces) > 1 else [normals]
             parts.append(sum(c @ piece for c, piece in zip(columns, pieces, strict=True)))
         slopes = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return slopes * self._factor(0, self.count, slopes)
+        return slopes * self.scales(0, self.count, slopes)
 
     def combine(self, weights: torch.Tensor, sizes: Sequence[int] | None = None) -> Any:
         """V.T @ weights, shape (d,): the directions added up with the given weights.
@@ -171,9 +187,8 @@ class Directions:
         """
         sizes = [self.dim] if sizes is None else sizes
         out: list[torch.Tensor] = []
-        for start, stop in self._spans(weights.dtype):
-            normals = self.normals(start, stop).to(weights.dtype)
-            scaled = weights[start:stop] * self._factor(start, stop, weights)
+        for start, stop, normals in self._passed(weights.dtype, self._size(weights.dtype)):
+            scaled = weights[start:stop] * self.scales(start, stop, weights)
             columns = normals.split(sizes, 1) if len(sizes) > 1 else [normals]
             if out:
                 for total, c in zip(out, columns, strict=True):
@@ -214,10 +229,8 @@ class Directions:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What :meth:`match` returns, of rows ``first`` to ``last`` alone: ``size`` of them serve both products."""
         total, parts = torch.zeros_like(vector), []
-        for start in range(first, last, size):
-            stop = min(start + size, last)
-            normals = self.normals(start, stop).to(vector.dtype)
-            scale = self._factor(start, stop, vector)
+        for start, stop, normals in self._passed(vector.dtype, size, first, last):
+            scale = self.scales(start, stop, vector)
             parts.append((normals @ vector).mul_(scale).sub_(target[start:stop]))
             total.addmv_(normals.T, parts[-1] * (times * scale))
         return torch.cat(parts), total

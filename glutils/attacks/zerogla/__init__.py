@@ -3,9 +3,9 @@
 from .ablation import VARIANTS, ablation
 from .attack import zerogla
 from .consistency import inconsistent_rounds, misfits, without_strangers
-from .equations import singular_values
 from .first_order import PUBLISHED, QUIRKS
 from .rank import gradient_rank_bound
+from .spectrum import singular_values
 from .verified import VerifiedLeak, certify, hold_out
 
 __all__ = [

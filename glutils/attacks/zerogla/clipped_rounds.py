@@ -51,13 +51,16 @@ class ClippedRounds(StackedRounds):
     def evaluate(self, u, target):
         found, pull = vjp(self._scalars, u)
         r = found - target
-        return r, pull(r)[0]
+        return r, pull(r)[0], r
 
     def jvp(self, u, v):
         return directional_derivative(self._scalars, u, v)
 
-    def vjp(self, u, r):
-        return vjp(self._scalars, u)[1](r)[0]
+    def combine(self, r):
+        return r  # which slopes are cut depends on u
+
+    def pull(self, u, back):
+        return vjp(self._scalars, u)[1](back)[0]
 
     def _rows_of_one(self, u, params, directions, number):
         found, pull = vjp(lambda v: self._of_one(params, directions, *self._decoded_for_one(v, number)), u)

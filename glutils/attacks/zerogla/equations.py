@@ -20,15 +20,8 @@ from ...observation.transcripts import Round
 from ...protocols import Protocol
 from ...solvers import Calibration, Tally
 from .clipped_rounds import ClippedRounds
-from .derivatives import gradients_jacobian
-from .rounds import (
-    Block,
-    Decode,
-    StackedRounds,
-    StreamedRound,
-    linearisation_state,
-    received,
-)
+from .messages import received
+from .rounds import Block, Decode, StackedRounds, StreamedRound
 
 STACK = 2**28
 """Most bytes of float64 directions in one stack of rounds."""
@@ -78,6 +71,7 @@ class ScalarEquations:
             model=seen.model, decode=decode, unknowns=unknowns, blocks=blocks, sizes=[block.count for block in blocks],
             count=len(targets), targets=targets, scale=scale, offset=torch.zeros_like(targets),
             noise=_known_noise(seen) / scale, tally=Tally() if tally is None else tally, _jacobian_at={},
+            _last={},
         )  # fmt: skip
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
@@ -86,7 +80,7 @@ class ScalarEquations:
     def _replaced(self, **changes: Any) -> ScalarEquations:
         """Equations that share everything but ``changes``, and no Jacobian unless it is among them."""
         other = copy.copy(self)
-        vars(other).update({"_jacobian_at": {}} | changes)
+        vars(other).update({"_jacobian_at": {}, "_last": {}} | changes)
         return other
 
     def with_decode(self, decode: Decode, unknowns: int) -> ScalarEquations:
@@ -111,8 +105,10 @@ class ScalarEquations:
         """r(u), shape (K,), and J(u).T r(u), shape (D,): exact, in float64, for the price of one gradient of g."""
         self.tally.add()
         targets = (self.targets - self.offset).split(self.sizes)
-        pairs = [block.evaluate(u, target) for block, target in zip(self.blocks, targets, strict=True)]
-        return torch.cat([r for r, _ in pairs]) / self.scale, sum(back for _, back in pairs) / self.scale**2
+        found = [block.evaluate(u, target) for block, target in zip(self.blocks, targets, strict=True)]
+        r = torch.cat([r for r, *_ in found]) / self.scale
+        self._last.update(r=r.detach().clone(), backs=[back.detach() / self.scale for *_, back in found])
+        return r, sum(pulled for _, pulled, _ in found) / self.scale**2
 
     def jtj_vector(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """J(u) v, shape (K,), and J(u).T J(u) v, shape (D,), float64: directions are drawn once for both."""
@@ -125,10 +121,16 @@ class ScalarEquations:
         return torch.cat([onward for onward, _ in pairs]) / self.scale, sum(back for _, back in pairs) / self.scale**2
 
     def vjp(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
-        """J(u).T r for any r of shape (K,); shape (D,), float64."""
+        """J(u).T r for any r of shape (K,); shape (D,), float64.
+
+        Of the r that :meth:`evaluate` gave last, at whatever point, V.T r is known: no pass over V is needed.
+        """
         self.tally.add()
-        pieces = r.split(self.sizes)
-        return sum(block.vjp(u, piece) for block, piece in zip(self.blocks, pieces, strict=True)) / self.scale
+        if self._last and torch.equal(r, self._last["r"]):
+            backs = self._last["backs"]
+        else:
+            backs = [block.combine(piece) for block, piece in zip(self.blocks, r.split(self.sizes), strict=True)]
+        return sum(block.pull(u, back) for block, back in zip(self.blocks, backs, strict=True)) / self.scale
 
     def gram(
         self, u: torch.Tensor, dtype: torch.dtype = torch.float32, products: torch.dtype = torch.float64
@@ -199,6 +201,7 @@ class ScalarEquations:
     def _size(self, error: torch.Tensor) -> float:
         return float(error.square().mean().sqrt()) / self.scale
 
+
 def residual_blocks(
     model: nn.Module, decode: Decode, rounds: Sequence[Round], chunk: int = 256, weighted: bool = False
 ) -> tuple[Block, ...]:
@@ -242,34 +245,6 @@ def _known_noise(seen: Observation) -> float:
         for entry in seen.rounds
     ]
     return math.sqrt(sum(squares) / seen.scalars)
-
-
-def singular_values(seen: Observation, images: torch.Tensor) -> torch.Tensor:
-    """Singular values of the Jacobian of all messages at ``images``, largest first, shape (min(N, D),), float64.
-
-    N counts the scalars, or the entries of the gradients; those values that are above round-off count the independent
-    numbers among them. An analysis, not an attack: it is usually asked about the private images.
-
-    Args:
-        seen: scalars, or gradients of a :class:`~glutils.protocols.FedSGD` client, of known labels.
-        images: (B, C, H, W), D pixel values.
-    """
-    plain = all(entry.protocol.exact_gradient for entry in seen.rounds) and seen.local_batch is None
-    if seen.labels is None or not (seen.kind == "scalars" or plain):
-        raise ValueError("singular_values needs an observation of scalars or gradients with knows={'labels'}")
-    u = images.double().flatten()
-    if plain:
-        return torch.linalg.svdvals(_gradients_jacobian(seen, u))
-    equations = ScalarEquations(seen, lambda u: (u.view(seen.shape), seen.labels), images.numel())
-    rows = equations.jacobian(u)
-    return torch.linalg.svdvals(rows * equations.scale)
-
-
-def _gradients_jacobian(seen: Observation, u: torch.Tensor) -> torch.Tensor:
-    """The derivative of every round's gradient in every pixel value, (D, N): a row holds what one pixel value moves."""
-    states = [linearisation_state(seen.model, entry) for entry in seen.rounds]
-    images = u.view(seen.shape)
-    return gradients_jacobian(seen.model, states, images, seen.labels, seen.protocol.criterion)
 
 
 def add_gram(total: torch.Tensor, rows: torch.Tensor, blocks: int = 16) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch.func import jvp, vjp
 from ... import models, zo
 from ...observation.transcripts import Round
 from ...protocols import Protocol
+from .messages import as_computed, as_seen
 
 Decode = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
 """u to images (B, C, H, W) and labels; and, where each message is of a weighted batch, weights (messages, B)."""
@@ -32,6 +32,18 @@ class Block:
     model: nn.Module
     decode: Decode
     protocol: Protocol
+
+    def pull(self, u: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+        """From what :meth:`combine` gave to u, shape (D,), by the derivative at u."""
+        raise NotImplementedError
+
+    def combine(self, r: torch.Tensor) -> torch.Tensor:
+        """V.T r, for any r of shape (K,): what a pullback takes from the equations, whatever u is."""
+        raise NotImplementedError
+
+    def vjp(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        """The pullback of r, shape (D,)."""
+        return self.pull(u, self.combine(r))
 
     def loss(self, *batch: Any) -> torch.Tensor:
         """What the clients minimise, see :func:`glutils.models.loss`."""
@@ -50,9 +62,8 @@ class StreamedRound(Block):
     def __init__(self, model: nn.Module, decode: Decode, entry: Round, chunk: int = 256):
         self.model, self.decode, self.protocol, self.chunk = model, decode, entry.protocol, chunk
         self.entry = entry
-        self.directions = _directions(model, entry)
+        self.directions, self.params = as_seen(model, entry)
         self.count = len(self.directions)
-        self.params = linearisation_state(model, entry)
 
     def _gradient(self, u: torch.Tensor, params: models.Parameters) -> torch.Tensor:
         images, labels = self.decode(u)
@@ -62,29 +73,33 @@ class StreamedRound(Block):
         """A state of the model that stands for the block, and its directions, a few rows at a time."""
         return self.params, lambda: (self.directions.rows(*span) for span in self.directions.blocks(self.chunk))
 
-    def evaluate(self, u: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """r = V g(u) - target, shape (K,), and its pullback to u, shape (D,)."""
+    def evaluate(self, u: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """r = V g(u) - target, shape (K,), its pullback to u, shape (D,), and what of it does not depend on u."""
         g, pull = vjp(lambda v: self._gradient(v, self.params), u)
         r, (back,) = self.directions.match([g], target)
-        return r, pull(back)[0]
+        return r, pull(back)[0], back
 
     def jtj_vector(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The derivative of V g along v, shape (K,), and its pullback to u: one pass over V for both."""
         moved = directional_derivative(lambda w: self._gradient(w, self.params), u, v)
         onward, (back,) = self.directions.match([moved], moved.new_zeros(self.count))
-        return onward, vjp(lambda w: self._gradient(w, self.params), u)[1](back)[0]
+        return onward, self.pull(u, back)
 
-    def vjp(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
-        """The pullback of r, shape (D,)."""
-        _, pull = vjp(lambda v: self._gradient(v, self.params), u)
-        return pull(self.directions.combine(r))[0]
+    def combine(self, r: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Block.combine`; shape (d,)."""
+        return self.directions.combine(r)
+
+    def pull(self, u: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Block.pull`."""
+        return vjp(lambda v: self._gradient(v, self.params), u)[1](back)[0]
 
     def rows(self, u: torch.Tensor, dtype: torch.dtype) -> Iterator[torch.Tensor]:
         """Rows of the Jacobian, chunk by chunk, each (n, D): one vectorised pullback through g for each chunk."""
         params = {name: p.to(dtype) for name, p in self.params.items()}
         _, pull = vjp(lambda v: self._gradient(v, params), u.to(dtype))
         for start, stop in self.directions.blocks(self.chunk):
-            yield models.vectorised(self.model, pull)(self.directions.rows(start, stop, dtype))[0]
+            rows = models.vectorised(self.model, pull)(self.directions.normals(start, stop).to(dtype))[0]
+            yield rows * self.directions.scales(start, stop, rows)[:, None]  # a row of J is shorter than one of V
 
     def differences(self, u: torch.Tensor, most: int | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """At u: exact slopes, the client's differences in float64, and its round-off, each (K,), or of the first
@@ -97,7 +112,7 @@ class StreamedRound(Block):
         precise = {"dtype": torch.float64, "params": self.params, "criterion": criterion}
         exact = zo.exact_slopes(model, images, labels, directions, **precise)
         if not protocol.arithmetic.plain:
-            return exact, *_as_computed(model, (self.entry,), images, labels)
+            return exact, *as_computed(model, (self.entry,), images, labels)
         if protocol.scheme == "exact":
             fine = exact
         else:
@@ -118,9 +133,10 @@ class StackedRounds(Block):
 
     def __init__(self, model: nn.Module, decode: Decode, entries: Sequence[Round], first: int = 0):
         self.model, self.decode, self.protocol, self.entries = model, decode, entries[0].protocol, tuple(entries)
-        every = [linearisation_state(model, entry) for entry in entries]
+        pairs = [as_seen(model, entry) for entry in entries]
+        every = [params for _, params in pairs]
         self.params = {name: torch.stack([params[name] for params in every]) for name in every[0]}
-        self.directions = torch.stack([_directions(model, entry).rows(dtype=torch.float64) for entry in entries])
+        self.directions = torch.stack([directions.rows(dtype=torch.float64) for directions, _ in pairs])
         self.shape = self.directions.shape[:2]
         self.count = self.shape.numel()
         self.first = first
@@ -144,7 +160,8 @@ class StackedRounds(Block):
     def _project(self, vectors: torch.Tensor) -> torch.Tensor:
         return (self.directions @ vectors[:, :, None]).flatten()
 
-    def _combine(self, r: torch.Tensor) -> torch.Tensor:
+    def combine(self, r: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Block.combine`; shape (R, d)."""
         return (r.view(self.shape)[:, None] @ self.directions)[:, 0]
 
     def one_state(self) -> tuple[models.Parameters, Callable[[], Iterator[torch.Tensor]]]:
@@ -152,11 +169,12 @@ class StackedRounds(Block):
         middle = {name: p[self.shape[0] // 2] for name, p in self.params.items()}
         return middle, lambda: iter(self.directions.flatten(0, 1).split(256))
 
-    def evaluate(self, u: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def evaluate(self, u: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See :meth:`StreamedRound.evaluate`."""
         g, pull = vjp(self._gradients, u)
         r = self._project(g) - target
-        return r, pull(self._combine(r))[0]
+        back = self.combine(r)
+        return r, pull(back)[0], back
 
     def jvp(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """The derivative of all scalars along v."""
@@ -167,9 +185,9 @@ class StackedRounds(Block):
         onward = self.jvp(u, v)
         return onward, self.vjp(u, onward)
 
-    def vjp(self, u: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
-        """See :meth:`StreamedRound.vjp`."""
-        return vjp(self._gradients, u)[1](self._combine(r))[0]
+    def pull(self, u: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Block.pull`."""
+        return vjp(self._gradients, u)[1](back)[0]
 
     def rows(self, u: torch.Tensor, dtype: torch.dtype) -> Iterator[torch.Tensor]:
         """See :meth:`StreamedRound.rows`."""
@@ -197,7 +215,7 @@ class StackedRounds(Block):
         exact = self._project(self._gradients(u)).detach()
         protocol = self.protocol
         if not protocol.arithmetic.plain:
-            return exact, *_as_computed(self.model, self.entries, *batch)
+            return exact, *as_computed(self.model, self.entries, *batch)
         fine = exact if protocol.scheme == "exact" else self._differences(batch, torch.float64)
         if protocol.dtype == "float64":
             images, labels, weights = batch
@@ -229,65 +247,6 @@ class StackedRounds(Block):
         in_dims = (0, 0, None if weights is None else 0)
         together = models.vectorised(self.model, slopes, in_dims, chunk_size=16)
         return together(params, self.directions.to(dtype), weights).flatten().detach()
-
-
-def _directions(model: nn.Module, entry: Round) -> zo.Directions:
-    """The directions of a message as the client computed them, times 0 where a defence left nothing of the scalar."""
-    directions = entry.protocol.directions_as_computed(_own_state(model, entry), entry.protocol.draw(model))
-    weights = _scalar_weights(entry)
-    return directions if weights is None else directions.weighted(weights)
-
-
-def _as_computed(
-    model: nn.Module,
-    entries: Sequence[Round],
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    weights: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of clients whose points are known to the last bit, if these were their images: the differences of losses in
-    float64 between those points, and what the client's forward pass adds to them; all messages one after the other.
-
-    ``weights`` (messages, B) of images in each message's loss.
-    """
-    arithmetic, like = entries[0].protocol.arithmetic, models.parameters(model)
-    pairs = [arithmetic.points(_own_state(model, entry), entry.protocol.draw(model)) for entry in entries]
-    ahead, behind = (torch.cat(points) for points in zip(*pairs, strict=True))
-    shares = None if weights is None else weights.repeat_interleave(len(pairs[0][0]), 0)
-    told = [_scalar_weights(entry) for entry in entries]
-    kept = [torch.ones(len(a)) if w is None else w for (a, _), w in zip(pairs, told, strict=True)]
-    found = []
-    for own in (replace(arithmetic, dtype="float64", loss_dtype=None), arithmetic):
-        loss = zo.losses(model, like, images, labels, own)
-        found.append((loss(ahead, shares) - loss(behind, shares)).double() / arithmetic.span)
-    fine, coarse = (part.detach() * torch.cat(kept).to(part) for part in found)
-    return fine, coarse - fine
-
-
-def received(entry: Round) -> torch.Tensor:
-    """The scalars of a message, (K,), float64; zero where a defence cut them off."""
-    weights = _scalar_weights(entry)
-    scalars = entry.payload.scalars.double()
-    return scalars if weights is None else scalars * weights.to(scalars)
-
-
-def linearisation_state(model: nn.Module, entry: Round) -> models.Parameters:
-    """The state at which a message's slopes were taken, in float64; for a client that moves meanwhile, its estimate."""
-    state = _own_state(model, entry)
-    if entry.payload.kind != "scalars":
-        return state
-    return entry.protocol.linearisation_state(state, entry.payload, entry.protocol.draw(model))
-
-
-def _own_state(model: nn.Module, entry: Round) -> models.Parameters:
-    """Where the client stood when it began its message, in float64."""
-    own = {} if entry.parameters is None else entry.parameters
-    return models.parameters(model, torch.float64) | {name: p.detach().double() for name, p in own.items()}
-
-
-def _scalar_weights(entry: Round) -> torch.Tensor | None:
-    """1 for scalars that came through the client's defence, 0 for those that were cut off, (K,); None: all did."""
-    return entry.protocol.scalar_weights(entry.payload)
 
 
 def directional_derivative(function: Callable[[Any], Any], u: Any, v: Any) -> Any:
