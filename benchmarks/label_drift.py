@@ -9,8 +9,6 @@ Rows that are in the record already are kept.
 Record in benchmarks/results (OMP_NUM_THREADS=1):
 
     label_drift_cpu: python benchmarks/label_drift.py --seeds 2
-
-It was stopped ten rows before its end.
 """
 
 from __future__ import annotations

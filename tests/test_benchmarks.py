@@ -339,3 +339,34 @@ def test_photographs_are_named_from_scalars_and_not_from_controls():
             assert all(found), f"{source}, {ratio} misses {found.count(False)}"
     tenth = {s: intervals.share(list(map(float, first[s, "honest", 0.1]))) for s in ("total variation", "Gaussian")}
     assert tenth["Gaussian"].low > 0.6 > tenth["total variation"].high
+
+
+def test_training_hides_the_photographs_that_the_network_is_sure_of_and_no_others():
+    """The page after chapter 4: photographs come back where scalars are large and explained, not where tiny."""
+    book = gl.runs.load(RESULTS / "learnt_photos_cpu.json")
+    honest = [r for r in book.rows if r["told"] == "honest" and "starts" not in r["attack"]]
+    assert len(book.seeds) >= 6 and {r["learns"] for r in honest} == {"public", "private"}
+    taught = [r for r in honest if r["learns"] == "public"]
+    missed = [r for r in taught if r["psnr"] < 30]
+    assert {(r["network"], r["steps"], r["seed"]) for r in missed} == {("convnet, ReLU", 1000, 5)}
+    assert min(r["loss"] for r in missed) > 0.01 > max(r["loss"] for r in taught if r not in missed)
+    assert all(r["accuracy"] > 0.9 for r in taught if r["steps"] == 1000)
+    assert all(r["psnr"] > 30 for r in honest if r["size of a scalar"] > 0.01 and r not in missed)
+    tiny = [r for r in honest if r["size of a scalar"] < 1e-7]
+    assert tiny and all(r["psnr"] < 25 and r["learns"] == "private" for r in tiny)
+    last = ("private", 1000, "float64")
+    single = {r["seed"]: r["psnr"] for r in honest if (r["learns"], r["steps"], r["dtype"]) == last}
+    five = {r["seed"]: r["psnr"] for r in book.rows if "five starts" in r["attack"]}
+    assert single.keys() == five.keys() and min(single.values()) < 10 and min(five.values()) > 100
+    assert all(r["psnr"] < r["mean colour"] for r in book.rows if r["told"] != "honest")
+
+
+def test_batch_norm_by_running_statistics_hides_no_photograph_and_by_its_own_the_search_fails():
+    """The page after chapter 4: exact where the server keeps the statistics; below the card, unexplained, elsewhere."""
+    book = gl.runs.load(RESULTS / "batch_norm_cpu.json")
+    running, own = ([r for r in book.rows if kind in r["case"]] for kind in (", running, ", ", own, "))
+    assert len(running) + len(own) == len(book.rows) and len(running) >= 9 and len(own) >= 3
+    assert all(r["psnr"] > 100 and not r["notes"] for r in running) and any("ReLU" in r["case"] for r in running)
+    assert all(r["psnr"] < r["mean colour"] and "not explained" in r["notes"][0] for r in own)
+    spoiled = [r for r in running if r.get("permuted") is not None]
+    assert len(spoiled) >= 9 and all(r["permuted"] < r["mean colour"] for r in spoiled)

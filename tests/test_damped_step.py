@@ -8,7 +8,7 @@ from test_solvers import DOUBLE, Curved, solved
 
 import glutils as gl
 from glutils.attacks.zerogla.equations import GLANCE, ScalarEquations
-from glutils.solvers import damped_step, least_squares
+from glutils.solvers import chords, damped_step, least_squares
 
 newton = sys.modules["glutils.solvers.gauss_newton"]  # the package has a function of this name
 
@@ -16,8 +16,8 @@ newton = sys.modules["glutils.solvers.gauss_newton"]  # the package has a functi
 def test_the_equations_of_a_step_serve_for_more_and_save_matrices(monkeypatch):
     """The same solution from fewer matrices; each that is saved costs a few looks at r."""
     grams = []
-    for following in (0, damped_step.FOLLOWING):
-        monkeypatch.setattr(damped_step, "FOLLOWING", following)
+    for following in (0, chords.FOLLOWING):
+        monkeypatch.setattr(chords, "FOLLOWING", following)
         problem = Curved(30, 20)
         u, trace, _ = solved(problem)
         torch.testing.assert_close(u, problem.truth, rtol=0, atol=1e-8)
@@ -36,6 +36,39 @@ def test_a_step_that_follows_has_the_old_jacobian_on_both_sides(monkeypatch):
     assert not any(torch.equal(r, problem.evaluate(start)[0]) for _, r in asked) and not torch.equal(u, start)
 
 
+def test_of_linear_equations_as_many_steps_as_unknowns_that_differ_are_enough():
+    """By a matrix that is wrong by up to a factor of four: without the memory of steps a hundred would not do."""
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randn(40, 6, generator=draw, dtype=DOUBLE)
+    square, truth = rows.T @ rows, torch.randn(6, generator=draw, dtype=DOUBLE)
+    wrong = torch.linalg.inv(square + torch.diag(3 * square.diagonal() * torch.rand(6, generator=draw, dtype=DOUBLE)))
+    past, plain = [(torch.zeros(6, dtype=DOUBLE), wrong @ square @ -truth)], torch.zeros(6, dtype=DOUBLE)
+    for _ in range(7):
+        u = chords._mixed(past)
+        past.append((u, wrong @ square @ (u - truth)))
+        plain = plain - wrong @ square @ (plain - truth)
+    torch.testing.assert_close(u, truth, rtol=0, atol=1e-9)
+    assert float((plain - truth).norm()) > 1e-3
+
+
+def test_the_prior_gives_way_without_another_matrix_where_it_is_all_that_is_left(monkeypatch):
+    factored, weights = chords.factored, []
+
+    def noted(state, lam, room=None):
+        weights.append((float(state.alpha), room is not None))
+        return factored(state, lam, room)
+
+    monkeypatch.setattr(chords, "factored", noted)
+    problem = Curved(30, 20, bend=0.02)
+    u, trace, _ = solved(problem, damping=1.0)
+    torch.testing.assert_close(u, problem.truth, rtol=0, atol=1e-8)
+    assert weights and all(room for _, room in weights) and weights == sorted(weights, reverse=True)
+    monkeypatch.setattr(chords, "HELD", 2.0)  # never
+    stiff = Curved(30, 20, bend=0.02)
+    solved(stiff, damping=1.0)
+    assert problem.calls["gram"] < stiff.calls["gram"]
+
+
 def far(seed, monkeypatch, *, short=True, again=True):
     """The trace of a search from far away, through equations that fold; by plain steps alone, or with no way back."""
     draw = torch.Generator().manual_seed(seed)
@@ -43,8 +76,8 @@ def far(seed, monkeypatch, *, short=True, again=True):
     start = 3 * torch.randn(20, generator=draw, dtype=DOUBLE)
     with monkeypatch.context() as patch:
         if not short:
-            patch.setattr(damped_step, "FOLLOWING", 0)
-            patch.setattr(newton, "DROP", (newton.DROP[0], newton.DROP[0]))
+            patch.setattr(chords, "FOLLOWING", 0)
+            patch.setattr(damped_step, "DROP", (damped_step.DROP[0], damped_step.DROP[0]))
         if not again:
             patch.setattr(newton, "_unexplained", lambda state, rules: False)
         return solved(problem, start=start)[1]

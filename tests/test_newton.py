@@ -139,12 +139,12 @@ def test_a_small_copy_of_the_image_comes_first_and_saves_steps_at_full_size(monk
         return gram(self, u, **how)
 
     monkeypatch.setattr(gl.attacks.zerogla.equations.ScalarEquations, "gram", noted)
-    plain = gl.attack("zerogla", seen, iterations=2)
-    assert sizes == [(518, 432)] * 2
+    plain = gl.attack("zerogla", seen, iterations=1)
+    assert sizes == [(518, 432)]
     sizes.clear()
-    led = gl.attack("zerogla", seen, iterations=2, coarse=1)
+    led = gl.attack("zerogla", seen, iterations=1, coarse=1)
     small = [size for size in sizes if size == (216, 108)]
-    assert small and sizes == small + [(518, 432)] * (len(sizes) - len(small)) and len(sizes) - len(small) <= 2
+    assert small and sizes == small + [(518, 432)] * (len(sizes) - len(small)) and len(sizes) - len(small) <= 1
     before, after = (float(gl.score(result, batch).psnr[0]) for result in (plain, led))
     assert before < 60 < after
     first, last = led.history.frames[1], led.history.frames[-1]

@@ -11,6 +11,7 @@ import torch
 import glutils as gl
 from glutils.attacks.zerogla import consistency, gauss_newton
 from glutils.attacks.zerogla.consistency import check_rounds
+from glutils.solvers import Solution
 
 
 def scalars(**options):
@@ -140,6 +141,24 @@ def test_rounds_of_another_client_are_named_and_left_out(transcript, clients):
     assert cleaned.loss < 1e-12 < spoiled.loss
 
 
+@pytest.mark.parametrize("off", [0.0, 1e-8, 3e-7, 1e-6])
+def test_a_fit_that_leaves_rounds_out_must_reach_the_noise(off, transcript, clients, monkeypatch):
+    """A refit that ends near the solution, at a misfit that would count as none had all rounds been asked."""
+    seen = gl.observe(exchanged(transcript, [2, 11, 17]), client=0, knows={"labels"})
+    truth = clients[0].images.double()
+    tilt = torch.arange(truth.numel()).cos().view(truth.shape)
+    near = (truth + off * tilt).flatten()
+    monkeypatch.setattr(consistency, "gauss_newton", lambda problem, *_, **how: Solution(near, 0.0, problem))
+    grey = torch.full_like(truth, 0.5)
+    found, noise = gl.attacks.misfits(seen, near.view(truth.shape), seen.labels)
+    honest = found[[number for number in range(len(found)) if number not in (2, 11, 17)]]
+    assert float(honest.max()) < 10 * consistency.FLOOR
+    images, rounds = gl.attacks.without_strangers(seen, grey, seen.labels)
+    reached = float(honest.max()) < 10 * noise
+    assert reached is (off == 0.0)
+    assert rounds == ([2, 11, 17] if reached else []) and (images is grey) is not reached
+
+
 def test_rounds_are_compared_only_while_there_is_time(transcript, monkeypatch):
     seen = gl.observe(exchanged(transcript, [2, 11, 17]), client=0, knows={"labels"})
     spoiled = attacked(seen)
@@ -148,7 +167,7 @@ def test_rounds_are_compared_only_while_there_is_time(transcript, monkeypatch):
     assert late.notes[-2] == consistency.UNCHECKED and "not explained" in late.notes[-1]
     ticks = itertools.count()
     monkeypatch.setattr(time, "monotonic", lambda: float(next(ticks)))
-    short = check_rounds(spoiled, seen, deadline=3.0)  # the first refit ends after three steps
+    short = check_rounds(spoiled, seen, deadline=2.0)  # the first refit ends after two steps
     assert short.images is spoiled.images and consistency.UNCHECKED in short.notes
     assert spoiled.evaluations < short.evaluations < check_rounds(spoiled, seen).evaluations
     deadlines = []

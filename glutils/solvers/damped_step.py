@@ -1,15 +1,4 @@
-"""One step of Gauss-Newton: the damped linear equations at a point, a step by them, and the steps that follow by the
-same equations.
-
-The matrix of the equations is what a step costs; by the side of it, another look at r is cheap. So before they are
-computed anew, the equations serve again: with J = J(u), and r at the point that was reached,
-
-    u <- u - (J.T J + alpha R + ...)^-1 (J.T r + alpha R (u - m)),
-
-the chord method of several unknowns (Shamanskii 1967; Ortega and Rheinboldt 1970). It matters that the old J stands on
-both sides. With the new J.T r what has changed in J is divided by the squares of the smallest singular values, instead
-of by them, and the step leads astray at a change ten times as small or more.
-"""
+"""One step of Gauss-Newton: the damped linear equations at a point, and a step by them that is worth taking."""
 
 from __future__ import annotations
 
@@ -21,8 +10,9 @@ import torch
 
 from .least_squares import LeastSquares, Linear
 
-FOLLOWING = 6
-"""Most steps that follow by the same equations; the last one is that which does not halve the sum any more."""
+DROP = 30.0, 1e4
+"""Alpha and lambda fall as |r|^2 does in a good step, but at least and at most by these factors; by the first one where
+equations are fewer than unknowns, since a tiny alpha would leave to rounding what the prior has to decide."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +25,11 @@ class Rules:
     accuracy: float
     short: bool = True
     """Whether shortcuts are taken: further steps by old equations, rough matrices, and a prior that falls as r does."""
+
+    def drop(self, before: float, now: float, problem: LeastSquares) -> float:
+        """By what alpha and lambda fall after |r|^2 did from ``before`` to ``now``, see :data:`DROP`."""
+        most = DROP[1] if self.short and problem.count >= problem.unknowns else DROP[0]
+        return min(max(before / max(now, 1e-300), DROP[0]), most)
 
 
 @dataclass(frozen=True)
@@ -114,7 +109,7 @@ def attempted(state: State, rules: Rules) -> Step | None:
     """A step that is worth taking, damped ever more until one is found; None: there is none."""
     lam = state.lam
     while True:
-        linear = _factored(state, lam)
+        linear = factored(state, lam)
         taken = None if linear is None else _tried(state, rules, linear, lam)
         if taken is not None or not state.fresh or state.rms < 2 * state.noise:
             return taken
@@ -124,11 +119,15 @@ def attempted(state: State, rules: Rules) -> Step | None:
             return None
 
 
-def _factored(state: State, lam: float) -> Linear | None:
-    """The damped equations; None where they are not positive definite to round-off."""
+def factored(state: State, lam: float, room: torch.Tensor | None = None) -> Linear | None:
+    """The damped equations; None where they are not positive definite to round-off.
+
+    ``room``: a factor that is not needed any more, to be overwritten.
+    """
     normal = state.normal
     a, b = float(state.alpha + 0.5 * lam * normal.scale), float(0.5 * lam * normal.scale)
-    system = torch.add(normal.gram, normal.prior, alpha=a)
+    system = normal.gram.clone() if room is None else room.mT.copy_(normal.gram)
+    system.add_(normal.prior, alpha=a)
     system.diagonal().add_(b)
     # columns first, as LAPACK has it: so the factor takes the place of the system, which may be a gigabyte
     system, failed = system.mT, torch.empty((), dtype=torch.int32, device=system.device)
@@ -156,23 +155,3 @@ def _tried(state: State, rules: Rules, linear: Linear, lam: float) -> Step | Non
         if linear.solve(onward).norm() < (1 - part / 4) * delta.norm():
             return replace(taken, natural=True)
     return None
-
-
-def followed(state: State, taken: Step, rules: Rules) -> Step:
-    """As far as the equations at ``state.u``, by which a step was taken, lead on: ``gain`` stays that of the step."""
-    if not (rules.short and state.fresh) or state.refine:
-        return taken
-    first = taken.total
-    for _ in range(FOLLOWING):
-        onward = state.problem.vjp(state.u, taken.r) + state.alpha * (state.normal.prior @ (taken.u - rules.centre))
-        delta = taken.linear.solve(onward)
-        u = taken.u - delta
-        r, gradient = state.problem.evaluate(u)
-        total = total_at(state, rules, u, r)
-        if not total < taken.total:
-            break
-        halved = bool(total < 0.5 * taken.total)
-        taken = replace(taken, u=u, r=r, gradient=gradient, total=total, served=True)
-        if not halved:
-            break
-    return replace(taken, fell=taken.fell * float(taken.total / first))

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from .. import _validate
-from .damped_step import Normal, Rules, State, Step, attempted, followed, total_at
+from .chords import followed
+from .damped_step import DROP, Normal, Rules, State, Step, attempted, total_at
 from .engine import Ending, Recorder
 from .least_squares import LeastSquares, Solution, evidence, unit
 
@@ -23,10 +24,6 @@ REUSE = 1e-3
 
 STILL = 1e-4
 """It is kept, too, after a step that moved u by less than this part of its distance to the centre."""
-
-DROP = 30.0, 1e4
-"""Alpha and lambda fall as |r|^2 does in a good step, but at least and at most by these factors; by the first one where
-equations are fewer than unknowns, since a tiny alpha would leave to rounding what the prior has to decide."""
 
 ROUGH = 1e-4
 """Damping with prior, relative to the mean diagonal of J.T J, above which that matrix may have products in float32."""
@@ -59,7 +56,8 @@ def gauss_newton(
     ``problem.calibrate``. With float64 scalars that end is practically zero and the data alone decide; with noisy
     scalars, or fewer scalars than unknowns, the prior fills in what they leave open. A step is damped by lambda, and
     tried again with a larger lambda if it does not lower the sum. After it the same equations serve for further steps,
-    which cost little, for as long as each halves the sum; where they do, alpha and lambda fall a thousandfold. The
+    which cost little, for as long as these lower the sum well, see :mod:`glutils.solvers.chords`. Where the prior is
+    nearly all that is left of it, alpha falls at once, and the same matrix is factored again. The
     matrix of the normal equations is kept where the loss is falling fast, and where u hardly moves any more; far from
     the solution, where the damping hides it, it may be a rough one.
 
@@ -138,7 +136,7 @@ def _walk(
                 break  # machine precision: no step lowers the sum
             state = replace(state, normal=None)  # an old matrix misled; the same point with its own
             continue
-        taken = followed(state, _judged(state, taken), rules)
+        state, taken = followed(state, _judged(state, taken), rules)
         state = _moved(state, taken, rules)
         short = short or taken.served or state.drop > DROP[0]
         ending = trace.report(step, state.rms**2, (state.u,))
@@ -191,8 +189,7 @@ def _judged(state: State, taken: Step) -> Step:
 def _moved(state: State, taken: Step, rules: Rules) -> State:
     """There, with the linear equations trusted more or less, as they deserved."""
     lam, gain = taken.lam, taken.gain
-    most = DROP[1] if rules.short and state.problem.count >= state.problem.unknowns else DROP[0]
-    drop = min(max(float(state.r.square().sum() / taken.r.square().sum().clamp_min(1e-300)), DROP[0]), most)
+    drop = rules.drop(float(state.r.square().sum()), float(taken.r.square().sum()), state.problem)
     if gain > 0.5:
         lam /= 10 if gain < 0.9 else drop
     elif gain < 0.25:

@@ -28,7 +28,9 @@ MOST, REFIT_STEPS = 0.3, 20
 """Largest part of the messages that may be dropped, and Gauss-Newton steps of each refit, unless told otherwise."""
 
 FLOOR = 1e-6
-"""Misfit relative to the scalars' spread that counts as none where the expected noise is even smaller."""
+"""Misfit relative to the scalars' spread that counts as none where the expected noise is even smaller, and nothing was
+left out to reach it. Almost as many unknowns as equations can be bent to almost anything: what leaves messages out must
+reach the noise itself."""
 
 UNCHECKED = "time was up before the rounds had been compared with each other"
 """The note on a transcript in which rounds of another client may not have been found."""
@@ -138,7 +140,7 @@ def _without_strangers(
             return images, []
         best = solution.u
         found, noise = _misfits(equations, seen, best.view(seen.shape))
-        if _fits(found[kept], noise):
+        if _fits(found[kept], noise, floor=0.0):
             break
     strange = _strange(found, noise)
     return best.view(seen.shape), sorted({seen.rounds[i].number for i in strange.nonzero()[:, 0].tolist()})
@@ -227,8 +229,8 @@ def _by_message(seen: Observation, r: torch.Tensor) -> torch.Tensor:
     return torch.stack([part.square().mean().sqrt() for part in r.split([len(m.payload) for m in seen.rounds])])
 
 
-def _fits(found: torch.Tensor, noise: float) -> bool:
-    return float(found.max()) < NOISE * max(noise, FLOOR)
+def _fits(found: torch.Tensor, noise: float, floor: float = FLOOR) -> bool:
+    return float(found.max()) < NOISE * max(noise, floor)
 
 
 def _score(found: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
