@@ -56,7 +56,7 @@ def gauss_newton(
     ``problem.calibrate``. With float64 scalars that end is practically zero and the data alone decide; with noisy
     scalars, or fewer scalars than unknowns, the prior fills in what they leave open. A step is damped by lambda, and
     tried again with a larger lambda if it does not lower the sum. After it the same equations serve for further steps,
-    which cost little, for as long as these lower the sum well, see :mod:`glutils.solvers.chords`. Where the prior is
+    which cost little, for as long as these lower the sum well, see ``glutils.solvers.chords``. Where the prior is
     nearly all that is left of it, alpha falls at once, and the same matrix is factored again. The
     matrix of the normal equations is kept where the loss is falling fast, and where u hardly moves any more; far from
     the solution, where the damping hides it, it may be a rough one.
