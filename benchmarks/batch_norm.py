@@ -13,8 +13,8 @@ Record in benchmarks/results (OMP_NUM_THREADS=1):
 
     batch_norm_cpu: python benchmarks/batch_norm.py
 
-It goes on where it was stopped. Other cases can be added to the table below. Through resnet18 eleven million numbers for
-each of 1,280 directions take two minutes of one core to draw and multiply, and an attack does so twice a step.
+It goes on where it was stopped. Other cases can be added to the table below. Through resnet18 eleven million numbers
+for each of 1,280 directions take two minutes of one core to draw and multiply; an attack does so twice a step.
 """
 
 from __future__ import annotations
