@@ -28,12 +28,12 @@ from collections.abc import Iterator
 
 import torch
 from common import arguments, measure
+from common.narrow_client import HIDDEN, MU, PRIORS, attacked
 
 import glutils as gl
 
-SIZE, CONTENT, HIDDEN, MU, OTHERS = 12, 18.0, 64, 1e-4, 999
+SIZE, CONTENT, OTHERS = 12, 18.0, 999
 RATIOS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 1.05)
-PRIORS = {"total variation": "tv", "Gaussian": "gaussian"}
 SPOILED = (0.1, 0.5, 1.05)
 """Scalars for each pixel value where they are permuted, too."""
 DRAWN = 1000
@@ -72,15 +72,7 @@ def look_up(source: str, ratio: float, told: str, seed: int) -> dict:
     }
     loss = None
     if source in PRIORS:
-        model = gl.models.build("mlp", batch, hidden=(HIDDEN,), activation="tanh", seed=seed)
-        directions = round(ratio * batch.images.numel())
-        client = gl.protocols.ZerothOrder(directions=directions, mu=MU, dtype="float64", seed=seed)
-        with torch.no_grad():
-            scalars = client.transmit(model, batch.images, batch.labels)
-        seen = gl.observe(model, client, scalars, batch, knows={"labels", "public"}, public=public())
-        if told != "honest":
-            seen = gl.tamper(seen, told, seed=seed)
-        result = gl.attack("zerogla", seen, prior=PRIORS[source], seed=seed, restarts=1, progress=False)
+        result = attacked(source, batch, public(), ratio=ratio, told=told, seed=seed)
         pictures[source], loss = result.images, result.loss
     found, label = pictures[source].clamp(0, 1), int(batch.labels[0])
     return {

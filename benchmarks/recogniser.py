@@ -24,12 +24,11 @@ from collections.abc import Iterator
 import torch
 from common import arguments, measure
 from common.judges import JUDGES, judge
+from common.narrow_client import HIDDEN, MU, PRIORS, attacked
 
 import glutils as gl
 
-HIDDEN, MU = 64, 1e-4
 RATIOS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.05)
-PRIORS = {"total variation": "tv", "Gaussian": "gaussian"}
 SPOILED = (0.1, 0.5)
 """Scalars for each pixel where they are permuted, too."""
 
@@ -66,15 +65,7 @@ def score(source: str, ratio: float, told: str, seed: int) -> dict:
     }  # fmt: skip
     loss = None
     if source in PRIORS:
-        model = gl.models.build("mlp", batch, hidden=(HIDDEN,), activation="tanh", seed=seed)
-        directions = max(1, round(ratio * batch.images.numel()))
-        client = gl.protocols.ZerothOrder(directions=directions, mu=MU, dtype="float64", seed=seed)
-        with torch.no_grad():
-            scalars = client.transmit(model, batch.images, batch.labels)
-        seen = gl.observe(model, client, scalars, batch, knows={"labels", "public"}, public=public())
-        if told != "honest":
-            seen = gl.tamper(seen, told, seed=seed)
-        result = gl.attack("zerogla", seen, prior=PRIORS[source], seed=seed, restarts=1, progress=False)
+        result = attacked(source, batch, public(), ratio=ratio, told=told, seed=seed)
         pictures[source], loss = result.images, result.loss
     psnr = gl.metrics.psnr(pictures[source].float(), batch.images)
     return {"psnr": min(float(psnr[0]), 100.0), "loss": loss} | seen_as(pictures[source], int(batch.labels[0]))
